@@ -1,0 +1,1 @@
+"""What the masked autoencoder is compared with."""

@@ -1,0 +1,1 @@
+"""Scores with intervals: sums over hidden values, resampling of subjects, paired tests."""

@@ -1,0 +1,1 @@
+"""The masked autoencoder in plain PyTorch: it knows tensors, neither files nor Lightning."""
