@@ -1,0 +1,155 @@
+"""Is one method better than another? Paired over subjects, corrected for the number of comparisons of the test run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import false_discovery_control, wilcoxon
+
+from brainlm_lightning.evaluation.metrics import r2
+from brainlm_lightning.evaluation.resampling import percentile_interval, subject_bootstrap, sum_by_subject
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Method a minus method b over the same subjects.
+
+    Attributes:
+        difference: mean over subjects of a − b.
+        low: lower end of its 95 % interval from resampling subjects; NaN with fewer than two subjects.
+        high: upper end.
+        p: two-sided, Wilcoxon's signed-rank test of differences symmetric about 0; not corrected.
+        num_subjects: with both scores defined.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    num_subjects: int
+
+
+def _signed_rank_p(differences: Floats) -> float:
+    """Exact up to 50 subjects without ties or zeros, else the normal approximation or permutations (scipy's choice)."""
+    if len(differences) == 0:
+        return float("nan")
+    if not differences.any():
+        return 1.0  # no subject differs: scipy's statistic is 0/0 here
+    return float(wilcoxon(differences).pvalue)
+
+
+def paired_comparison(
+    per_subject_a: ArrayLike, per_subject_b: ArrayLike, num_resamples: int = 1000, seed: int = 0
+) -> PairedComparison:
+    """Compares two methods by one score per subject; subjects where either is NaN are left out of both.
+
+    Args:
+        per_subject_a: (S,) scores.
+        per_subject_b: (S,) scores of the same subjects in the same order.
+        num_resamples: draws of the subjects for the interval of the mean difference.
+        seed: of the draws.
+
+    Raises:
+        ValueError: if the two are not over the same number of subjects.
+    """
+    a, b = np.asarray(per_subject_a, dtype=np.float64), np.asarray(per_subject_b, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"got scores of shapes {a.shape} and {b.shape}; expected one score per subject in both")
+    differences = (a - b)[~np.isnan(a - b)]
+    num_subjects = len(differences)
+    if num_subjects == 0:
+        return PairedComparison(float("nan"), float("nan"), float("nan"), float("nan"), 0)
+    draws = subject_bootstrap(lambda total: total / num_subjects, differences, num_resamples, seed)
+    low, high = percentile_interval(draws, num_subjects)
+    return PairedComparison(
+        float(differences.mean()), float(low), float(high), _signed_rank_p(differences), num_subjects
+    )
+
+
+def subject_r2(sums_RPK: ArrayLike, subject_of_recording: Sequence[str] | NDArray) -> Floats:
+    """R² of each subject, pooled over the subject's recordings, parcels and hidden values.
+
+    Returns:
+        (S,) for the sorted subjects; NaN for those without hidden values, and for all where a sum is not finite: a
+        method that failed on some subjects is not compared on the others.
+    """
+    sums_SK = sum_by_subject(sums_RPK, subject_of_recording).sum(1)
+    return r2(sums_SK) if np.isfinite(sums_SK).all() else np.full(len(sums_SK), np.nan)
+
+
+def _require_same_values(method: str, sums_RPK: Floats, other: str, other_RPK: Floats) -> None:
+    """A paired test of scores over different hidden values would compare the masks."""
+    if sums_RPK.shape != other_RPK.shape:
+        raise ValueError(f"{method} has sums {sums_RPK.shape} and {other} {other_RPK.shape}; expected the same")
+    counts, other_counts = sums_RPK[..., 0].sum(), other_RPK[..., 0].sum()
+    if not np.array_equal(sums_RPK[..., 0], other_RPK[..., 0]):
+        raise ValueError(
+            f"{method} was scored on {counts:.0f} hidden values and {other} on {other_counts:.0f}, or on others; "
+            "score both with the same masks and recordings"
+        )
+
+
+def compare(
+    sums_by_method: Mapping[str, ArrayLike],
+    subject_of_recording: Sequence[str] | NDArray,
+    method: str = "mae",
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, float]:
+    """A named method against every other, by per-subject R²; p-values are corrected later, over the whole test run.
+
+    Args:
+        sums_by_method: (R, P, K) sums of each method over the same hidden values.
+        subject_of_recording: (R,) subject ids.
+        method: which one is compared with all others.
+        num_resamples: draws of the subjects.
+        seed: of the draws.
+
+    Returns:
+        `<method>_minus_<other>/{r2_subject, r2_subject_low, r2_subject_high, p, num_subjects}` for every other method.
+        Put the cohort and the condition before, gather all conditions, then call `with_corrected_p`.
+    """
+    if method not in sums_by_method:
+        raise ValueError(f"there is no method {method!r} to compare; got {sorted(sums_by_method)}")
+    sums = {name: np.asarray(value, dtype=np.float64) for name, value in sums_by_method.items()}
+    scores = {name: subject_r2(value, subject_of_recording) for name, value in sums.items()}
+    found: dict[str, float] = {}
+    for other in sums:
+        if other == method:
+            continue
+        _require_same_values(method, sums[method], other, sums[other])
+        result = paired_comparison(scores[method], scores[other], num_resamples, seed)
+        name = f"{method}_minus_{other}"
+        found[f"{name}/r2_subject"] = result.difference
+        found[f"{name}/r2_subject_low"] = result.low
+        found[f"{name}/r2_subject_high"] = result.high
+        found[f"{name}/p"] = result.p
+        found[f"{name}/num_subjects"] = float(result.num_subjects)
+    return found
+
+
+def correct(p_values: ArrayLike) -> Floats:
+    """Benjamini–Hochberg: p-values such that calling those below q significant has a false discovery rate of q.
+
+    Args:
+        p_values: (comparisons,); NaN (a test that could not be made) is not counted and stays NaN.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    corrected = np.full(p.shape, np.nan)
+    tested = ~np.isnan(p)
+    if tested.any():
+        corrected[tested] = false_discovery_control(p[tested], method="bh")
+    return corrected
+
+
+def with_corrected_p(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics with `.../p_corrected` beside every `.../p`, corrected over all of them together.
+
+    Call it once, with the metrics of the whole test run: every cohort, condition and method.
+    """
+    names = [name for name in metrics if name.endswith("/p")]
+    corrected = correct([metrics[name] for name in names])
+    return dict(metrics) | {f"{name}_corrected": float(value) for name, value in zip(names, corrected, strict=True)}

@@ -1,0 +1,180 @@
+"""Reconstruction and forecast scores from six sums over hidden values: exact over batches, ranks and subjects.
+
+Sums are float64: the product of two float32 numbers is exact there, so that of data with mean 1e4 and standard
+deviation 1 (Σy² = 1e8 n) the variance keeps about 8 digits where float32 sums keep none.
+
+Shapes: B batch, R recordings, S subjects, P parcels, T frames, K = 6 sums [n, Σy, Σy², Σŷ, Σŷ², Σyŷ].
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torchmetrics import Metric
+
+from brainlm_lightning.evaluation.resampling import percentile_interval, subject_bootstrap, sum_by_subject
+
+Floats = NDArray[np.float64]
+Score = Callable[[Floats], Floats]
+
+NUM_SUMS = 6
+# A sum of squares about the mean below this share of Σy² is rounding, not variance: constant data has no R².
+ROUNDING = 1e-13
+
+
+class HiddenSums(Metric):
+    """Six sums over the hidden values of every recording and parcel: all that R², Pearson's r and MSE need.
+
+    `compute()` returns them, (R, P, K) float64. Merging ranks or parts of a run is adding (`merge_state`). NaN at
+    a hidden value makes the scores NaN; at a visible one it has no effect.
+
+    Args:
+        num_recordings: rows of the result; `recording_index_B` counts in them.
+        num_parcels: of every recording.
+    """
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self, num_recordings: int, num_parcels: int) -> None:
+        super().__init__()
+        zeros_RPK = torch.zeros(num_recordings, num_parcels, NUM_SUMS, dtype=torch.float64)
+        self.add_state("sums", default=zeros_RPK, dist_reduce_fx="sum")
+
+    def update(self, prediction_BPT: Tensor, signal_BPT: Tensor, hidden_BPT: Tensor, recording_index_B: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            prediction_BPT: any floating dtype; looked at where hidden only.
+            signal_BPT: the truth, the same scaling.
+            hidden_BPT: bool, True = hidden. Leave unobserved parcels out here.
+            recording_index_B: int, the recording of each window.
+        """
+        parts = {"signal": signal_BPT, "hidden": hidden_BPT}
+        for name, part in parts.items():
+            if part.shape != prediction_BPT.shape:
+                raise ValueError(f"{name} is {tuple(part.shape)} and the prediction {tuple(prediction_BPT.shape)}")
+        if hidden_BPT.dtype != torch.bool:
+            raise TypeError(f"hidden_BPT is {hidden_BPT.dtype}; expected torch.bool, True = hidden")
+        y = torch.where(hidden_BPT, signal_BPT.detach().double(), 0.0)
+        y_hat = torch.where(hidden_BPT, prediction_BPT.detach().double(), 0.0)
+        terms = [hidden_BPT.double(), y, y * y, y_hat, y_hat * y_hat, y * y_hat]
+        sums_BPK = torch.stack([term.sum(-1) for term in terms], dim=-1)
+        self.sums.index_add_(0, recording_index_B.to(self.sums.device), sums_BPK)
+
+    def compute(self) -> Tensor:
+        """The sums so far, (R, P, K) float64."""
+        return self.sums
+
+
+def _divide(numerator: Floats, denominator: Floats) -> Floats:
+    """NaN where the denominator is 0."""
+    defined = denominator != 0
+    return np.where(defined, numerator, np.nan) / np.where(defined, denominator, 1.0)
+
+
+def _about_mean(n: Floats, total: Floats, squares: Floats) -> Floats:
+    """Sum of squares about the mean; 0 where that is rounding."""
+    spread = squares - total * _divide(total, n)
+    return np.where(np.abs(spread) <= ROUNDING * squares, 0.0, spread)
+
+
+def r2(sums: ArrayLike) -> Floats:
+    """R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)², from (..., K) sums; −inf to 1, never clipped, NaN where y is constant or absent.
+
+    To pool, add the sums of what is pooled first: `r2(sums_RPK.sum((0, 1)))` is the paper's score,
+    `r2(sums_RPK.sum(1))` each recording's, `r2(sums_RPK.sum(0))` each parcel's. ȳ is the mean of what is pooled.
+    """
+    n, y, yy, _, pp, yp = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
+    return 1 - _divide(yy - 2 * yp + pp, _about_mean(n, y, yy))
+
+
+def pearson_r(sums: ArrayLike) -> Floats:
+    """Pearson's correlation of y and ŷ, from (..., K) sums; −1 to 1, NaN where either is constant or absent."""
+    n, y, yy, p, pp, yp = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
+    variances = _about_mean(n, y, yy) * _about_mean(n, p, pp)
+    return _divide(yp - y * _divide(p, n), np.sqrt(variances))
+
+
+def mse(sums: ArrayLike) -> Floats:
+    """Mean squared error, from (..., K) sums; in squared units of the scaled signal, NaN where nothing was hidden."""
+    n, _, yy, _, pp, yp = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
+    return _divide(yy - 2 * yp + pp, n)
+
+
+SCORES: dict[str, Score] = {"r2": r2, "pearson_r": pearson_r, "mse": mse}
+ENDS = ("", "_low", "_high")
+
+
+def mean_defined(values: Floats) -> Floats:
+    """The mean over the last axis of what is not NaN; NaN where nothing is left."""
+    defined = ~np.isnan(values)
+    return _divide(np.where(defined, values, 0.0).sum(-1), defined.sum(-1).astype(np.float64))
+
+
+def _pooled_and_parcel(sums_DPK: Floats) -> Floats:
+    """(D, P, K) sums -> (D, 2 × scores): each score pooled over everything, then as the mean over parcels."""
+    pooled = [score(sums_DPK.sum(1)) for score in SCORES.values()]
+    parcel = [mean_defined(score(sums_DPK)) for score in SCORES.values()]
+    return np.stack(pooled + parcel, axis=-1)
+
+
+def _recording_totals(sums_RPK: Floats, subjects: NDArray) -> Floats:
+    """Σ and count of each subject's recordings' scores, (S, scores, 2): undefined scores are in neither."""
+    by_recording = np.stack([score(sums_RPK.sum(1)) for score in SCORES.values()], axis=-1)
+    defined = ~np.isnan(by_recording)
+    return sum_by_subject(np.stack([np.where(defined, by_recording, 0), defined], axis=-1), subjects)
+
+
+def _recording_means(totals: Floats) -> Floats:
+    """(D, scores, [Σ, count]) -> (D, scores)."""
+    return _divide(totals[..., 0], totals[..., 1])
+
+
+def scores(
+    sums_RPK: ArrayLike, subject_of_recording: Sequence[str] | NDArray, num_resamples: int = 1000, seed: int = 0
+) -> dict[str, float]:
+    """R², Pearson's r and MSE three ways, each with a 95 % interval from resampling subjects.
+
+    `_pooled` over all hidden values (the paper's, Table 1); `_recording`, the mean over recordings of each one's score
+    pooled over its parcels; `_parcel`, the mean over parcels of each one's score pooled over recordings. Recordings
+    without hidden values and scores that are undefined (a constant truth) are left out and counted. A method whose
+    predictions are not finite has no scores: all are NaN, rather than the scores of what it did manage.
+
+    Args:
+        sums_RPK: what `HiddenSums.compute()` gives, as numpy. Work is num_resamples × S × P × K.
+        subject_of_recording: (R,) subject ids.
+        num_resamples: draws of the subjects.
+        seed: of the draws.
+
+    Returns:
+        `r2_pooled`, `r2_pooled_low`, `r2_pooled_high`, ..., `num_subjects`, `num_recordings` (with hidden values), and
+        what has no R²: `num_recordings_left_out`, `num_parcels_left_out`.
+    """
+    sums, subjects = np.asarray(sums_RPK, dtype=np.float64), np.asarray(subject_of_recording)
+    if subjects.shape != sums.shape[:1]:
+        raise ValueError(f"got sums {sums.shape} and {len(subjects)} subjects; expected one subject per recording")
+    used = sums[..., 0].sum(1) > 0
+    sums, subjects = sums[used], subjects[used]
+    per_subject, totals = sum_by_subject(sums, subjects), _recording_totals(sums, subjects)
+    draws = np.concatenate(
+        [
+            subject_bootstrap(_pooled_and_parcel, per_subject, num_resamples, seed),
+            subject_bootstrap(_recording_means, totals, num_resamples, seed),
+        ],
+        axis=1,
+    )
+    estimates = np.concatenate([_pooled_and_parcel(sums.sum(0)[None]), _recording_means(totals.sum(0)[None])], axis=1)
+    numbers = np.concatenate([estimates, percentile_interval(draws, len(per_subject))])
+    if not np.isfinite(sums).all():
+        numbers[:] = np.nan
+    names = [f"{score}_{way}" for way in ("pooled", "parcel", "recording") for score in SCORES]
+    found = {name + end: float(numbers[i, j]) for j, name in enumerate(names) for i, end in enumerate(ENDS)}
+    return found | {
+        "num_subjects": float(len(per_subject)),
+        "num_recordings": float(len(sums)),
+        "num_recordings_left_out": float(len(used) - totals[:, 0, 1].sum()),
+        "num_parcels_left_out": float(np.isnan(r2(sums.sum(0))).sum()),
+    }
