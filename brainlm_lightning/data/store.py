@@ -1,0 +1,242 @@
+"""The store: a cohort prepared once, read window by window.
+
+    <cohort>/shard-00000.h5 ...   series (frames of its recordings, parcels), mean, std, observed (recordings, parcels)
+             recordings.csv       a row a recording
+             parcels.csv          the atlas
+             store.json           what it is, how it was made, where the arrays lie, statistics of the training subjects
+
+Series are stored with each recording's and parcel's mean removed: float16 has a step of 8 at a raw level of 10,000. The
+arrays are contiguous and uncompressed, so a recording is a slice of a memory map.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.read import read_table
+from brainlm_lightning.data.scaling import ScalingStatistics, quantile_statistics
+from brainlm_lightning.data.shard import ARRAYS, StoredRecording, population_std, shard_shapes
+from brainlm_lightning.data.split import assign_split
+
+FORMAT_VERSION = 1
+TEXT_COLUMNS = ("recording_id", "subject_id", "session", "task", "site", "split", "sha256", "problems")
+COLUMNS = (
+    *("recording_id", "subject_id", "session", "task", "site", "shard", "shard_row", "first_frame", "num_frames"),
+    *("tr_s", "split", "sha256", "num_unobserved", "problems"),
+)
+
+
+def store_root() -> Path:
+    """Returns the folder of all stores: `$BRAINLM_DATA`, or `stores` in the working directory."""
+    return Path(os.environ.get("BRAINLM_DATA") or "stores")
+
+
+class Store:
+    """A cohort's store, open for reading. Maps files on first use, so it can be pickled and sent to workers.
+
+    Attributes:
+        folder: Where it is.
+        metadata: What `store.json` says.
+        name: The cohort.
+        atlas: The parcels, in the order of the columns.
+        recordings: Contents of `recordings.csv`; row r is recording r of every method.
+        tr_s: Seconds from one frame to the next.
+        dtype: Of the stored series.
+
+    Raises:
+        FileNotFoundError: There is no store.
+        ValueError: Another format version, or a shard is shorter than what was written.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.metadata = _read_metadata(self.folder)
+        self.name: str = self.metadata["cohort"]
+        self.tr_s: float = self.metadata["tr_s"]
+        self.dtype = np.dtype(self.metadata["dtype"])
+        self.atlas = Atlas.load(self.metadata["atlas"]["name"], self.folder / "parcels.csv")
+        self.recordings = read_recordings(self.folder / "recordings.csv")
+        # Plain integers: a row of the table costs a hundred times more to look up.
+        self._shard: list[int] = self.recordings["shard"].tolist()
+        self._row: list[int] = self.recordings["shard_row"].tolist()
+        self._first: list[int] = self.recordings["first_frame"].tolist()
+        self._end: list[int] = (self.recordings["first_frame"] + self.recordings["num_frames"]).tolist()
+        self._maps: dict[int, dict[str, np.ndarray]] = {}
+        for shard in range(len(self.metadata["shards"])):
+            self._check_size(shard)
+
+    def __len__(self) -> int:
+        return len(self._shard)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_maps": {}}
+
+    @cached_property
+    def statistics(self) -> ScalingStatistics:
+        """Scaling statistics of the training subjects."""
+        return ScalingStatistics.from_json(self.metadata["statistics"])
+
+    def series(self, row: int) -> np.ndarray:
+        """Returns the stored (centred) values, (frames, parcels): a read-only view of the file."""
+        shard = self._shard[row]
+        maps = self._maps.get(shard) or self._open(shard)
+        return maps["series"][self._first[row] : self._end[row]]
+
+    def mean(self, row: int) -> np.ndarray:
+        """Returns the removed means, (parcels,) float32."""
+        return self._table("mean", row)
+
+    def std(self, row: int) -> np.ndarray:
+        """Returns the population standard deviations, (parcels,) float32; 0 where unobserved."""
+        return self._table("std", row)
+
+    def observed(self, row: int) -> np.ndarray:
+        """Returns which parcels were measured, (parcels,) bool."""
+        return self._table("observed", row)
+
+    def raw(self, row: int) -> np.ndarray:
+        """Returns values as recorded, (frames, parcels) float32; NaN where the parcel is unobserved."""
+        return self._with_nan(row, self.mean(row))
+
+    def centred(self, row: int) -> np.ndarray:
+        """Returns the stored values, (frames, parcels) float32; NaN where the parcel is unobserved."""
+        return self._with_nan(row, np.float32(0))
+
+    def _with_nan(self, row: int, offset: np.ndarray | np.float32) -> np.ndarray:
+        return np.where(self.observed(row), self.series(row).astype(np.float32) + offset, np.float32(np.nan))
+
+    def _table(self, array: str, row: int) -> np.ndarray:
+        shard = self._shard[row]
+        maps = self._maps.get(shard) or self._open(shard)
+        return maps[array][self._row[row]]
+
+    def _open(self, shard: int) -> dict[str, np.ndarray]:
+        """Maps a shard; the arrays' places come from store.json, so HDF5 itself need not be opened."""
+        entry = self.metadata["shards"][shard]
+        file = np.asarray(np.memmap(self.folder / entry["file"], np.uint8, mode="r"))
+        shapes = shard_shapes(entry["num_frames"], entry["num_recordings"], self.atlas.num_parcels)
+        types = {"series": self.dtype, "mean": np.float32, "std": np.float32, "observed": np.bool_}
+        self._maps[shard] = {
+            name: np.ndarray(shapes[name], types[name], buffer=file, offset=entry["offsets"][name]) for name in types
+        }
+        return self._maps[shard]
+
+    def _check_size(self, shard: int) -> None:
+        entry = self.metadata["shards"][shard]
+        path = self.folder / entry["file"]
+        size = path.stat().st_size if path.exists() else 0
+        if size == entry["bytes"]:
+            return
+        rows = self.recordings.loc[self.recordings["shard"] == shard]
+        frame_bytes = self.atlas.num_parcels * self.dtype.itemsize
+        ends = entry["offsets"]["series"] + (rows["first_frame"] + rows["num_frames"]) * frame_bytes
+        lost = rows["recording_id"][ends > size].tolist() or rows["recording_id"].tolist()
+        raise ValueError(
+            f"{path}: {size:,} bytes, expected {entry['bytes']:,}: {len(lost)} recordings are damaged, "
+            f"from {lost[0]!r} on. Restore the file, or delete {self.folder} and prepare the cohort again"
+        )
+
+
+def read_recordings(path: Path) -> pd.DataFrame:
+    """Reads `recordings.csv`: identifiers stay text, absent session, task, site and problems are ''."""
+    table = read_table(path, text=TEXT_COLUMNS)
+    filled = ["session", "task", "site", "problems"]
+    table[filled] = table[filled].fillna("")
+    return table
+
+
+def training_statistics(store: Store) -> ScalingStatistics:
+    """Computes the scaling statistics from the recordings of the training subjects, and from no others."""
+    training = store.recordings["split"] == "train"
+    rows = np.flatnonzero(training).tolist()
+
+    def values(read: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
+        return (read(row) for row in rows)
+
+    parcels = store.atlas.num_parcels
+    robust = quantile_statistics(partial(values, store.raw), parcels)
+    centred = quantile_statistics(partial(values, store.centred), parcels)
+    return ScalingStatistics(robust, centred, len(rows), store.recordings.loc[training, "subject_id"].nunique())
+
+
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    path = folder / "store.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no store in {folder} (store root: {store_root()}, set by BRAINLM_DATA). Prepare it: "
+            f"python -m brainlm_lightning.cli prepare --manifest data_manifests/{folder.name}.yaml"
+        )
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    if metadata.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"{folder}: store of format version {metadata.get('format_version')}, this package reads {FORMAT_VERSION}; "
+            f"prepare the cohort again"
+        )
+    return metadata
+
+
+def verify(folder: Path | str) -> list[str]:
+    """Reads the whole store and recomputes everything that can be.
+
+    Returns:
+        What is wrong, each naming the file or recording; [] for a sound store.
+    """
+    try:
+        store = Store(folder)
+    except (OSError, ValueError, KeyError) as error:
+        return [f"cannot be opened: {error}"]
+    problems = [*_wrong_tables(store), *_wrong_shards(store)]
+    for row in range(len(store)):
+        problems += _wrong_recording(store, row)
+    if training_statistics(store).to_json() != store.metadata["statistics"]:
+        problems.append("store.json: the scaling statistics are not those of the training subjects")
+    return problems
+
+
+def _wrong_tables(store: Store) -> Iterator[str]:
+    for name, sha256 in store.metadata["tables"].items():
+        if hashlib.sha256((store.folder / name).read_bytes()).hexdigest() != sha256:
+            yield f"{name}: changed since the store was made"
+    if store.atlas.sha256 != store.metadata["atlas"]["sha256"]:
+        yield "parcels.csv: not the atlas that store.json names"
+    plan = store.metadata["made_by"]["manifest"]["split"]
+    for subject, rows in store.recordings.groupby("subject_id"):
+        expected = assign_split(str(subject), **plan)
+        if set(rows["split"]) != {expected}:
+            yield f"recordings.csv: subject {subject!r} is in {sorted(set(rows['split']))}, its hash says {expected}"
+
+
+def _wrong_shards(store: Store) -> Iterator[str]:
+    for entry in store.metadata["shards"]:
+        shapes = shard_shapes(entry["num_frames"], entry["num_recordings"], store.atlas.num_parcels)
+        try:
+            with h5py.File(store.folder / entry["file"], "r") as file:
+                found = {name: (file[name].shape, file[name].id.get_offset()) for name in ARRAYS}
+        except (OSError, KeyError) as error:
+            yield f"{entry['file']}: {error}"
+            continue
+        if found != {name: (shapes[name], entry["offsets"][name]) for name in ARRAYS}:
+            yield f"{entry['file']}: its arrays lie elsewhere than store.json says: {found}"
+
+
+def _wrong_recording(store: Store, row: int) -> Iterator[str]:
+    recording = StoredRecording(store.series(row), store.mean(row), store.std(row), store.observed(row))
+    entry = store.recordings.iloc[row]
+    where = f"recording {entry['recording_id']!r} (shard {entry['shard']})"
+    if recording.sha256 != entry["sha256"]:
+        yield f"{where}: its bytes changed since the store was made"
+    if not np.allclose(population_std(recording.series), recording.std, rtol=1e-5, atol=0):
+        yield f"{where}: `std` is not the standard deviation of `series`"
+    if recording.series[:, ~recording.observed].any():
+        yield f"{where}: values in unobserved parcels"
+    if entry["num_unobserved"] != np.count_nonzero(~recording.observed):
+        yield f"{where}: num_unobserved is {entry['num_unobserved']}, expected {np.count_nonzero(~recording.observed)}"
