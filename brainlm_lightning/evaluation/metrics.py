@@ -43,6 +43,14 @@ class HiddenSums(Metric):
         zeros_RPK = torch.zeros(num_recordings, num_parcels, NUM_SUMS, dtype=torch.float64)
         self.add_state("sums", default=zeros_RPK, dist_reduce_fx="sum")
 
+    def _apply(self, fn: Callable, exclude_state: Sequence[str] = ()) -> "HiddenSums":
+        """Follows its module to a device, but not to bfloat16, where sums would stop growing at 256."""
+        sums = self.sums
+        super()._apply(fn, exclude_state)
+        self.sums = sums.to(self.device)
+        self._defaults["sums"] = torch.zeros_like(self.sums)
+        return self
+
     def update(self, prediction_BPT: Tensor, signal_BPT: Tensor, hidden_BPT: Tensor, recording_index_B: Tensor) -> None:
         """Adds a batch.
 
