@@ -1,0 +1,232 @@
+"""The files of a run folder, `runs/<experiment>/version_<k>/`: written whole or not at all, read without torch."""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+DISTRIBUTION = "brainlm-lightning"
+PACKAGE_FOLDER = Path(__file__).resolve().parents[1]
+VERSION = re.compile(r"version_(\d+)")
+
+
+def inside(folder: Path | str, name: str) -> Path:
+    """`folder / name`, links followed.
+
+    Raises:
+        ValueError: if that is not below the folder.
+    """
+    root = Path(folder).resolve()
+    path = (root / name).resolve()
+    if path == root or not path.is_relative_to(root):
+        raise ValueError(f"{name!r} is not below {root}; give the name of a file inside the folder")
+    return path
+
+
+def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Beside the file, then renamed over it: a reader sees the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """Numpy numbers and arrays as Python's, paths as text, NaN and infinities (which JSON does not know) as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: Path | str, mapping: Mapping[str, Any]) -> None:
+    """Writes `metrics.json` or `provenance.json` atomically; NaN and infinities become null."""
+    text = json.dumps(_plain(mapping), indent=2, allow_nan=False) + "\n"
+    _write_atomically(Path(path), lambda stream: stream.write(text.encode()))
+
+
+def write_arrays(path: Path | str, arrays: Mapping[str, NDArray]) -> None:
+    """Writes `arrays.npz` atomically.
+
+    Raises:
+        ValueError: for an array of Python objects, which could only be read back by unpickling.
+    """
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.hasobject:
+            raise ValueError(f"array {name!r} holds Python objects; expected numbers or fixed-width text")
+    contents: dict[str, Any] = dict(arrays)
+    _write_atomically(Path(path), lambda stream: np.savez(stream, **contents))
+
+
+def _existing(folder: Path | str, name: str) -> Path:
+    path = inside(folder, name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is not there: {folder} is no run folder, or its run did not end; "
+            "run `python -m brainlm_lightning.cli test --config experiments/<experiment>.yaml`"
+        )
+    return path
+
+
+def read_json(folder: Path | str, name: str) -> dict[str, Any]:
+    """The mapping in a JSON file of a run folder."""
+    path = _existing(folder, name)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); it was damaged or written by hand") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds a {type(found).__name__}; expected a mapping")
+    return found
+
+
+def read_metrics(folder: Path | str) -> dict[str, float]:
+    """`metrics.json` of a run folder, flat name -> number; null becomes NaN.
+
+    Raises:
+        FileNotFoundError: if the run has none.
+        ValueError: for a value that is not a number.
+    """
+    metrics = {}
+    for name, value in read_json(folder, "metrics.json").items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"metric {name!r} in {folder} is {value!r}; expected a number or null")
+        metrics[name] = float("nan") if value is None else float(value)
+    return metrics
+
+
+def read_arrays(folder: Path | str, name: str = "arrays.npz") -> dict[str, NDArray]:
+    """The arrays of a run folder; nothing is unpickled."""
+    with np.load(_existing(folder, name), allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def _versions(experiment_folder: Path) -> dict[int, Path]:
+    """version_<k> -> its path, newest first."""
+    found = {int(match[1]): path for path in experiment_folder.glob("*") if (match := VERSION.fullmatch(path.name))}
+    return dict(sorted(found.items(), reverse=True))
+
+
+def next_version_folder(experiment_folder: Path | str) -> Path:
+    """Makes and returns `version_<k>`, one after the newest; two who start at once get two folders.
+
+    Call it once a run: with several processes, on the first rank alone.
+    """
+    folder = Path(experiment_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    version = max(_versions(folder), default=-1) + 1
+    while True:
+        path = folder / f"version_{version}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            version += 1
+        else:
+            return path
+
+
+def _holds(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def newest_run(experiment_folder: Path | str, containing: str = "checkpoints") -> Path:
+    """The newest `version_<k>` that has the file, or a folder of that name that is not empty.
+
+    Args:
+        experiment_folder: `runs/<experiment>`.
+        containing: "checkpoints" for a run to go on from, "metrics.json" for one to report.
+
+    Raises:
+        FileNotFoundError: if there is none; says what to run.
+    """
+    folder = Path(experiment_folder)
+    versions = _versions(folder)
+    for path in versions.values():
+        if path.is_dir() and _holds(inside(path, containing)):
+            return path
+    verb = "fit" if containing == "checkpoints" else "test"
+    seen = f"none of its {len(versions)} runs has {containing}" if versions else "it has no runs"
+    raise FileNotFoundError(
+        f"no run with {containing} in {folder}: {seen}; "
+        f"run `python -m brainlm_lightning.cli {verb} --config experiments/{folder.name}.yaml` first"
+    )
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints about the checkout of a folder; None where there is no git, no checkout, or it fails.
+
+    A hook's GIT_* variables would point at another repository, and a file-system monitor is a command that the
+    checkout names and git would run.
+    """
+    git = shutil.which("git")
+    if git is None:
+        return None
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = [git, "-C", str(folder), "-c", "core.fsmonitor=false", "--no-optional-locks", *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, env=environment, check=True)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _checkout() -> tuple[str, Path]:
+    """The package's own checkout if git follows its files, else that of the working directory."""
+    followed = _git(PACKAGE_FOLDER, "ls-files", "--error-unmatch", "__init__.py") is not None
+    return ("package", PACKAGE_FOLDER) if followed else ("working directory", Path.cwd())
+
+
+def _package_versions() -> dict[str, str]:
+    """This package and those it names as dependencies, without the extras; {} where it is not installed."""
+    try:
+        requirements = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    names = [re.split(r"[^\w.-]", text, maxsplit=1)[0] for text in requirements if "extra ==" not in text]
+    return {name: importlib.metadata.version(name) for name in [DISTRIBUTION, *sorted(names)]}
+
+
+def provenance(**facts: Any) -> dict[str, Any]:
+    """What a run was made with, for `provenance.json`. Names no person and no machine.
+
+    Args:
+        **facts: what the run knows: cohort and atlas hashes, the checkpoint's hash, seed, device.
+
+    Returns:
+        `git_commit` and `git_dirty` (tracked changes or unknown files; both None outside a checkout), `git_checkout`
+        (whose they are: "package" or "working directory"), `packages`, `python`, `time_utc`, and the facts.
+    """
+    owner, folder = _checkout()
+    commit = _git(folder, "rev-parse", "HEAD")
+    status = _git(folder, "status", "--porcelain") if commit else None
+    return {
+        "git_commit": commit,
+        "git_dirty": None if status is None else bool(status),
+        "git_checkout": owner if commit else None,
+        "packages": _package_versions(),
+        "python": platform.python_version(),
+        "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        **facts,
+    }
