@@ -68,15 +68,15 @@ class Simulation:
     driven_network: int = 0
     block_s: float = 20.0
     drive: float = 1.5
-    frequency_hz: tuple[float, float] = (0.015, 0.06)
-    bandwidth_hz: float = 0.03
-    haemodynamic_s: float = 2.0
+    frequency_hz: tuple[float, float] = (0.015, 0.08)
+    bandwidth_hz: float = 0.05
+    haemodynamic_s: float = 1.5
     correlation: float = 0.2
     reach_mm: float = 25.0
-    strength_sd: float = 0.3
+    strength_sd: float = 0.25
     frequency_sd: float = 0.15
-    loading_sd: float = 0.15
-    noise: float = 0.8
+    loading_sd: float = 0.08
+    noise: float = 1.1
     phenotype_r: float = 0.7
 
     def __post_init__(self) -> None:
@@ -96,15 +96,16 @@ class Simulation:
         wrong = {name: getattr(self, name) for name, right in allowed.items() if not right}
         if wrong:
             raise ValueError(
-                f"a simulation cannot have {wrong}: parcels must be even, networks from 2 to half of them, frequency_hz "
-                f"rising and below {0.5 / self.tr_s} Hz, task_recordings at most {self.subjects}, driven_network below "
-                "networks, correlation in [0, 1), phenotype_r in [0, 1], bandwidth_hz and noise above 0"
+                f"a simulation cannot have {wrong}: parcels must be even, networks from 2 to half of them, "
+                f"frequency_hz rising and below {0.5 / self.tr_s} Hz, task_recordings at most {self.subjects}, "
+                "driven_network below networks, correlation in [0, 1), phenotype_r in [0, 1], bandwidth_hz and noise "
+                "above 0"
             )
 
 
 # Unseen scanner and population, known atlas: the part of HCP in Table 1 of the paper.
 OTHER_COHORT = Simulation(
-    name="simulated_other", seed=1, frequency_hz=(0.02, 0.09), bandwidth_hz=0.04, reach_mm=32.0, noise=1.0
+    name="simulated_other", seed=1, frequency_hz=(0.02, 0.1), bandwidth_hz=0.06, reach_mm=32.0, noise=1.4
 )
 
 
