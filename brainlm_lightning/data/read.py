@@ -91,7 +91,11 @@ def _read_npy(path: Path, name: str) -> np.ndarray:
 
 
 def _read_npz(path: Path, name: str) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as archive:  # lazy: opens the directory, then one member
+    # Opened here, because numpy leaves a damaged archive open.
+    with (
+        path.open("rb") as file,
+        np.load(file, allow_pickle=False) as archive,
+    ):  # lazy: opens the directory, then one member
         return archive[_chosen(name, archive.files, path)]
 
 

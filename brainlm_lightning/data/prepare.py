@@ -1,0 +1,196 @@
+"""From a manifest to a store, with all cores, and from where it stopped where it was killed.
+
+<cohort>.part/recordings/<name>.npz   each recording as it will be stored, written by the workers
+<cohort>.part/store/                  the store, put together from those; renamed to <cohort> when it is whole
+"""
+
+import fcntl
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from brainlm_lightning import __version__
+from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.convert import Outcome, Task, convert, load_converted
+from brainlm_lightning.data.manifest import Manifest
+from brainlm_lightning.data.split import SPLITS
+from brainlm_lightning.data.store import Store, store_root
+from brainlm_lightning.data.write import Cohort, write_store
+
+MOST_LISTED = 10  # problems in an error message
+
+
+def prepare(
+    manifest: Manifest,
+    *,
+    output: Path | None = None,
+    jobs: int = 1,
+    backend: str = "loky",
+    shard_recordings: int = 64,
+) -> Path:
+    """Prepares a cohort's store. Killed at any moment, a further call continues and ends in the same bytes.
+
+    Args:
+        manifest: What to prepare.
+        output: The store's folder; `$BRAINLM_DATA/<cohort>` where None.
+        jobs: Processes; each holds one recording at a time.
+        backend: Of joblib: `loky`, `threading`, `multiprocessing`, or one that a cluster registered.
+        shard_recordings: Recordings in a file of the store.
+
+    Returns:
+        The store's folder.
+
+    Raises:
+        FileExistsError: The store is there already.
+        ValueError: The manifest and the files disagree; float16 cannot hold a series; no recording is usable; or, under
+            `policy: error`, a recording has a problem.
+    """
+    target = Path(output) if output is not None else store_root() / manifest.cohort
+    if target.exists():
+        raise FileExistsError(f"{target} is there already; delete it to prepare it anew, or name another output")
+    listed, atlas = manifest.list_recordings(), manifest.read_atlas()
+    work = target.with_name(target.name + ".part")
+    (work / "recordings").mkdir(parents=True, exist_ok=True)
+    with _alone(work):
+        tasks = [_task(manifest, atlas, row, work) for row in listed.to_dict("records")]
+        outcomes = _convert_all(tasks, jobs, backend)
+        table, dropped = _judge(manifest, listed, outcomes)
+        kept = [tasks[row].path for row in table.index]
+        stage = _empty(work / "store")
+        if manifest.truth is not None:
+            shutil.copyfile(manifest.below_root(manifest.truth), stage / "truth.npz")
+        dropped.to_csv(stage / "dropped.csv", index=False, lineterminator="\n")
+        cohort = Cohort(manifest.cohort, atlas, manifest.tr_s, manifest.dtype, _made_by(manifest))
+        write_store(stage, cohort, table, lambda row: load_converted(kept[row]), shard_recordings=shard_recordings)
+        os.rename(stage, target)
+        shutil.rmtree(work)
+    _summarise(Store(target), dropped, sum(outcome.continued for outcome in outcomes))
+    return target
+
+
+def _task(manifest: Manifest, atlas: Atlas, row: dict[Any, Any], work: Path) -> Task:
+    name = row["recording_id"]
+    # Readable, and safe on any file system: what the first part loses, the hash keeps apart.
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80] + "-" + blake2b(name.encode(), digest_size=8).hexdigest()
+    return Task(
+        recording_id=name,
+        location=row["location"],
+        path=work / "recordings" / f"{safe}.npz",
+        orientation=manifest.recordings.orientation,
+        num_parcels=atlas.num_parcels,
+        tr_s=row["source_tr_s"],
+        target_tr_s=manifest.tr_s,
+        dtype=manifest.dtype,
+        made_by=f"{__version__} {manifest.sha256}",
+    )
+
+
+def _convert_all(tasks: list[Task], jobs: int, backend: str) -> list[Outcome]:
+    """Converts every recording, in whatever order; returns the outcomes in the order of the tasks."""
+    parallel = joblib.Parallel(n_jobs=jobs, backend=backend, return_as="generator_unordered")
+    outcomes = parallel(joblib.delayed(convert)(task) for task in tasks)
+    shown = track(outcomes, "recordings", total=len(tasks), console=Console(stderr=True))
+    by_name = {outcome.recording_id: outcome for outcome in shown}
+    return [by_name[task.recording_id] for task in tasks]
+
+
+def _judge(manifest: Manifest, listed: pd.DataFrame, outcomes: list[Outcome]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Applies the policy; returns the recordings of the store, and those that are left out with the reasons."""
+    found = ("num_frames", "sha256", "num_unobserved")
+    table = listed.drop(columns=["source_tr_s", "location"]).assign(tr_s=manifest.tr_s)
+    table = table.assign(**{name: [getattr(outcome, name) for outcome in outcomes] for name in found})
+    table["problems"] = list(_problems(listed, outcomes, manifest))
+    out = np.array([bool(outcome.unreadable) for outcome in outcomes])
+    if manifest.policy != "mark":
+        out |= (table["problems"] != "").to_numpy()
+    dropped = table.loc[out, ["recording_id", "subject_id", "problems"]]
+    some = dropped[["recording_id", "problems"]].head(MOST_LISTED)
+    listing = "".join(f"\n  {name}: {problems}" for name, problems in some.itertuples(index=False))
+    if manifest.policy == "error" and out.any():
+        raise ValueError(f"{len(dropped)} of {len(table)} recordings have problems, and policy is `error`:{listing}")
+    if out.all():
+        raise ValueError(f"none of {len(table)} recordings can be used:{listing}")
+    return table.loc[~out], dropped
+
+
+def _problems(listed: pd.DataFrame, outcomes: list[Outcome], manifest: Manifest) -> Iterator[str]:
+    """Yields each recording's problems, separated by ';': its own, and those that show only beside the others."""
+    sites = listed.loc[listed["site"] != ""].groupby("subject_id")["site"].agg(lambda of: sorted(set(of))).to_dict()
+    parcels = manifest.read_atlas().num_parcels
+    first: dict[str, str] = {}
+    for outcome, subject in zip(outcomes, listed["subject_id"], strict=True):
+        if outcome.unreadable:
+            yield outcome.unreadable
+            continue
+        empty = outcome.num_unobserved == parcels
+        original = outcome.recording_id if empty else first.setdefault(outcome.sha256, outcome.recording_id)
+        found = {
+            f"dead_parcels={outcome.num_dead}": outcome.num_dead > 0,
+            f"non_finite_parcels={outcome.num_non_finite}": outcome.num_non_finite > 0,
+            "all_unobserved": empty,
+            f"too_few_frames={outcome.num_frames}": outcome.num_frames < manifest.min_frames,
+            f"duplicate_of={original}": original != outcome.recording_id,
+            f"subject_at_sites={'+'.join(sites.get(subject, []))}": len(sites.get(subject, [])) > 1,
+        }
+        yield ";".join(problem for problem, there in found.items() if there)
+
+
+def _made_by(manifest: Manifest) -> dict[str, Any]:
+    return {"package_version": __version__, "manifest_sha256": manifest.sha256, "manifest": asdict(manifest)}
+
+
+def _empty(folder: Path) -> Path:
+    """Makes the folder anew: an earlier call may have been killed while it put the store together."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    return folder
+
+
+@contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Keeps a second `prepare` of the same store out; the lock dies with the process."""
+    with (work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RuntimeError(f"another process is preparing {work}; wait for it, or end it") from error
+        yield
+
+
+def _summarise(store: Store, dropped: pd.DataFrame, continued: int) -> None:
+    """Prints what the store holds, and what is wrong with it."""
+    table = Table("", "recordings", "subjects", title=f"{store.name}: {store.folder}", title_justify="left")
+    for name in ("all", *SPLITS):
+        rows = store.recordings if name == "all" else store.recordings[store.recordings["split"] == name]
+        table.add_row(name, f"{len(rows)}", f"{rows['subject_id'].nunique()}")
+    for problem, count in sorted(Counter(_kinds(store.recordings["problems"])).items()):
+        table.add_row(problem, f"{count}", "")
+    for problem, count in sorted(Counter(_kinds(dropped["problems"])).items()):
+        table.add_row(f"left out: {problem}", f"{count}", "")
+    if continued:
+        table.add_row("converted by an earlier call", f"{continued}", "")
+    console = Console()
+    console.print(table)
+    unusable = int(np.isnan(store.statistics.robust.scale).sum())
+    if unusable:
+        console.print(f"{unusable} of {store.atlas.num_parcels} parcels have no range over the training subjects")
+
+
+def _kinds(problems: pd.Series) -> Iterator[str]:
+    for listed in problems:
+        yield from (re.split("[=:]", problem)[0] for problem in listed.split(";") if problem)
