@@ -48,10 +48,10 @@ class LinearInterpolation:
         left = before.where(before >= 0, after).clamp(max=num_frames - 1)
         right = after.where(after < num_frames, before).clamp(min=0)
         known = signal_BPT.where(visible, 0.0)
-        weight = (frame_T - left) / (right - left).clamp(min=1)  # 0 where held: there left = right
         low, high = known.gather(2, left), known.gather(2, right)
-        weight = weight.where(left < right, 0.0).to(known.dtype)
-        return known.where(visible, low + weight * (high - low))
+        share = (frame_T - left).to(known) / (right - left).clamp(min=1)
+        line = low + share * (high - low)
+        return known.where(visible, line.where(left < right, low))  # left = right: held, or 0
 
 
 class ConditionalGaussian:
@@ -136,7 +136,7 @@ class ConditionalGaussian:
 
 
 def shifted(x: Tensor, lags: Sequence[int]) -> Tensor:
-    """Returns (..., lags x P, T): by blocks the values of (..., P, T) `lag` frames later, 0 or False beyond its ends."""
+    """Returns (..., lags x P, T): in blocks, (..., P, T) `lag` frames later, 0 or False beyond the ends."""
     reach, num_frames = max(abs(lag) for lag in lags), x.shape[-1]
     padded = torch.nn.functional.pad(x, (reach, reach))
     return torch.cat([padded[..., reach + lag : reach + lag + num_frames] for lag in lags], dim=-2)
