@@ -1,0 +1,201 @@
+"""Figures from arrays and metrics: matplotlib's Figure without pyplot's state, nilearn's glass brain, no torch.
+
+Shapes: P parcels, T frames.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from nilearn.plotting import plot_markers
+from numpy.typing import NDArray
+
+from brainlm_lightning.report.tables import Cells, reconstruction_cells
+
+Floats = NDArray[np.floating]
+
+PARCELS_SHOWN = 5
+# Per-parcel R² is not clipped and has a long lower tail: one parcel must not take the whole colour scale.
+COLOUR_PERCENTILES = (2, 98)
+
+
+def _hidden_r2(truth_PT: Floats, prediction_PT: Floats, hidden_PT: NDArray[np.bool_]) -> Floats:
+    """(P,) R² over each parcel's hidden frames; NaN where it is undefined."""
+    r2_P = np.full(len(truth_PT), np.nan)
+    for parcel, hidden_T in enumerate(hidden_PT):
+        y, y_hat = truth_PT[parcel, hidden_T].astype(np.float64), prediction_PT[parcel, hidden_T]
+        if y.size and np.ptp(y) > 0:
+            r2_P[parcel] = 1 - ((y - y_hat) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    return r2_P
+
+
+def _shown(r2_P: Floats) -> NDArray[np.intp]:
+    """Which parcels to draw, best first: evenly spaced from the best to the worst, so that none is picked by eye."""
+    order = np.argsort(-r2_P)  # NaN last
+    scored = order[: int(np.isfinite(r2_P).sum())]
+    ranked = scored if len(scored) else order
+    return ranked[np.unique(np.linspace(0, len(ranked) - 1, PARCELS_SHOWN).round().astype(int))]
+
+
+def _runs(hidden_T: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First frame and the one after the last of every hidden stretch."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], hidden_T, [False]])))
+    return [(int(first), int(after)) for first, after in edges.reshape(-1, 2)]
+
+
+def _draw_parcel(axes: Axes, truth_T: Floats, prediction_T: Floats, hidden_T: NDArray[np.bool_], tr_s: float) -> None:
+    """Truth black, prediction red where hidden, hidden stretches shaded; a frame covers tr_s around its time."""
+    seconds_T = np.arange(len(truth_T)) * tr_s
+    for number, (first, after) in enumerate(_runs(hidden_T)):
+        label = "hidden" if number == 0 else None
+        axes.axvspan((first - 0.5) * tr_s, (after - 0.5) * tr_s, color="0.88", linewidth=0, label=label)
+    axes.plot(seconds_T, truth_T, color="black", linewidth=0.9, label="truth")
+    axes.plot(seconds_T, np.where(hidden_T, prediction_T, np.nan), color="red", linewidth=1.2, label="prediction")
+    axes.set_xlim(-0.5 * tr_s, (len(truth_T) - 0.5) * tr_s)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def reconstruction_figure(
+    truth_PT: Floats, prediction_PT: Floats, hidden_PT: NDArray[np.bool_], parcel_labels: Sequence[str], tr_s: float
+) -> Figure:
+    """One window's truth and prediction for a few parcels, like the paper's Figure 3.
+
+    Of more than five parcels those are drawn that stand at the best, quarter, middle, three-quarter and worst rank of
+    R² over the window's hidden frames.
+
+    Args:
+        truth_PT: (P, T) scaled signal.
+        prediction_PT: (P, T), same scaling; drawn where hidden only.
+        hidden_PT: (P, T) bool, True = hidden.
+        parcel_labels: (P,) names.
+        tr_s: seconds between frames.
+
+    Raises:
+        ValueError: if the shapes disagree.
+    """
+    if not truth_PT.shape == prediction_PT.shape == hidden_PT.shape or len(parcel_labels) != len(truth_PT):
+        raise ValueError(
+            f"got truth {truth_PT.shape}, prediction {prediction_PT.shape}, hidden {hidden_PT.shape} and "
+            f"{len(parcel_labels)} labels; expected (parcels, frames) three times and a label for each parcel"
+        )
+    r2_P = _hidden_r2(truth_PT, prediction_PT, hidden_PT)
+    shown = _shown(r2_P)
+    figure = Figure(figsize=(9, 1.2 + 1.35 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, parcel in zip(panels, shown, strict=True):
+        _draw_parcel(axes, truth_PT[parcel], prediction_PT[parcel], hidden_PT[parcel], tr_s)
+        score = "no R²" if np.isnan(r2_P[parcel]) else f"R² = {r2_P[parcel]:.2f} over hidden frames"
+        axes.set_title(f"{parcel_labels[parcel]}: {score}", fontsize=9, loc="left", parse_math=False)
+    panels[-1].set_xlabel("time in the window (s)")
+    figure.supylabel("scaled signal", fontsize=10)
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def _colours(values: Floats) -> tuple[Normalize, str, str]:
+    """Norm, colour map and which ends have values beyond it; about 0 and red-blue where values have both signs."""
+    low, high = np.percentile(values, COLOUR_PERCENTILES)
+    name = "viridis"
+    if low < 0 < high:
+        low, high, name = -max(-low, high), max(-low, high), "RdBu_r"
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    beyond = (bool(values.min() < low), bool(values.max() > high))
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[beyond]
+    return Normalize(low, high), name, extend
+
+
+def parcel_map(values_P: Floats, xyz_mm: Floats, title: str, colour_bar_label: str) -> Figure:
+    """One value for each parcel on a glass brain, at the parcels' centres, left and right marked L and R.
+
+    The colours span the 2nd to the 98th percentile (arrows on the bar where values lie beyond) and are red and blue
+    about 0 where values have both signs.
+
+    Args:
+        values_P: (P,); NaN parcels are left out and counted in the title.
+        xyz_mm: (P, 3) MNI coordinates.
+        title: of the figure.
+        colour_bar_label: what the colours mean, with the unit.
+
+    Raises:
+        ValueError: if the shapes disagree or nothing is left to draw.
+    """
+    values_P, xyz_mm = np.asarray(values_P, dtype=np.float64), np.asarray(xyz_mm, dtype=np.float64)
+    if values_P.ndim != 1 or xyz_mm.shape != (len(values_P), 3):
+        raise ValueError(f"got values {values_P.shape} and coordinates {xyz_mm.shape}; expected (P,) and (P, 3)")
+    drawn = np.isfinite(values_P)
+    if not drawn.any():
+        raise ValueError(f"none of the {len(values_P)} parcels has a finite value; there is nothing to draw")
+    norm, colours, extend = _colours(values_P[drawn])
+    figure = Figure(figsize=(12, 3.6))
+    brain = figure.add_axes((0.01, 0.02, 0.88, 0.84))
+    display = plot_markers(
+        values_P[drawn],
+        xyz_mm[drawn],
+        node_size=float(np.clip(6000 / drawn.sum(), 8, 60)),
+        node_cmap=colours,
+        node_vmin=norm.vmin,
+        node_vmax=norm.vmax,
+        node_kwargs={"edgecolors": "0.35", "linewidths": 0.3},  # the middle of red-blue is as white as the paper
+        alpha=0.85,
+        display_mode="lyrz",  # each hemisphere from its side: a view through both would mix their colours
+        axes=brain,
+        colorbar=False,
+    )
+    for side, name in (("l", "left hemisphere"), ("r", "right hemisphere")):
+        panel = display.axes[side].ax
+        panel.text(0.5, -0.02, name, transform=panel.transAxes, ha="center", va="top", fontsize=9)
+    bar = figure.colorbar(ScalarMappable(norm, colours), cax=figure.add_axes((0.905, 0.14, 0.014, 0.62)), extend=extend)
+    bar.set_label(colour_bar_label)
+    left_out = int((~drawn).sum())
+    counted = f" ({left_out} of {len(drawn)} parcels without a value left out)" if left_out else ""
+    figure.suptitle(f"{title}{counted}", fontsize=11)
+    return figure
+
+
+def _draw_methods(axes: Axes, cohort: str, methods: Cells, order: Sequence[str]) -> None:
+    """A line for each method, of one colour in all panels; side by side, so that their intervals can be told apart."""
+    for method, cells in methods.items():
+        number = order.index(method)
+        aside = 0.008 * (number - (len(order) - 1) / 2)
+        ratio, r2, low, high = np.array([[x, cell.r2, cell.low, cell.high] for x, cell in sorted(cells.items())]).T
+        # a percentile interval need not hold the estimate: draw its ends, not distances that may be negative
+        axes.vlines(ratio + aside, low, high, color=f"C{number % 10}", linewidth=1.4)
+        axes.plot(ratio + aside, r2, marker="os^Dv<>P"[number % 8], markersize=5, color=f"C{number % 10}", label=method)
+    ratios = sorted({ratio for cells in methods.values() for ratio in cells})
+    axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    axes.set_xticks(ratios, [f"{100 * ratio:g}" for ratio in ratios])
+    axes.set_xlabel("hidden (%)")
+    axes.set_title(cohort, parse_math=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def r2_by_ratio_figure(metrics: Mapping[str, float]) -> Figure:
+    """Pooled R² of every method against the hidden ratio, with 95 % intervals over subjects; a panel for each cohort.
+
+    Args:
+        metrics: a test run's, with names `test/<cohort>/hidden<ratio>/<method>/r2_pooled`.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    cohorts = reconstruction_cells(metrics)
+    if not cohorts:
+        raise ValueError(f"none of {len(metrics)} metrics is named test/<cohort>/hidden<ratio>/<method>/r2_pooled")
+    figure = Figure(figsize=(1.9 + 4.6 * len(cohorts), 4), layout="constrained")
+    panels = figure.subplots(1, len(cohorts), sharey=True, squeeze=False)[0]
+    order = list(dict.fromkeys(method for methods in cohorts.values() for method in methods))
+    for axes, (cohort, methods) in zip(panels, cohorts.items(), strict=True):
+        _draw_methods(axes, cohort, methods, order)
+    panels[0].set_ylabel("R² over all hidden values\n(95 % interval over subjects)")
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9)
+    return figure

@@ -1,0 +1,93 @@
+import math
+
+import pytest
+from rich.console import Console
+
+from brainlm_lightning.report.tables import PAPER_R2, markdown, reconstruction_cells, reconstruction_table
+from brainlm_lightning.report.tables import reconstruction_tables as tables
+
+
+def score(method, r2, ratio="0.75", cohort="abide", half=0.01):
+    name = f"test/{cohort}/hidden{ratio}/{method}/r2_pooled"
+    return {name: r2, f"{name}_low": r2 - half, f"{name}_high": r2 + half}
+
+
+def compared(method, difference, p, ratio="0.75", cohort="abide"):
+    name = f"test/{cohort}/hidden{ratio}/mae_minus_{method}"
+    return {f"{name}/r2_subject": difference, f"{name}/p_corrected": p}
+
+
+def printed(table, width=160):
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def row(text, method):
+    """The cells of a Markdown row."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {method} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_cells_have_the_estimate_and_its_interval_under_their_ratio():
+    metrics = score("ar", 0.3914, "0.2", half=0.011) | score("ar", 0.25) | score("mae", -0.5)
+    assert row(markdown(metrics), "method") == ["method", "20 % hidden", "75 % hidden"]
+    assert row(markdown(metrics), "ar") == ["ar", "0.391 [0.380, 0.402]", "0.250 [0.240, 0.260]"]
+    assert row(markdown(metrics), "mae") == ["mae", "–", "-0.500 [-0.510, -0.490]"]
+
+
+def test_ratios_are_sorted_as_numbers_and_mae_comes_first():
+    metrics = score("zero", 0.0, "1") | score("lstm", 0.1, ".5") | score("mae", 0.2, "0.75") | score("zero", 0.0, "0.2")
+    assert list(reconstruction_cells(metrics)["abide"]) == ["mae", "zero", "lstm"]
+    assert row(markdown(metrics), "method")[1:] == ["20 % hidden", "50 % hidden", "75 % hidden", "100 % hidden"]
+
+
+def test_stars_stand_at_significant_methods_with_their_direction():
+    metrics = {}
+    for method, difference, p in (("worse", 0.1, 0.01), ("better", -0.1, 0.049), ("alike", 0.2, 0.05)):
+        metrics |= score(method, 0.3) | compared(method, difference, p)
+    metrics |= (
+        score("mae", 0.3) | score("untested", 0.3) | score("failed", 0.3) | compared("failed", math.nan, math.nan)
+    )
+    marks = {method: row(markdown(metrics), method)[1].removeprefix("0.300 [0.290, 0.310]") for method in
+             ("worse", "better", "alike", "mae", "untested", "failed")}  # fmt: skip
+    assert marks == {"worse": " *↓", "better": " *↑", "alike": "", "mae": "", "untested": "", "failed": ""}
+    assert "2 of the 4 comparisons" in markdown(metrics)
+
+
+def test_an_undefined_score_is_a_dash_and_an_undefined_interval_is_left_away():
+    metrics = score("mae", math.nan) | score("ar", 0.3, half=math.nan) | {"test/abide/hidden0.75/zero/r2_pooled": 0.0}
+    assert [row(markdown(metrics), method)[1] for method in ("mae", "ar", "zero")] == ["–", "0.300", "0.000"]
+
+
+def test_the_printed_table_holds_the_same_and_the_papers_numbers_below():
+    metrics = score("mae", 0.343) | score("[red]ar", 0.25) | {"test/abide/hidden0.75/mae/num_subjects": 38.0}
+    text = " ".join(printed(reconstruction_table(metrics)).split())  # the notes wrap at the table's width
+    for part in ("abide", "0.343 [0.333, 0.353]", "[red]ar", "38 subjects", "UKB 0.402 at 20 %", "HCP 0.316 at 20 %"):
+        assert part in text
+    assert PAPER_R2["UKB"] == {0.2: 0.402, 0.5: 0.389, 0.75: 0.343}
+
+
+def test_a_narrow_terminal_loses_no_digit():
+    metrics = {}
+    for ratio in ("0.2", "0.5", "0.75", "0.9"):
+        metrics |= score("conditional_gaussian", -0.123, ratio) | compared("conditional_gaussian", 0.1, 0.01, ratio)
+    text = printed(reconstruction_table(metrics), width=80)
+    assert "…" not in text
+    assert [text.count(part) for part in ("-0.123", "-0.133", "-0.113", "*↓")] == [4, 4, 4, 4]
+
+
+def test_every_cohort_has_its_own_table_and_other_metrics_have_none():
+    metrics = score("mae", 0.3) | score("mae", 0.2, cohort="hcp") | {"test/hcp/future/mae/r2_pooled": 0.1, "loss": 1.0}
+    assert [str(table.title) for table in tables(metrics)] == ["Reconstruction, abide", "Reconstruction, hcp"]
+    assert markdown(metrics).count("### Reconstruction") == 2
+    with pytest.raises(ValueError, match=r"2 cohorts \['abide', 'hcp'\]"):
+        reconstruction_table(metrics)
+    assert (tables({"loss": 1.0}), markdown({"loss": 1.0})) == ([], "")
+    with pytest.raises(ValueError, match="0 cohorts"):
+        reconstruction_table({"loss": 1.0})
+
+
+def test_a_bar_in_a_name_does_not_break_the_markdown():
+    assert "a\\|b" in markdown(score("a|b", 0.3))
