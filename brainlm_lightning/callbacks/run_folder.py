@@ -1,0 +1,72 @@
+"""The run folder: what was run, by which code, and what came out, ``runs/<experiment>/version_<k>/``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from brainlm_lightning.provenance import provenance
+from brainlm_lightning.report.run_folder import write_arrays, write_json
+
+
+class RunFolder(SaveConfigCallback):
+    """Writes ``config.yaml`` and ``provenance.json`` at the start, ``metrics.json`` and ``arrays.npz`` at the end.
+
+    Every command has a folder of its own, so nothing is ever overwritten.
+    """
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Writes where the run comes from."""
+        stores = trainer.datamodule.stores  # type: ignore[attr-defined]
+        cohorts = {
+            store.name: {"atlas": store.atlas.sha256, "made_by": store.metadata["made_by"]["manifest_sha256"]}
+            for store in stores
+        }
+        run = {
+            "seed": self.config.get("seed_everything"),
+            "device": trainer.strategy.root_device.type,
+            "world_size": trainer.world_size,
+            "precision": trainer.precision,
+            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+            "cohorts": cohorts,
+        }
+        write_json(Path(trainer.log_dir or ".") / "provenance.json", provenance() | run)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the last metrics of training and validation."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self._finish(trainer, metrics, {})
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the task's results."""
+        self._finish(trainer, pl_module.results, pl_module.arrays)  # type: ignore[arg-type]
+
+    def _finish(self, trainer: pl.Trainer, metrics: Mapping[str, float], arrays: Mapping[str, np.ndarray]) -> None:
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.log_dir or ".")
+        if arrays:
+            write_arrays(folder / "arrays.npz", arrays)
+        write_json(folder / "metrics.json", dict(metrics))
+        if isinstance(trainer.logger, TensorBoardLogger):
+            shown = {
+                f"hparams/{name}": value for name, value in metrics.items() if not name.endswith(("_low", "_high"))
+            }
+            trainer.logger.log_hyperparams(flatten(self.config.as_dict()), shown)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings of model and data under dotted names, the Trainer's left out."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if name in ("trainer", "config", "ckpt_path", "class_path"):
+            continue
+        if isinstance(value, Mapping):
+            flat |= flatten(value, prefix if name == "init_args" else f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, bool | int | float | str) else str(value)
+    return flat

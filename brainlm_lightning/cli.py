@@ -1,0 +1,145 @@
+"""The one door: ``python -m brainlm_lightning.cli VERB``.
+
+    prepare, verify        recordings to a store, and is it sound?
+    simulate               recordings with a known answer
+    fit, validate, test, predict    an experiment (LightningCLI)
+    report, export         a run's tables; a checkpoint as safetensors
+
+What needs no torch imports none, so that data can be prepared on a machine without it.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+EXPERIMENT_VERBS = ("fit", "validate", "test", "predict")
+
+
+def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
+    parser.add_argument("--config", type=Path, required=True, help="manifest of the cohort, data_manifests/*.yaml")
+    parser.add_argument("--output", type=Path, help="folder of the store (default: $BRAINLM_DATA/<cohort>)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument(
+        "--backend", default="loky", help="joblib backend: loky, threading, or dask or ray if registered"
+    )
+    parser.epilog = "Any setting of the manifest can be overridden: --split.test 0.3"
+
+    def run(args: argparse.Namespace, overrides: list[str]) -> None:
+        from brainlm_lightning.data.manifest import load_manifest
+        from brainlm_lightning.data.prepare import prepare
+
+        manifest = load_manifest(args.config, overrides)
+        prepare(manifest, output=args.output, jobs=args.jobs, backend=args.backend)
+
+    return run
+
+
+def _verify(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
+    parser.add_argument("store", type=Path, help="folder of the store")
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.data.store import verify
+
+        problems = verify(args.store)
+        if problems:
+            sys.exit("\n".join([f"{args.store}: {len(problems)} problems", *problems]))
+        print(f"{args.store}: sound")
+
+    return run
+
+
+def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
+    parser.add_argument("folder", type=Path, help="folder to write; must not exist")
+    parser.epilog = "Any setting of the simulation can be given: --subjects 100 --parcels 64"
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from jsonargparse import ArgumentParser
+
+        from brainlm_lightning.data.simulate import Simulation, simulate
+
+        settings = ArgumentParser()
+        settings.add_class_arguments(Simulation, as_group=False)
+        simulation = Simulation(**vars(settings.parse_args(rest)))
+        print(f"simulated {simulation.subjects} subjects in {simulate(simulation, args.folder)}")
+
+    return run
+
+
+def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders with a metrics.json")
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        import rich
+
+        from brainlm_lightning.report.run_folder import read_metrics
+        from brainlm_lightning.report.tables import reconstruction_tables
+
+        for folder in args.runs:
+            rich.print(folder, *reconstruction_tables(read_metrics(folder)))
+
+    return run
+
+
+def _export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
+    parser.add_argument("checkpoint", type=Path, help="a .ckpt of a run folder")
+    parser.add_argument("output", type=Path, help="model.safetensors to write")
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.tasks.checkpoint import export
+
+        print(export(args.checkpoint, args.output))
+
+    return run
+
+
+TOOLS = {
+    "prepare": (_prepare, "recordings of a manifest to a store"),
+    "verify": (_verify, "recompute every checksum and statistic of a store"),
+    "simulate": (_simulate, "write a cohort whose best reconstruction is known"),
+    "report": (_report, "print the tables of run folders"),
+    "export": (_export, "write a checkpoint's model as safetensors"),
+}
+OWN_SETTINGS = ("prepare", "simulate")  # verbs that take settings of the manifest or the simulation as well
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Runs one verb."""
+    try:
+        _dispatch(list(sys.argv[1:] if args is None else args))
+    except (ValueError, OSError) as error:
+        if not _is_our_own(error):
+            raise
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _is_our_own(error: BaseException) -> bool:
+    """True for errors that this package raised to be read; those from within a library keep their traceback."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return Path(frames[-1][0].f_code.co_filename).is_relative_to(Path(__file__).parent)
+
+
+def _dispatch(args: list[str]) -> None:
+    if args and args[0] in EXPERIMENT_VERBS:
+        from brainlm_lightning.experiment import run
+
+        run(args)
+        return
+    parser = argparse.ArgumentParser(prog="python -m brainlm_lightning.cli", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, (add, text) in TOOLS.items():
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.set_defaults(run=add(verb))
+    for name in EXPERIMENT_VERBS:
+        verbs.add_parser(name, help=f"{name} an experiment: {name} --help")
+    known, rest = parser.parse_known_args(args)
+    if rest and known.verb not in OWN_SETTINGS:
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    known.run(known, rest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,299 @@
+"""Cohorts to loaders: which recordings train, validate and test, in batches that any number of ranks agree on.
+
+Shapes: B batch, P parcels, T frames.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import pandas as pd
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
+
+from brainlm_lightning.data.scaling import ScalingStatistics
+from brainlm_lightning.data.schedule import (
+    EvaluationBatches,
+    TrainingBatches,
+    TrainingSchedule,
+    evaluation_windows,
+    micro_batches,
+    recording_hash,
+    weighted_windows,
+)
+from brainlm_lightning.data.store import Store, store_root
+from brainlm_lightning.data.windows import Batch, Recordings, WindowDataset, scale_on_device
+
+ScalingRecipe = Literal["robust", "robust_centred", "recording_zscore", "none"]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Windows of one cohort to test on: name of the cohort and rows of the table."""
+
+    name: str
+    rows: np.ndarray
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """A DataLoader whose position lives in the DataModule; the methods tell Lightning that resuming is taken care of."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: see `CohortDataModule.state_dict`."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing: see `CohortDataModule.load_state_dict`."""
+
+
+class CohortDataModule(pl.LightningDataModule):
+    """Streams windows of prepared cohorts.
+
+    Trains and validates on the cohorts' training and validation subjects; tests on each cohort's test subjects and on
+    all subjects of each cohort of ``test_cohorts``, which no training statistic has seen.
+
+    Args:
+        cohorts: name of the cohort to train on, or a weight for each of several: its share of the windows.
+        test_cohorts: further cohorts, of the same atlas, to test on whole. They are scaled with the first training
+            cohort's statistics.
+        window_frames: T, frames of a window.
+        global_batch_size: windows of one optimiser step, over all devices.
+        micro_batch_size: windows that a device takes at once; None = its whole share of the global batch.
+        windows_per_recording: windows drawn from each recording in an epoch.
+        train_fraction: share of the training subjects to train on (table 1 of the paper: 0.01).
+        scaling: ``robust`` (paper), ``robust_centred``, ``recording_zscore`` or ``none``; see `centre_and_scale`.
+        eval_batch_size: windows of a validation or test batch on each device.
+        num_workers: processes that read windows; 0 = read in the training process.
+        seed: of window starts, batches and masks.
+    """
+
+    def __init__(
+        self,
+        cohorts: str | dict[str, float],
+        test_cohorts: list[str] | None = None,
+        window_frames: int = 200,
+        global_batch_size: int = 512,
+        micro_batch_size: int | None = None,
+        windows_per_recording: int = 1,
+        train_fraction: float = 1.0,
+        scaling: ScalingRecipe = "robust",
+        eval_batch_size: int = 16,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 < train_fraction <= 1:
+            raise ValueError(f"train_fraction {train_fraction} is outside (0, 1]")
+        self.weights = {cohorts: 1.0} if isinstance(cohorts, str) else dict(cohorts)
+        self.test_cohorts = list(test_cohorts or [])
+        self.window_frames = window_frames
+        self.global_batch_size = global_batch_size
+        self.micro_batch_size = micro_batch_size
+        self.windows_per_recording = windows_per_recording
+        self.train_fraction = train_fraction
+        self.scaling = scaling
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self._position = {"epoch": 0, "batches": 0}
+        self.dataset: WindowDataset | None = None
+
+    # -- cohorts --------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str | None = None) -> None:
+        """Opens the stores and checks that they belong together, before any long work starts."""
+        if self.dataset is None:
+            names = list(dict.fromkeys([*self.weights, *self.test_cohorts]))
+            stores = [Store(store_root() / name) for name in names]
+            _check_together(stores)
+            statistics = [stores[index if name in self.weights else 0].statistics for index, name in enumerate(names)]
+            self.recordings = Recordings.of(stores)
+            self.dataset = WindowDataset(self.recordings, self.scaling, statistics, self.window_frames)
+            self._find_rows()
+        if stage == "fit":
+            self._share_out()
+
+    def _find_rows(self) -> None:
+        """Rows of the table for each purpose; what gives no window is counted and said."""
+        table = self.recordings.table
+        _check_one_split_each(table[table["cohort"].isin(list(self.weights))])
+        short = table["num_frames"] < self.window_frames
+        double = table["problems"].str.contains("duplicate_of")
+        if short.any() or double.any():
+            rank_zero_info(
+                f"left out: {int(short.sum())} recordings shorter than {self.window_frames} frames, "
+                f"{int(double.sum())} duplicates"
+            )
+        usable = ~short & ~double
+        trained_on = table["cohort"].isin(list(self.weights))
+        in_train = usable & trained_on & (table["split"] == "train")
+        in_train &= self._in_fraction(in_train)
+        self.train_rows = np.flatnonzero(in_train)
+        self.val_rows = np.flatnonzero(usable & trained_on & (table["split"] == "val"))
+        self.test_sets = [
+            TestSet(name, np.flatnonzero(usable & (table["cohort"] == name) & (table["split"] == "test")))
+            for name in self.weights
+        ] + [TestSet(name, np.flatnonzero(usable & (table["cohort"] == name))) for name in self.test_cohorts]
+        trained_subjects = set(table["subject_id"][in_train])
+        for test_set in self.test_sets:
+            seen = trained_subjects & set(table["subject_id"].iloc[test_set.rows])
+            if seen:
+                raise ValueError(
+                    f"{len(seen)} subjects of the test cohort {test_set.name!r} are trained on, {sorted(seen)[0]!r} "
+                    "first; a test subject must be in no training set: leave the cohort or the subjects out"
+                )
+
+    def _in_fraction(self, in_train: pd.Series) -> np.ndarray:
+        """True for recordings of the training subjects that ``train_fraction`` keeps: the lowest by hash of the name."""
+        subjects = self.recordings.table["subject_id"]
+        training = sorted(set(subjects[in_train]), key=recording_hash)
+        kept = training[: max(1, round(self.train_fraction * len(training)))]
+        return subjects.isin(kept).to_numpy()
+
+    def _share_out(self) -> None:
+        """The schedule of training batches, and how many micro-batches make one on each device."""
+        if not len(self.val_rows):
+            raise ValueError(
+                f"no validation subject of {', '.join(self.weights)} has a window of {self.window_frames} frames; "
+                "raise the val share in the manifest and prepare the cohort again"
+            )
+        table = self.recordings.table.iloc[self.train_rows]
+        groups = tuple(self.train_rows[(table["cohort"] == name).to_numpy()] for name in self.weights)
+        for name, rows in zip(self.weights, groups, strict=True):
+            if not len(rows):
+                raise ValueError(f"cohort {name!r} has no training recording of {self.window_frames} frames or more")
+        weights = list(self.weights.values())
+        sizes = [len(rows) for rows in groups]
+        weights = [float(size) for size in sizes] if len(weights) == 1 else weights
+        self.schedule = TrainingSchedule(
+            hashes=self.recordings.hashes,
+            num_frames=self.recordings.table["num_frames"].to_numpy(),
+            groups=groups,
+            windows=weighted_windows(sizes, weights, self.windows_per_recording),
+            window_frames=self.window_frames,
+            global_batch_size=self.global_batch_size,
+            seed=self.seed,
+        )
+        if self.schedule.num_batches == 0:
+            raise ValueError(
+                f"an epoch has {sum(self.schedule.windows)} training windows, fewer than global_batch_size "
+                f"{self.global_batch_size}; lower it or raise windows_per_recording"
+            )
+        trainer = self._trainer()
+        self.accumulate = micro_batches(self.global_batch_size, trainer.world_size, self.micro_batch_size)
+        trainer.accumulate_grad_batches = self.accumulate
+
+    # -- loaders --------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> ResumableLoader:
+        """This rank's micro-batches, from where a resumed checkpoint stopped."""
+        trainer = self._trainer()
+        batches = TrainingBatches(
+            self.schedule,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            accumulate=self.accumulate,
+            epoch=self._position["epoch"],
+            skip=self._position["batches"],
+        )
+        return self._loader(batches)
+
+    def val_dataloader(self) -> ResumableLoader:
+        """Every window of the validation subjects, the same in each epoch."""
+        return self._evaluation_loader(self.val_rows)
+
+    def test_dataloader(self) -> list[ResumableLoader]:
+        """A loader for each of ``test_sets``."""
+        return [self._evaluation_loader(test_set.rows) for test_set in self.test_sets]
+
+    def _evaluation_loader(self, rows: np.ndarray) -> ResumableLoader:
+        num_frames = self.recordings.table["num_frames"].to_numpy()
+        windows = evaluation_windows(self.recordings.hashes, num_frames, rows, self.window_frames, self.seed)
+        trainer = self._trainer()
+        return self._loader(EvaluationBatches(windows, self.eval_batch_size, trainer.global_rank, trainer.world_size))
+
+    def _loader(self, batches: Iterable[Any]) -> ResumableLoader:
+        assert self.dataset is not None
+        return ResumableLoader(
+            self.dataset,
+            batch_sampler=batches,  # type: ignore[arg-type]  # requests, which the dataset answers with whole batches
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self._trainer().strategy.root_device.type == "cuda",
+            collate_fn=_as_it_is,
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Scales on the device: half-precision values travel, float32 is made where it is fast."""
+        return scale_on_device(batch)
+
+    def _trainer(self) -> pl.Trainer:
+        if self.trainer is None:
+            raise RuntimeError("the CohortDataModule is driven by a Trainer; pass it to fit, validate or test")
+        return self.trainer
+
+    # -- resuming -------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the schedule: the epoch and how many micro-batches of it are done."""
+        loop = self._trainer().fit_loop
+        done = loop.epoch_loop.batch_progress.current.processed
+        epoch = loop.epoch_progress.current.processed
+        if done >= loop.max_batches:  # the epoch's last batch is done, whether or not the epoch is counted yet
+            epoch, done = max(epoch, loop.epoch_progress.current.ready), 0
+        return {"epoch": epoch, "batches": done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up a position that `state_dict` gave."""
+        self._position = dict(state_dict)
+
+    # -- what others need to know ---------------------------------------------------------------------------------
+
+    @property
+    def stores(self) -> tuple[Store, ...]:
+        """The stores, the first training cohort's first."""
+        return self.recordings.stores
+
+    def scaled_recordings(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Whole recordings, scaled (P, frames), each with its observed parcels (P,): what baselines are fitted on."""
+        assert self.dataset is not None
+        for row in rows:
+            yield self.dataset.scaled_recording(int(row))
+
+    def statistics(self) -> ScalingStatistics:
+        """Scaling statistics of the first training cohort."""
+        return self.stores[0].statistics
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _check_together(stores: list[Store]) -> None:
+    """All cohorts of an experiment have one atlas, in one order, and one frame interval."""
+    first = stores[0]
+    for store in stores[1:]:
+        if store.atlas.sha256 != first.atlas.sha256:
+            raise ValueError(
+                f"cohorts {first.name!r} and {store.name!r} have different parcels: atlas {first.atlas.name!r} with "
+                f"{first.atlas.num_parcels} and {store.atlas.name!r} with {store.atlas.num_parcels}; prepare both with "
+                "one atlas table, in one order"
+            )
+        if abs(store.tr_s - first.tr_s) > 1e-6:
+            raise ValueError(
+                f"cohort {first.name!r} has a frame every {first.tr_s} s, {store.name!r} every {store.tr_s} s; "
+                "prepare both with one tr_s"
+            )
+
+
+def _check_one_split_each(table: pd.DataFrame) -> None:
+    """A subject of two cohorts must be on the same side in both."""
+    splits = table.groupby("subject_id")["split"].nunique()
+    if (splits > 1).any():
+        torn = sorted(splits[splits > 1].index)
+        raise ValueError(
+            f"{len(torn)} subjects are in two splits, {torn[0]!r} first; prepare the cohorts with one split key and "
+            "the same shares, so that a subject falls on one side everywhere"
+        )

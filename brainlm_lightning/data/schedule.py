@@ -1,0 +1,197 @@
+"""Which windows make up which batch: a pure function of the seed and the epoch, never of rank, worker or call order.
+
+Resuming is therefore exact, and one, two or eight ranks walk through the same global batches.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+EVALUATION_EPOCH = 2**32 - 1  # the windows of validation and test are the same in every epoch
+
+_START_STREAM = np.uint64(0x53544152)
+_ORDER_STREAM = np.uint64(0x4F524445)
+
+
+def mix(x: np.ndarray) -> np.ndarray:
+    """The output of SplitMix64 for counters ``x`` (uint64): independent-looking 64-bit numbers."""
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def recording_hash(recording_id: str) -> int:
+    """A 64-bit name of a recording that does not depend on the recordings around it."""
+    return int.from_bytes(hashlib.blake2b(recording_id.encode(), digest_size=8).digest(), "little")
+
+
+def window_keys(seed: int, epoch: int, recording_hashes: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The key from which all randomness of a window follows, uint64, a function of (seed, epoch, recording, draw)."""
+    key = mix(recording_hashes.astype(np.uint64) ^ mix(np.uint64([seed])))
+    key = mix(key ^ np.uint64(epoch))
+    return mix(key ^ draws.astype(np.uint64))
+
+
+@dataclass(frozen=True)
+class WindowRequest:
+    """Windows to be read: the row of each one's recording, its first frame there, and its key."""
+
+    rows: np.ndarray
+    starts: np.ndarray
+    keys: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, which: slice) -> "WindowRequest":
+        return WindowRequest(self.rows[which], self.starts[which], self.keys[which])
+
+
+@dataclass(frozen=True)
+class TrainingSchedule:
+    """The batches of every training epoch.
+
+    Attributes:
+        hashes: `recording_hash` of each recording, uint64.
+        num_frames: frames of each recording.
+        groups: rows of the recordings of each cohort.
+        windows: how many windows each cohort gives to an epoch.
+        window_frames: T.
+        global_batch_size: windows of one optimiser step, over all ranks.
+        seed: of everything.
+    """
+
+    hashes: np.ndarray
+    num_frames: np.ndarray
+    groups: tuple[np.ndarray, ...]
+    windows: tuple[int, ...]
+    window_frames: int
+    global_batch_size: int
+    seed: int
+
+    @property
+    def num_batches(self) -> int:
+        """Global batches of an epoch; windows that do not fill one are left to the next epoch's draw."""
+        return sum(self.windows) // self.global_batch_size
+
+    def epoch(self, epoch: int) -> WindowRequest:
+        """All windows of an epoch, global batch after global batch."""
+        drawn = [self._cohort(epoch, rows, count) for rows, count in zip(self.groups, self.windows, strict=True)]
+        rows, draws = (np.concatenate(column) for column in zip(*drawn, strict=True))
+        keys = window_keys(self.seed, epoch, self.hashes[rows], draws)
+        order = np.argsort(mix(keys ^ _ORDER_STREAM), kind="stable")[: self.num_batches * self.global_batch_size]
+        rows, keys = rows[order], keys[order]
+        room = (self.num_frames[rows] - self.window_frames + 1).astype(np.uint64)
+        return WindowRequest(rows, (mix(keys ^ _START_STREAM) % room).astype(np.int64), keys)
+
+    def _cohort(self, epoch: int, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """``count`` (row, draw) pairs: whole passes over a cohort, then a random part of it."""
+        passes, rest = divmod(count, len(rows))
+        turn = mix(window_keys(self.seed, epoch, self.hashes[rows], np.full(len(rows), passes)) ^ _ORDER_STREAM)
+        part = rows[np.argsort(turn, kind="stable")[:rest]]
+        draws = np.concatenate([np.repeat(np.arange(passes), len(rows)), np.full(rest, passes)])
+        return np.concatenate([np.tile(rows, passes), part]), draws
+
+
+def evaluation_windows(
+    hashes: np.ndarray, num_frames: np.ndarray, rows: np.ndarray, window_frames: int, seed: int
+) -> WindowRequest:
+    """Every window that fits side by side into each recording, from its first frame on, in table order."""
+    counts = num_frames[rows] // window_frames
+    rows = np.repeat(rows, counts)
+    order = np.concatenate([np.arange(count) for count in counts]) if len(counts) else np.arange(0)
+    return WindowRequest(rows, order * window_frames, window_keys(seed, EVALUATION_EPOCH, hashes[rows], order))
+
+
+@dataclass
+class TrainingBatches:
+    """One rank's micro-batches; every ``iter()`` is an epoch. A `batch_sampler` for torch's DataLoader.
+
+    Rank r takes every r-th window of a global batch, in ``accumulate`` micro-batches.
+
+    Attributes:
+        schedule: the global batches.
+        rank: this process.
+        world_size: number of processes.
+        accumulate: micro-batches of a global batch on one rank.
+        epoch: the next epoch.
+        skip: micro-batches of it that are done already.
+    """
+
+    schedule: TrainingSchedule
+    rank: int = 0
+    world_size: int = 1
+    accumulate: int = 1
+    epoch: int = 0
+    skip: int = 0
+
+    def __len__(self) -> int:
+        return self.schedule.num_batches * self.accumulate
+
+    def __iter__(self) -> Iterator[WindowRequest]:
+        epoch, skip = self.epoch, self.skip
+        self.epoch, self.skip = epoch + 1, 0
+        windows = self.schedule.epoch(epoch)
+        size = self.schedule.global_batch_size
+        local = size // self.world_size
+        micro = local // self.accumulate
+        for index in range(skip, len(self)):
+            batch, part = divmod(index, self.accumulate)
+            mine = windows[batch * size : (batch + 1) * size][self.rank :: self.world_size]
+            yield mine[part * micro : (part + 1) * micro]
+
+
+@dataclass(frozen=True)
+class EvaluationBatches:
+    """One rank's batches of evaluation windows: every window once, whatever the number of ranks."""
+
+    windows: WindowRequest
+    batch_size: int
+    rank: int = 0
+    world_size: int = 1
+
+    def __len__(self) -> int:
+        return -(-len(self._mine()) // self.batch_size)
+
+    def __iter__(self) -> Iterator[WindowRequest]:
+        mine = self._mine()
+        for first in range(0, len(mine), self.batch_size):
+            yield mine[first : first + self.batch_size]
+
+    def _mine(self) -> WindowRequest:
+        return self.windows[self.rank :: self.world_size]
+
+
+def weighted_windows(sizes: list[int], weights: list[float], windows_per_recording: int) -> tuple[int, ...]:
+    """How many windows each cohort gives to an epoch.
+
+    The epoch has ``windows_per_recording`` times the number of all recordings, shared out by ``weights``.
+    """
+    total = sum(sizes) * windows_per_recording
+    share = np.array(weights) / sum(weights)
+    return tuple(int(count) for count in np.round(share * total))
+
+
+def micro_batches(global_batch_size: int, world_size: int, micro_batch_size: int | None) -> int:
+    """How many micro-batches each rank makes of a global batch.
+
+    Raises:
+        ValueError: the sizes do not divide.
+    """
+    local, rest = divmod(global_batch_size, world_size)
+    if rest:
+        raise ValueError(
+            f"global_batch_size {global_batch_size} is not divisible by {world_size} devices; "
+            f"choose a multiple, for instance {world_size * max(local, 1)}"
+        )
+    accumulate, rest = divmod(local, micro_batch_size or local)
+    if rest:
+        raise ValueError(
+            f"each of {world_size} devices gets {local} windows of a global batch of {global_batch_size}, "
+            f"which is not divisible by micro_batch_size {micro_batch_size}"
+        )
+    return accumulate

@@ -1,0 +1,149 @@
+"""Windows of recordings as tensors, and the one transpose from (frame, parcel) to (parcel, frame).
+
+Shapes: B batch, P parcels, T frames, R recordings.
+"""
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from brainlm_lightning.data.scaling import CentreScale, ScalingStatistics, centre_and_scale
+from brainlm_lightning.data.schedule import WindowRequest, recording_hash
+from brainlm_lightning.data.store import Store
+
+
+class Batch(TypedDict):
+    """Windows as they travel to the device; `scale_on_device` makes the signal ready for a model.
+
+    Attributes:
+        signal_BPT: stored values (float16 or float32), then scaled float32.
+        centre_BP: what scaling subtracts from the stored values.
+        scale_BP: what scaling divides by.
+        observed_BP: False where a recording has no data of a parcel; the signal is 0 there.
+        recording_index_B: row of the table of the recordings at hand.
+        start_B: first frame of the window in its recording.
+        key_B: from which the window's mask follows.
+    """
+
+    signal_BPT: Tensor
+    centre_BP: Tensor
+    scale_BP: Tensor
+    observed_BP: Tensor
+    recording_index_B: Tensor
+    start_B: Tensor
+    key_B: Tensor
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Recordings of several stores as one table.
+
+    Attributes:
+        stores: opened for reading; all of one atlas.
+        table: a row a recording: those of the stores' tables, with ``cohort``, ``store`` and ``row`` (in its store).
+    """
+
+    stores: tuple[Store, ...]
+    table: pd.DataFrame
+
+    @classmethod
+    def of(cls, stores: list[Store]) -> "Recordings":
+        """All recordings of the stores."""
+        tables = [
+            store.recordings.assign(cohort=store.name, store=index, row=np.arange(len(store.recordings)))
+            for index, store in enumerate(stores)
+        ]
+        return cls(tuple(stores), pd.concat(tables, ignore_index=True))
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """`recording_hash` of each recording within its cohort, uint64."""
+        names = self.table["cohort"] + "/" + self.table["recording_id"]
+        return np.array([recording_hash(name) for name in names], dtype=np.uint64)
+
+
+class WindowDataset(Dataset[Batch]):
+    """Reads whole batches of windows: one copy of each window from the memory-mapped store, nothing else.
+
+    Args:
+        recordings: where from.
+        recipe: of scaling.
+        statistics: of each store's recordings; test-only cohorts are given those of the training cohort.
+        window_frames: T.
+    """
+
+    def __init__(
+        self, recordings: Recordings, recipe: str, statistics: list[ScalingStatistics], window_frames: int
+    ) -> None:
+        self.recordings = recordings
+        self.recipe = recipe
+        self.statistics = statistics
+        self.window_frames = window_frames
+        self.place = list(zip(recordings.table["store"].tolist(), recordings.table["row"].tolist(), strict=True))
+        self.usable = [usable_parcels(recipe, of) for of in statistics]
+        self.dtype = np.result_type(*(store.dtype for store in recordings.stores))
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def __getitems__(self, request: WindowRequest) -> Batch:
+        places = [self.place[row] for row in request.rows.tolist()]
+        num_parcels = self.recordings.stores[0].atlas.num_parcels
+        signal = np.empty((len(places), self.window_frames, num_parcels), self.dtype)
+        for window, (store, row), start in zip(signal, places, request.starts.tolist(), strict=True):
+            window[:] = self.recordings.stores[store].series(row)[start : start + self.window_frames]
+        centre, scale = self.scaling(request.rows)
+        return {
+            "signal_BPT": torch.from_numpy(signal).transpose(1, 2),
+            "centre_BP": torch.from_numpy(centre),
+            "scale_BP": torch.from_numpy(scale),
+            "observed_BP": torch.from_numpy(self.observed(request.rows)),
+            "recording_index_B": torch.from_numpy(request.rows.astype(np.int64)),
+            "start_B": torch.from_numpy(request.starts.astype(np.int64)),
+            "key_B": torch.from_numpy(request.keys.view(np.int64).copy()),
+        }
+
+    def scaling(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What to subtract from the stored values of recordings, and what to divide by; each (B, P) float32."""
+        places = [self.place[row] for row in rows.tolist()]
+        stores = self.recordings.stores
+        mean, std = (np.stack([getattr(stores[store], name)(row) for store, row in places]) for name in ("mean", "std"))
+        centre, scale = np.empty(mean.shape, np.float32), np.empty(mean.shape, np.float32)
+        origin = np.array([store for store, _ in places])
+        for store in set(origin.tolist()):
+            here = origin == store
+            centre[here], scale[here] = centre_and_scale(self.recipe, self.statistics[store], mean[here], std[here])
+        return centre, scale
+
+    def observed(self, rows: np.ndarray) -> np.ndarray:
+        """True where a recording has data of a parcel that can be scaled, (B, P)."""
+        places = [self.place[row] for row in rows.tolist()]
+        return np.stack([self.recordings.stores[store].observed(row) & self.usable[store] for store, row in places])
+
+    def scaled_recording(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """A whole recording as the model sees it, (P, frames) float32, and which parcels are observed, (P,)."""
+        store, place = self.place[row]
+        (centre,), (scale,) = self.scaling(np.array([row]))
+        (observed,) = self.observed(np.array([row]))
+        stored = self.recordings.stores[store].series(place).astype(np.float32)
+        return np.where(observed, (stored - centre) / scale, 0).T, observed
+
+
+def usable_parcels(recipe: str, statistics: ScalingStatistics) -> np.ndarray:
+    """True for parcels that a recipe can scale: not those without variation in all training subjects, (P,)."""
+    used: dict[str, CentreScale] = {"robust": statistics.robust, "robust_centred": statistics.robust_centred}
+    if recipe not in used:
+        return np.ones(len(statistics.robust.scale), dtype=bool)
+    return np.isfinite(used[recipe].scale) & np.isfinite(used[recipe].centre)
+
+
+def scale_on_device(batch: Batch) -> Batch:
+    """The batch with its signal scaled, float32; unobserved parcels are 0."""
+    stored_BPT = batch["signal_BPT"].float()
+    scaled_BPT = (stored_BPT - batch["centre_BP"][:, :, None]) / batch["scale_BP"][:, :, None]
+    return {**batch, "signal_BPT": scaled_BPT * batch["observed_BP"][:, :, None]}

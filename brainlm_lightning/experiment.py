@@ -1,0 +1,117 @@
+"""Experiments from YAML: LightningCLI with run folders, whole checkpoints and interpolations that can be overridden."""
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import lightning.pytorch as pl
+import rich
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+
+from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
+from brainlm_lightning.callbacks.graceful_stop import GracefulStop
+from brainlm_lightning.callbacks.run_folder import RunFolder
+from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
+from brainlm_lightning.callbacks.throughput import Throughput
+from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.report.run_folder import newest_run, read_metrics
+from brainlm_lightning.report.tables import reconstruction_tables
+
+# Without this an interpolation that is overridden on the command line keeps its old value elsewhere.
+jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+
+
+class ExperimentCLI(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict`` of one experiment file.
+
+    ``test`` and its like take the best checkpoint of the experiment's newest run unless ``--ckpt_path`` names another.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What an experiment has beside model, data and Trainer."""
+        parser.add_argument("--experiment", type=str, default="experiment", help="Name of the folder below `runs`.")
+        parser.add_argument("--runs", type=str, default="runs", help="Folder of all run folders.")
+        parser.add_argument(
+            "--checkpoint_every", type=int, default=1000, help="Steps between two `last.ckpt` within an epoch."
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Finds the checkpoint to test."""
+        config = self.config[self.subcommand]
+        if self.subcommand in ("validate", "test", "predict") and not config.ckpt_path:
+            experiment = Path(config.runs) / config.experiment
+            config.ckpt_path = str(newest_run(experiment, "checkpoints/best.ckpt") / "checkpoints" / "best.ckpt")
+            rank_zero_info(f"checkpoint: {config.ckpt_path}")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """A Trainer with this framework's logger, callbacks and checkpoints beside those of the YAML."""
+        config = self.config_init[self.subcommand]
+        given = config.trainer.logger
+        if given in (None, True):
+            kwargs["logger"] = TensorBoardLogger(config.runs, name=config.experiment, default_hp_metric=False)
+        callbacks = list(config.trainer.callbacks or [])
+        callbacks += [RichProgressBar(), GracefulStop(), Throughput()]
+        if self.subcommand == "fit":
+            callbacks += checkpoint_callbacks(config.checkpoint_every)
+            callbacks += [LearningRateMonitor("step"), TensorBoardFigures()] if given is not False else []
+        kwargs["callbacks"] = callbacks
+        kwargs["plugins"] = [*(config.trainer.plugins or []), AtomicCheckpointIO()]
+        # Batches are shared out by the DataModule itself, so that any number of ranks walks through the same ones.
+        kwargs["use_distributed_sampler"] = False
+        return super().instantiate_trainer(**kwargs)
+
+    def after_test(self) -> None:
+        """Shows the results and where they are."""
+        if self.trainer.is_global_zero and self.trainer.log_dir:
+            rich.print(*reconstruction_tables(read_metrics(Path(self.trainer.log_dir))))
+            self._say_where()
+
+    def after_fit(self) -> None:
+        """Says where the run is."""
+        self._say_where()
+
+    def _say_where(self) -> None:
+        rank_zero_info(f"run folder: {self.trainer.log_dir}")
+        rank_zero_info(f"dashboard:  tensorboard --logdir {self.config[self.subcommand].runs}")
+
+
+def quieten() -> None:
+    """Keeps Lightning's advertisements, and its tips that do not apply, out of the output."""
+
+    def tells(record: logging.LogRecord) -> bool:
+        return not any(
+            word in record.getMessage()
+            for word in ("litlogger", "litmodels", "💡", "TPU available", "already configured")
+        )
+
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(tells)
+    warnings.filterwarnings(
+        "ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning
+    )  # Lightning 2.6 on torch 2.13
+
+
+def run(args: list[str]) -> ExperimentCLI:
+    """Runs one command of an experiment.
+
+    Args:
+        args: ``fit --config experiments/pretrain.yaml ...``.
+    """
+    quieten()
+    torch.set_float32_matmul_precision("high")
+    return ExperimentCLI(
+        model_class=pl.LightningModule,
+        datamodule_class=CohortDataModule,
+        subclass_mode_model=True,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        save_config_callback=RunFolder,
+        parser_kwargs={"parser_mode": "omegaconf+"},
+        args=None if args == sys.argv[1:] else args,  # given both, it warns
+    )

@@ -1,0 +1,204 @@
+"""The masked autoencoder of parcel time series (paper, section 3.2 and figure 2).
+
+Shapes: B batch, P parcels, T frames, N patches per parcel, S frames per patch, L tokens (parcel-major, L = P·N),
+V visible tokens, D width. In a mask True = hidden.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from brainlm_lightning.model.embedding import Geometry, PositionEmbedding, SpatialEmbedding, TemporalEmbedding
+from brainlm_lightning.model.transformer import NormPlace, Transformer
+
+
+@dataclass(frozen=True)
+class MAEConfig:
+    """Sizes and choices of the masked autoencoder; the defaults are the paper's model of 13 million parameters.
+
+    Attributes:
+        patch_frames: frames of a patch; the window is a whole number of them.
+        embed_dim: width of the encoder.
+        depth: encoder blocks.
+        num_heads: attention heads of an encoder block.
+        decoder_embed_dim: width of the decoder.
+        decoder_depth: decoder blocks.
+        decoder_num_heads: attention heads of a decoder block.
+        mlp_ratio: hidden width of each block's perceptron over its width.
+        norm: layer norm before (``pre``) or after (``post``) each branch.
+        spatial_embedding: ``learnable``, a vector a parcel, or ``xyz``, a linear map of its centroid.
+        temporal_embedding: ``learnable`` or ``sinusoidal``.
+        dropout: rate on attention and on both branches of each block.
+    """
+
+    patch_frames: int = 20
+    embed_dim: int = 512
+    depth: int = 4
+    num_heads: int = 4
+    decoder_embed_dim: int = 512
+    decoder_depth: int = 2
+    decoder_num_heads: int = 4
+    mlp_ratio: float = 2.0
+    norm: NormPlace = "pre"
+    spatial_embedding: SpatialEmbedding = "learnable"
+    temporal_embedding: TemporalEmbedding = "learnable"
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a reconstructing model gives back.
+
+    Attributes:
+        prediction_BPT: the whole window in the scale of the input.
+        cls_BD: the encoder's summary of the visible tokens.
+    """
+
+    prediction_BPT: Tensor
+    cls_BD: Tensor
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The encoder's output.
+
+    Attributes:
+        cls_BD: the CLS token.
+        tokens_BVD: the visible tokens, in natural (parcel-major) order.
+        index_BV: which of the L tokens each is.
+        valid_BV: False where a window has fewer visible tokens than V and the place is padding.
+    """
+
+    cls_BD: Tensor
+    tokens_BVD: Tensor
+    index_BV: Tensor
+    valid_BV: Tensor
+
+
+def _visible_index(visible_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """Index of the visible tokens of each window in natural order, padded to the longest; and what is not padding."""
+    longest = int(visible_BL.sum(dim=1).max())
+    index_BV = (~visible_BL).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
+    return index_BV, visible_BL.gather(1, index_BV)
+
+
+def _with_cls(tokens_BLD: Tensor, cls_D: Tensor, key_BL: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Puts CLS before the tokens; the key mask is None where every token may be looked at (the fast kernels' case)."""
+    cls_B1D = cls_D.expand(len(tokens_BLD), 1, -1)
+    tokens_BLD = torch.cat([cls_B1D.to(tokens_BLD.dtype), tokens_BLD], dim=1)
+    return tokens_BLD, None if bool(key_BL.all()) else nn.functional.pad(key_BL, (1, 0), value=True)
+
+
+class MaskedAutoencoder(nn.Module):
+    """Encodes the visible patches of a window and reconstructs all of it.
+
+    Args:
+        geometry: parcels and window.
+        config: sizes and choices.
+
+    Raises:
+        ValueError: the patch does not divide the window.
+    """
+
+    name = "mae"
+
+    def __init__(self, geometry: Geometry, config: MAEConfig | None = None) -> None:
+        super().__init__()
+        config = config or MAEConfig()
+        if geometry.window_frames % config.patch_frames:
+            raise ValueError(
+                f"a window of {geometry.window_frames} frames does not divide into patches of "
+                f"{config.patch_frames}; choose a patch_frames or window_frames that does"
+            )
+        self.config = config
+        self.geometry = geometry
+        self.num_patches = geometry.window_frames // config.patch_frames
+        kinds = (config.spatial_embedding, config.temporal_embedding)
+        self.patch_projection = nn.Linear(config.patch_frames, config.embed_dim)
+        self.position = PositionEmbedding(geometry, self.num_patches, config.embed_dim, *kinds)
+        self.cls_D = nn.Parameter(torch.randn(config.embed_dim) * 0.02)
+        self.encoder = Transformer(
+            config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, config.norm, config.dropout
+        )
+        width = config.decoder_embed_dim
+        self.decoder_projection = nn.Linear(config.embed_dim, width)
+        self.decoder_position = PositionEmbedding(geometry, self.num_patches, width, *kinds)
+        self.mask_token_D = nn.Parameter(torch.randn(width) * 0.02)
+        self.decoder = Transformer(
+            width, config.decoder_depth, config.decoder_num_heads, config.mlp_ratio, config.norm, config.dropout
+        )
+        self.head = nn.Linear(width, config.patch_frames)
+        self.apply(_standard_start)
+
+    def encode(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Encoding:
+        """Encodes the tokens that are neither hidden nor of an unobserved parcel.
+
+        Args:
+            signal_BPT: scaled signal.
+            hidden_BPN: True = hidden.
+            observed_BP: False where a recording has no data of a parcel.
+        """
+        index_BV, valid_BV = _visible_index((observed_BP[:, :, None] & ~hidden_BPN).flatten(1))
+        patches_BLS = signal_BPT.unflatten(2, (self.num_patches, -1)).flatten(1, 2)
+        visible_BVS = patches_BLS.gather(1, index_BV[:, :, None].expand(-1, -1, patches_BLS.shape[2]))
+        tokens_BVD = self.patch_projection(visible_BVS) + self.position().flatten(0, 1)[index_BV]
+        output_BVD = self.encoder(*_with_cls(tokens_BVD, self.cls_D, valid_BV))
+        return Encoding(output_BVD[:, 0], output_BVD[:, 1:], index_BV, valid_BV)
+
+    def decode(self, encoding: Encoding, observed_BP: Tensor) -> Tensor:
+        """Predicts every patch from the encoded ones, (B, P, T)."""
+        tokens_BVD = self.decoder_projection(encoding.tokens_BVD)
+        mask_token_D = self.mask_token_D.to(tokens_BVD.dtype)
+        tokens_BVD = torch.where(encoding.valid_BV[:, :, None], tokens_BVD, mask_token_D)
+        position_LD = self.decoder_position().flatten(0, 1)
+        full_BLD = mask_token_D.expand(len(tokens_BVD), len(position_LD), -1)
+        index_BVD = encoding.index_BV[:, :, None].expand_as(tokens_BVD)
+        full_BLD = full_BLD.scatter(1, index_BVD, tokens_BVD) + position_LD
+        cls_B1D = self.decoder_projection(encoding.cls_BD)[:, None]
+        key_BL = observed_BP.repeat_interleave(self.num_patches, dim=1)
+        output_BLD = self.decoder(*_with_cls(full_BLD, cls_B1D, key_BL))[:, 1:]
+        return self.head(output_BLD).flatten(1).unflatten(1, (self.geometry.num_parcels, -1))
+
+    def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Reconstruction:
+        """Reconstructs a window from its visible patches; the values of hidden patches are never read.
+
+        Args:
+            signal_BPT: scaled signal.
+            hidden_BPN: True = hidden.
+            observed_BP: False where a recording has no data of a parcel.
+        """
+        self._check(signal_BPT)
+        encoding = self.encode(signal_BPT, hidden_BPN, observed_BP)
+        return Reconstruction(self.decode(encoding, observed_BP), encoding.cls_BD)
+
+    def _check(self, signal_BPT: Tensor) -> None:
+        expected = (self.geometry.num_parcels, self.geometry.window_frames)
+        if signal_BPT.shape[1:] != expected:
+            raise ValueError(
+                f"the signal is (batch, parcels, frames) = {tuple(signal_BPT.shape)}, the model was built for "
+                f"{expected[0]} parcels and {expected[1]} frames"
+            )
+
+
+def _standard_start(module: nn.Module) -> None:
+    """ViT's start: truncated normal weights, zero biases."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+
+
+def reconstruction_loss(prediction_BPT: Tensor, signal_BPT: Tensor, scored_BPN: Tensor) -> Tensor:
+    """Mean over windows of each window's mean squared error over the scored patches (paper, section 3.3).
+
+    A mean of means, so that ranks and micro-batches of equal size average to the loss of the whole batch. A window
+    with nothing to score counts as zero.
+
+    Args:
+        prediction_BPT: prediction.
+        signal_BPT: truth.
+        scored_BPN: True for patches that count.
+    """
+    error_BPN = (prediction_BPT.float() - signal_BPT).square().unflatten(2, (scored_BPN.shape[2], -1)).mean(dim=3)
+    total_B = (error_BPN * scored_BPN).sum(dim=(1, 2))
+    return (total_B / scored_BPN.sum(dim=(1, 2)).clamp(min=1)).mean()

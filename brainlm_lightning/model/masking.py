@@ -1,0 +1,122 @@
+"""Which tokens are hidden: a pure function of one integer key per window, the same on every device.
+
+Shapes: B batch, P parcels, N patches per parcel, L tokens (parcel-major, L = P·N). In a mask True = hidden.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+MaskingName = Literal["random", "future", "parcels", "networks"]
+
+# The constants of SplitMix64 (Steele, Lea & Flood 2014) as signed 64-bit integers: torch has no unsigned arithmetic.
+_GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
+_MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MULTIPLIER_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift; torch's own carries the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def counter_noise(key_B: Tensor, count: int) -> Tensor:
+    """Pseudo-random 63-bit integers, a counter-based stream for each key (SplitMix64).
+
+    Integers and not floats, so that CPU and GPU rank them identically.
+
+    Args:
+        key_B: int64 key of each window.
+        count: numbers wanted for each key.
+
+    Returns:
+        int64 (B, count), each in [0, 2^63).
+    """
+    steps = torch.arange(1, count + 1, device=key_B.device, dtype=torch.int64)
+    x = key_B[:, None] + steps * _GAMMA
+    x = (x ^ _shift_right(x, 30)) * _MULTIPLIER_1
+    x = (x ^ _shift_right(x, 27)) * _MULTIPLIER_2
+    return _shift_right(x ^ _shift_right(x, 31), 1)
+
+
+def _lowest(noise_BK: Tensor, eligible_BK: Tensor, ratio: float) -> Tensor:
+    """True for the ``round(ratio · eligible)`` eligible places with the lowest noise of each row."""
+    noise_BK = noise_BK.masked_fill(~eligible_BK, torch.iinfo(torch.int64).max)
+    rank_BK = noise_BK.argsort(dim=1, stable=True).argsort(dim=1)
+    count_B = (eligible_BK.sum(dim=1) * ratio).round().long()
+    return rank_BK < count_B[:, None]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The token grid of a batch: what a masking strategy may look at, and never the signal itself."""
+
+    observed_BP: Tensor
+    num_patches: int
+    network_P: Tensor | None = None
+
+
+def random_tokens(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
+    """Hides a share of each window's tokens, drawn over parcels and patches together (paper, section 3.3)."""
+    observed_BL = grid.observed_BP.repeat_interleave(grid.num_patches, dim=1)
+    hidden_BL = _lowest(counter_noise(key_B, observed_BL.shape[1]), observed_BL, ratio)
+    return hidden_BL.unflatten(1, (-1, grid.num_patches))
+
+
+def future_patches(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
+    """Hides the last ``round(ratio · N)`` patches of every parcel (paper, figure 2B); the key plays no part."""
+    first_hidden = grid.num_patches - round(ratio * grid.num_patches)
+    future_N = torch.arange(grid.num_patches, device=key_B.device) >= first_hidden
+    return grid.observed_BP[:, :, None] & future_N
+
+
+def whole_parcels(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
+    """Hides a share of the parcels, each over the whole window."""
+    hidden_BP = _lowest(counter_noise(key_B, grid.observed_BP.shape[1]), grid.observed_BP, ratio)
+    return hidden_BP[:, :, None].expand(-1, -1, grid.num_patches)
+
+
+def whole_networks(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
+    """Hides a share of the functional networks: all parcels of one, over the whole window.
+
+    Raises:
+        ValueError: the grid carries no network of each parcel.
+    """
+    if grid.network_P is None:
+        raise ValueError("masking 'networks' needs a network label for each parcel; the atlas table has none")
+    num_networks = int(grid.network_P.max()) + 1
+    eligible_BK = torch.ones(len(key_B), num_networks, dtype=torch.bool, device=key_B.device)
+    hidden_BK = _lowest(counter_noise(key_B, num_networks), eligible_BK, ratio)
+    hidden_BP = hidden_BK[:, grid.network_P] & grid.observed_BP
+    return hidden_BP[:, :, None].expand(-1, -1, grid.num_patches)
+
+
+MASKINGS: dict[MaskingName, Callable[[Tensor, float, Grid], Tensor]] = {
+    "random": random_tokens,
+    "future": future_patches,
+    "parcels": whole_parcels,
+    "networks": whole_networks,
+}
+
+
+def draw_mask(name: MaskingName, key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
+    """Draws the hidden tokens of a batch.
+
+    Args:
+        name: strategy, a key of ``MASKINGS``.
+        key_B: int64 key of each window.
+        ratio: share to hide, 0 to 1.
+        grid: observed parcels, patches and networks.
+
+    Returns:
+        bool (B, P, N), True = hidden; an unobserved parcel is never hidden, for it is no data at all.
+
+    Raises:
+        ValueError: the ratio is outside 0 to 1.
+    """
+    if not 0 <= ratio <= 1:
+        raise ValueError(f"mask ratio {ratio} is outside 0 to 1")
+    return MASKINGS[name](key_B, ratio, grid)

@@ -1,0 +1,87 @@
+"""Transformer blocks over tokens, with exact attention in memory linear in the number of tokens.
+
+Shapes: B batch, L tokens, D width, H heads.
+"""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NormPlace = Literal["pre", "post"]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017) by ``scaled_dot_product_attention``."""
+
+    def __init__(self, width: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if width % num_heads:
+            raise ValueError(f"a width of {width} does not divide into {num_heads} heads")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x_BLD: Tensor, key_BL: Tensor | None = None) -> Tensor:
+        """Mixes tokens; where ``key_BL`` is given, only tokens that are True in it are looked at."""
+        q, k, v = self.qkv(x_BLD).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mask = None if key_BL is None else key_BL[:, None, None, :]
+        dropout = self.dropout if self.training else 0.0
+        mixed_BHLd = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.output(mixed_BHLd.transpose(1, 2).flatten(2))
+
+
+class Block(nn.Module):
+    """Attention and a two-layer perceptron, each around a residual.
+
+    Args:
+        width: D.
+        num_heads: H.
+        mlp_ratio: hidden width of the perceptron over D.
+        norm: ``pre``, layer norm before each branch (stable when deep); ``post``, after each sum (the original).
+        dropout: rate on both branches' outputs and on attention.
+    """
+
+    def __init__(
+        self, width: int, num_heads: int, mlp_ratio: float = 4.0, norm: NormPlace = "pre", dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        hidden = round(width * mlp_ratio)
+        self.norm_place = norm
+        self.norm_1 = nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads, dropout)
+        self.norm_2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BLD: Tensor, key_BL: Tensor | None = None) -> Tensor:
+        """One block, (B, L, D) to (B, L, D)."""
+        if self.norm_place == "pre":
+            x_BLD = x_BLD + self.dropout(self.attention(self.norm_1(x_BLD), key_BL))
+            return x_BLD + self.dropout(self.mlp(self.norm_2(x_BLD)))
+        x_BLD = self.norm_1(x_BLD + self.dropout(self.attention(x_BLD, key_BL)))
+        return self.norm_2(x_BLD + self.dropout(self.mlp(x_BLD)))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks; with ``pre`` a last layer norm ends it."""
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        norm: NormPlace = "pre",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio, norm, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
+
+    def forward(self, x_BLD: Tensor, key_BL: Tensor | None = None) -> Tensor:
+        """All blocks in turn, (B, L, D) to (B, L, D); ``key_BL`` says which tokens may be looked at."""
+        for block in self.blocks:
+            x_BLD = block(x_BLD, key_BL)
+        return self.norm(x_BLD)

@@ -1,0 +1,201 @@
+"""Checkpoints that say what they are: enough to use one without the run that made it.
+
+A Lightning checkpoint carries a ``brainlm`` entry beside its weights; an exported ``model.safetensors`` carries the same
+as JSON in its header. Nothing is ever unpickled but tensors and plain values (``weights_only=True``).
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from brainlm_lightning import __version__
+from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.model.embedding import Geometry
+from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.provenance import git_commit
+
+KEY = "brainlm"
+FORMAT_VERSION = 1
+PREFIX = "net."
+Description = dict[str, Any]
+
+
+def describe_data(datamodule: CohortDataModule) -> Description:
+    """What a model must know of the data that it was trained on, as plain values."""
+    store = datamodule.stores[0]
+    atlas = store.atlas
+    return {
+        "parcels": {
+            "atlas": atlas.name,
+            "sha256": atlas.sha256,
+            "index": [int(index) for index in atlas.parcels["index"]],
+            "label": [str(label) for label in atlas.parcels["label"]],
+            "xyz_mm": [[float(x) for x in row] for row in atlas.xyz_mm],
+        },
+        "tr_s": float(store.tr_s),
+        "window_frames": datamodule.window_frames,
+        "scaling": {"recipe": datamodule.scaling, "statistics": datamodule.statistics().to_json()},
+    }
+
+
+def describe(net: torch.nn.Module, datamodule: CohortDataModule) -> Description:
+    """All that is needed to use a model again."""
+    kind = type(net)
+    return {
+        "format_version": FORMAT_VERSION,
+        "model": {"class_path": f"{kind.__module__}.{kind.__qualname__}", "config": asdict(net.config)},  # type: ignore[call-overload]
+        "package_version": __version__,
+        "git_commit": git_commit(),
+        **describe_data(datamodule),
+    }
+
+
+def check_matches(found: Description, net: torch.nn.Module, datamodule: CohortDataModule) -> None:
+    """Compares a checkpoint with the model and the data that it is loaded for.
+
+    Raises:
+        ValueError: they differ; says in what.
+    """
+    expected = describe(net, datamodule)
+    differences = []
+    for name, get in _COMPARED.items():
+        here, there = get(expected), get(found)
+        if here != there:
+            differences.append(f"{name}: the checkpoint has {_short(there)}, this experiment {_short(here)}")
+    if differences:
+        raise ValueError("the checkpoint does not fit this experiment:\n  " + "\n  ".join(differences))
+
+
+_COMPARED: dict[str, Callable[[Description], Any]] = {
+    "model class": lambda of: of["model"]["class_path"],
+    "model config": lambda of: of["model"]["config"],
+    "number of parcels": lambda of: len(of["parcels"]["index"]),
+    "parcel table and order (sha256)": lambda of: of["parcels"]["sha256"],
+    "seconds between frames (tr_s)": lambda of: of["tr_s"],
+    "frames of a window": lambda of: of["window_frames"],
+    "scaling recipe": lambda of: of["scaling"]["recipe"],
+    "scaling statistics": lambda of: of["scaling"]["statistics"],
+}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]} …"
+
+
+def read_checkpoint(path: Path | str) -> tuple[Description, dict[str, Tensor]]:
+    """Reads description and weights of a Lightning checkpoint or an exported ``.safetensors`` file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds objects other than tensors and plain values, is damaged, or says nothing of itself.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}; name a .ckpt of a run folder or an exported .safetensors")
+    description, weights = (_read_safetensors if path.suffix == ".safetensors" else _read_lightning)(path)
+    if not description:
+        raise ValueError(f"{path} does not say what it is (no {KEY!r} entry): it was not written by this package")
+    if description["format_version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format {description['format_version']}, this package reads up to {FORMAT_VERSION}; update it"
+        )
+    return description, weights
+
+
+def load_plain(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Loads a file of tensors and plain values, and nothing else: other objects could run code.
+
+    Raises:
+        ValueError: the file is damaged or holds other objects.
+    """
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"checkpoint {path} cannot be read: it is damaged, or holds objects other than tensors and plain values, "
+            "which are never loaded because unpickling them could run code; go back to an earlier checkpoint. "
+            f"{type(error).__name__}: {str(error)[:200]}"
+        ) from error
+
+
+def _read_lightning(path: Path) -> tuple[Description | None, dict[str, Tensor]]:
+    content = load_plain(path)
+    weights = {name.removeprefix(PREFIX): value for name, value in content.get("state_dict", {}).items()}
+    return content.get(KEY), weights
+
+
+def _read_safetensors(path: Path) -> tuple[Description | None, dict[str, Tensor]]:
+    with safe_open(path, framework="pt") as file:
+        header = (file.metadata() or {}).get(KEY)
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    return json.loads(header) if header else None, weights
+
+
+def load_model(path: Path | str) -> tuple[MaskedAutoencoder, Description]:
+    """Rebuilds a pretrained masked autoencoder from its checkpoint alone, in evaluation mode.
+
+    Args:
+        path: a Lightning checkpoint, or an exported ``model.safetensors``.
+
+    Returns:
+        The model and its description: parcels, ``tr_s``, window, scaling recipe and statistics.
+
+    Raises:
+        ValueError: a tensor is missing, unexpected or of another shape; or the checkpoint is of another model.
+    """
+    description, weights = read_checkpoint(path)
+    expected = f"{MaskedAutoencoder.__module__}.{MaskedAutoencoder.__qualname__}"
+    if description["model"]["class_path"] != expected:
+        raise ValueError(f"{path} holds a {description['model']['class_path']}, expected a {expected}")
+    geometry = Geometry(torch.tensor(description["parcels"]["xyz_mm"]), description["window_frames"])
+    model = MaskedAutoencoder(geometry, MAEConfig(**description["model"]["config"]))
+    load_strictly(model, weights, str(path))
+    return model.eval(), description
+
+
+def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Loads every tensor or raises; says how many there were.
+
+    Raises:
+        ValueError: names or shapes differ; the message lists them.
+    """
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    reshaped = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    if missing or unexpected or reshaped:
+        raise ValueError(
+            f"{source} does not fit the model: missing {missing or 'none'}, unexpected {unexpected or 'none'}, "
+            f"of another shape {sorted(reshaped) or 'none'}"
+        )
+    model.load_state_dict(weights)
+    rank_zero_info(f"loaded {len(own)} of {len(own)} tensors from {source}")
+
+
+def export(checkpoint: Path, output: Path) -> Path:
+    """Writes a Lightning checkpoint's model as safetensors, with its description in the header.
+
+    Args:
+        checkpoint: of a run.
+        output: file to write; ``.safetensors``.
+
+    Raises:
+        FileExistsError: the output is there already.
+    """
+    if output.exists():
+        raise FileExistsError(f"{output} exists; exports are never overwritten, name another file")
+    model, description = load_model(checkpoint)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    part = output.with_name(output.name + ".part")
+    save_file(weights, part, metadata={KEY: json.dumps(description)})
+    part.replace(output)
+    return output

@@ -1,0 +1,47 @@
+"""Which parameters decay, and how the learning rate moves."""
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameters in two groups: matrices of linear maps decay; embeddings, biases, norms and single vectors do not.
+
+    Raises:
+        AssertionError: a trainable parameter is in neither group, or in both.
+    """
+    decayed = {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)}
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    decay = [parameter for parameter in trained if id(parameter) in decayed]
+    keep = [parameter for parameter in trained if id(parameter) not in decayed]
+    assert len(decay) + len(keep) == len(trained) == len({id(parameter) for parameter in trained})
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_fraction: float, final: float = 0.0) -> LambdaLR:
+    """Learning rate rising linearly over the first share of the steps, then falling along half a cosine.
+
+    Args:
+        optimizer: whose rate is the peak.
+        total_steps: optimiser steps of the whole training.
+        warmup_fraction: share of them that rise, 0 to 1.
+        final: last rate over the peak.
+    """
+    warmup = round(total_steps * warmup_fraction)
+    return LambdaLR(optimizer, partial(_warmup_cosine, warmup=warmup, total=total_steps, final=final))
+
+
+def _warmup_cosine(step: int, warmup: int, total: int, final: float) -> float:
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,261 @@
+"""Masked pretraining: how much of hidden brain activity follows from the visible? (paper, sections 3.2, 3.3 and 4.1)
+
+Shapes: B batch, P parcels, T frames, N patches per parcel.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from brainlm_lightning.baselines.linear import ConditionalGaussian
+from brainlm_lightning.baselines.reconstructor import Reconstructor
+from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.windows import Batch
+from brainlm_lightning.evaluation.metrics import HiddenSums, r2
+from brainlm_lightning.model.embedding import Geometry
+from brainlm_lightning.model.kernel_start import Moments, autocovariance, kernel_start
+from brainlm_lightning.model.mae import MaskedAutoencoder, reconstruction_loss
+from brainlm_lightning.model.masking import Grid, MaskingName, counter_noise, draw_mask
+from brainlm_lightning.tasks import checkpoint as self_describing
+from brainlm_lightning.tasks.optimisation import parameter_groups, warmup_cosine
+from brainlm_lightning.tasks.reconstruction_test import ReconstructionTest, default_baselines
+
+MOMENT_RECORDINGS = 1000  # for the kernel start
+ModelFactory = Callable[[Geometry], nn.Module]
+
+
+@dataclass(frozen=True)
+class MaskingPlan:
+    """What is hidden in training, and what is scored.
+
+    Attributes:
+        ratio: share of tokens to hide (paper: 0.75), or a range from which each optimiser step draws its own.
+        strategy: ``random`` tokens (paper), ``future`` patches, whole ``parcels`` or whole ``networks``.
+        loss_on: ``hidden`` patches (paper) or ``all`` observed ones.
+        validation_ratio: share hidden in validation, at random.
+    """
+
+    ratio: float | tuple[float, float] = 0.75
+    strategy: MaskingName = "random"
+    loss_on: Literal["hidden", "all"] = "hidden"
+    validation_ratio: float = 0.75
+
+
+@dataclass(frozen=True)
+class OptimisationPlan:
+    """How weights are changed.
+
+    Attributes:
+        name: ``adamw``, with decay of the linear maps' weights, or ``adam`` (paper), where decay is ignored.
+        learning_rate: at its peak.
+        weight_decay: of AdamW.
+        betas: of both.
+        warmup_fraction: share of all steps in which the rate rises.
+        final_rate: last rate over the peak; 1 keeps it constant after warm-up.
+    """
+
+    name: Literal["adamw", "adam"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_fraction: float = 0.05
+    final_rate: float = 0.0
+
+
+class PretrainTask(pl.LightningModule):
+    """Trains a model to reconstruct hidden patches, and tests it beside baselines on the same masks.
+
+    Args:
+        model: makes the model for the data's parcels and window; any module ``(signal_BPT, hidden_BPN, observed_BP) ->
+            Reconstruction`` with a ``num_patches`` and a ``config`` dataclass.
+        masking: what is hidden and scored.
+        optimisation: optimiser and learning rate.
+        initialisation: ``kernel``, from which learning begins at once (`brainlm_lightning.model.kernel_start`), or
+            ``standard``.
+        test_ratios: shares hidden at random in `test`.
+        baselines: what is tested beside the model; None = zero, linear interpolation and conditional Gaussians.
+    """
+
+    def __init__(
+        self,
+        model: ModelFactory = MaskedAutoencoder,
+        masking: MaskingPlan = MaskingPlan(),
+        optimisation: OptimisationPlan = OptimisationPlan(),
+        initialisation: Literal["kernel", "standard"] = "kernel",
+        test_ratios: tuple[float, ...] = (0.2, 0.5, 0.75, 0.9),
+        baselines: dict[str, Reconstructor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model_factory = model
+        self.masking = masking
+        self.optimisation = optimisation
+        self.initialisation = initialisation
+        self.test_ratios = test_ratios
+        self.baselines = default_baselines() if baselines is None else baselines
+        self.net: nn.Module | None = None
+        self.untrained: tuple[nn.Module, ...] = ()  # in a tuple, so that it is no part of the checkpoint
+        self.results: dict[str, float] = {}
+        self.arrays: dict[str, Any] = {}
+
+    # -- model ----------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Builds the model for the data at hand; the same seed gives the same weights in `fit` and in `test`."""
+        if self.net is not None:
+            return
+        data = self.datamodule
+        geometry = Geometry(torch.tensor(data.stores[0].atlas.xyz_mm), data.window_frames)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(data.seed)
+            net = self.model_factory(geometry)
+        if self.initialisation == "kernel":
+            if not isinstance(net, MaskedAutoencoder):
+                raise ValueError(f"the kernel start is for the masked autoencoder; {type(net).__name__} needs standard")
+            kernel_start(net, self._training_moments(net.config.patch_frames), seed=data.seed)
+        self.net = net.to(self.device)
+        network_P = network_numbers(list(data.stores[0].atlas.networks))
+        self.register_buffer("network_P", network_P, persistent=False)
+
+    def _training_moments(self, patch_frames: int) -> Moments:
+        """Moments of the training subjects' signal; a thousand recordings settle them."""
+        rows = self.datamodule.train_rows
+        rows = rows[:: max(1, len(rows) // MOMENT_RECORDINGS)]
+        covariance_PP = ConditionalGaussian().fit(self.datamodule.scaled_recordings(rows)).covariance
+        return Moments(covariance_PP, autocovariance(self.datamodule.scaled_recordings(rows), 2 * patch_frames))
+
+    def forward(self, batch: Batch, hidden_BPN: Tensor) -> Any:
+        """Reconstructs a scaled batch."""
+        assert self.net is not None
+        return self.net(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])
+
+    def draw_mask(self, batch: Batch, ratio: float, strategy: MaskingName = "random") -> Tensor:
+        """The hidden tokens of a batch, (B, P, N), a function of its keys."""
+        assert self.net is not None
+        grid = Grid(batch["observed_BP"], self.net.num_patches, self.network_P)
+        return draw_mask(strategy, batch["key_B"], ratio, grid)
+
+    # -- training -------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean squared error of one micro-batch."""
+        hidden_BPN = self.draw_mask(batch, self.training_ratio(), self.masking.strategy)
+        prediction_BPT = self(batch, hidden_BPN).prediction_BPT
+        observed_BPN = batch["observed_BP"][:, :, None].expand_as(hidden_BPN)
+        scored_BPN = hidden_BPN if self.masking.loss_on == "hidden" else observed_BPN
+        loss = reconstruction_loss(prediction_BPT, batch["signal_BPT"], scored_BPN)
+        self._log_training(loss.detach(), batch["signal_BPT"], scored_BPN, batch_idx)
+        return loss
+
+    def training_ratio(self) -> float:
+        """The share hidden in this optimiser step: fixed, or drawn anew, the same on every rank."""
+        ratio = self.masking.ratio
+        if isinstance(ratio, float | int):
+            return float(ratio)
+        key = torch.tensor([self.datamodule.seed * 1_000_003 + self.global_step])
+        uniform = counter_noise(key, 1).item() / 2**63
+        return ratio[0] + (ratio[1] - ratio[0]) * uniform
+
+    def _log_training(self, loss: Tensor, signal_BPT: Tensor, scored_BPN: Tensor, batch_idx: int) -> None:
+        """Loss and R² of the whole global batch: the mean of its micro-batches and ranks."""
+        scored_BPT = scored_BPN.repeat_interleave(signal_BPT.shape[2] // scored_BPN.shape[2], dim=2)
+        part = torch.stack([loss, signal_BPT[scored_BPT].var()])
+        accumulate = self.trainer.accumulate_grad_batches
+        self._running = part / accumulate + (self._running if batch_idx % accumulate else 0)
+        if (batch_idx + 1) % accumulate == 0:
+            loss, variance = self._running
+            self.log("train/loss", loss, prog_bar=True, sync_dist=True)
+            self.log("train/r2", 1 - loss / variance, prog_bar=True, sync_dist=True)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Logs the gradient's norm, before it is clipped."""
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
+
+    def configure_optimizers(self) -> Any:
+        """The planned optimiser with warm-up and cosine over all optimiser steps."""
+        plan = self.optimisation
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[plan.name]
+        groups = parameter_groups(self, plan.weight_decay if plan.name == "adamw" else 0.0)
+        optimizer = kind(groups, lr=plan.learning_rate, betas=plan.betas)
+        total = int(self.trainer.estimated_stepping_batches)
+        schedule = warmup_cosine(optimizer, total, plan.warmup_fraction, plan.final_rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # -- validation -----------------------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """Makes room for the sums of every validation recording."""
+        rows = torch.from_numpy(self.datamodule.val_rows)
+        self.val_rows = rows.to(self.device)
+        self.val_sums = HiddenSums(len(rows), self.datamodule.stores[0].atlas.num_parcels).to(self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Adds a batch of fixed windows with fixed masks; gives the figures what they show."""
+        hidden_BPN = self.draw_mask(batch, self.masking.validation_ratio)
+        output = self(batch, hidden_BPN)
+        prediction_BPT = output.prediction_BPT
+        signal_BPT = batch["signal_BPT"]
+        hidden_BPT = hidden_BPN.repeat_interleave(signal_BPT.shape[2] // hidden_BPN.shape[2], dim=2)
+        index_B = torch.searchsorted(self.val_rows, batch["recording_index_B"])
+        self.val_sums.update(prediction_BPT, signal_BPT, hidden_BPT, index_B)
+        return {"prediction_BPT": prediction_BPT, "hidden_BPT": hidden_BPT, "cls_BD": output.cls_BD}
+
+    def on_validation_epoch_end(self) -> None:
+        """R² and error pooled over all hidden values of all ranks; R² of each parcel is kept for the figures."""
+        sums_RPK = self.val_sums.compute().cpu().numpy()
+        n, _, yy, _, pp, yp = sums_RPK.sum((0, 1))
+        self.val_r2_P = r2(sums_RPK.sum(0))
+        self.log("val/r2", float(r2(sums_RPK.sum((0, 1)))), prog_bar=True, rank_zero_only=False)
+        self.log("val/loss", (yy - 2 * yp + pp) / n, rank_zero_only=False)
+
+    # -- test -----------------------------------------------------------------------------------------------------
+
+    def on_test_start(self) -> None:
+        """Fits the baselines on the training subjects and prepares the sums."""
+        self.comparison = ReconstructionTest(self, self.untrained, self.baselines, self.test_ratios)
+        self.comparison.fit_baselines()
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Every method on the same windows and masks."""
+        self.comparison.update(batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Scores with intervals and paired tests, exact over ranks."""
+        self.results, self.arrays = self.comparison.compute()
+        for name in (name for name in self.results if name.endswith("/r2_pooled")):
+            self.log(name, self.results[name], rank_zero_only=True)
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    @property
+    def datamodule(self) -> CohortDataModule:
+        """The data that the Trainer runs this task on."""
+        return self.trainer.datamodule  # type: ignore[attr-defined,no-any-return]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Makes the checkpoint describe itself."""
+        assert self.net is not None
+        checkpoint[self_describing.KEY] = self_describing.describe(self.net, self.datamodule)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks that the checkpoint fits the model and the data; keeps the untrained model as a control."""
+        assert self.net is not None
+        if self_describing.KEY not in checkpoint:
+            raise ValueError("the checkpoint does not say what it is: it was not written by this package")
+        self_describing.check_matches(checkpoint[self_describing.KEY], self.net, self.datamodule)
+        if self.trainer.testing:
+            self.untrained = (copy.deepcopy(self.net),)
+        count = sum(name.startswith(self_describing.PREFIX) for name in checkpoint["state_dict"])
+        rank_zero_info(f"loaded {count} of {len(self.net.state_dict())} tensors from the checkpoint")
+
+
+def network_numbers(networks: list[str]) -> Tensor:
+    """The parcels' networks as numbers in order of first appearance, (P,) int64."""
+    order = {name: number for number, name in enumerate(dict.fromkeys(networks))}
+    return torch.tensor([order[name] for name in networks])
