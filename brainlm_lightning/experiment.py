@@ -28,6 +28,9 @@ from brainlm_lightning.report.tables import reconstruction_tables
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 
+CHATTER = ("litlogger", "litmodels", "💡", "TPU available", "already configured")
+
+
 class ExperimentCLI(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` of one experiment file.
 
@@ -86,15 +89,11 @@ def quieten() -> None:
     """Keeps Lightning's advertisements, and its tips that do not apply, out of the output."""
 
     def tells(record: logging.LogRecord) -> bool:
-        return not any(
-            word in record.getMessage()
-            for word in ("litlogger", "litmodels", "💡", "TPU available", "already configured")
-        )
+        return not any(word in record.getMessage() for word in CHATTER)
 
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(tells)
-    warnings.filterwarnings(
-        "ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning
-    )  # Lightning 2.6 on torch 2.13
+    # Lightning 2.6 on torch 2.13 warns of itself.
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
 
 
 def run(args: list[str]) -> ExperimentCLI:

@@ -12,6 +12,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from brainlm_lightning.provenance import provenance
 from brainlm_lightning.report.run_folder import write_arrays, write_json
 
+SHOWN = ("r2_pooled", "val/r2", "val/loss")  # metrics beside the settings in TensorBoard's table
+
 
 class RunFolder(SaveConfigCallback):
     """Writes ``config.yaml`` and ``provenance.json`` at the start, ``metrics.json`` and ``arrays.npz`` at the end.
@@ -53,9 +55,7 @@ class RunFolder(SaveConfigCallback):
             write_arrays(folder / "arrays.npz", arrays)
         write_json(folder / "metrics.json", dict(metrics))
         if isinstance(trainer.logger, TensorBoardLogger):
-            shown = {
-                f"hparams/{name}": value for name, value in metrics.items() if not name.endswith(("_low", "_high"))
-            }
+            shown = {f"hparams/{name}": value for name, value in metrics.items() if name.endswith(SHOWN)}
             trainer.logger.log_hyperparams(flatten(self.config.as_dict()), shown)
 
 

@@ -38,7 +38,7 @@ class TestSet:
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """A DataLoader whose position lives in the DataModule; the methods tell Lightning that resuming is taken care of."""
+    """A DataLoader whose position lives in the DataModule; its methods tell Lightning so."""
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: see `CohortDataModule.state_dict`."""
@@ -146,7 +146,7 @@ class CohortDataModule(pl.LightningDataModule):
                 )
 
     def _in_fraction(self, in_train: pd.Series) -> np.ndarray:
-        """True for recordings of the training subjects that ``train_fraction`` keeps: the lowest by hash of the name."""
+        """True for recordings of the training subjects that ``train_fraction`` keeps: the lowest by hash of name."""
         subjects = self.recordings.table["subject_id"]
         training = sorted(set(subjects[in_train]), key=recording_hash)
         kept = training[: max(1, round(self.train_fraction * len(training)))]
@@ -218,7 +218,7 @@ class CohortDataModule(pl.LightningDataModule):
         assert self.dataset is not None
         return ResumableLoader(
             self.dataset,
-            batch_sampler=batches,  # type: ignore[arg-type]  # requests, which the dataset answers with whole batches
+            batch_sampler=batches,  # of requests, which the dataset answers with whole batches
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self._trainer().strategy.root_device.type == "cuda",
@@ -238,7 +238,7 @@ class CohortDataModule(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the schedule: the epoch and how many micro-batches of it are done."""
-        loop = self._trainer().fit_loop
+        loop: Any = self._trainer().fit_loop
         done = loop.epoch_loop.batch_progress.current.processed
         epoch = loop.epoch_progress.current.processed
         if done >= loop.max_batches:  # the epoch's last batch is done, whether or not the epoch is counted yet
@@ -267,7 +267,7 @@ class CohortDataModule(pl.LightningDataModule):
         return self.stores[0].statistics
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

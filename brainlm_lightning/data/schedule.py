@@ -31,7 +31,7 @@ def recording_hash(recording_id: str) -> int:
 
 def window_keys(seed: int, epoch: int, recording_hashes: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """The key from which all randomness of a window follows, uint64, a function of (seed, epoch, recording, draw)."""
-    key = mix(recording_hashes.astype(np.uint64) ^ mix(np.uint64([seed])))
+    key = mix(recording_hashes.astype(np.uint64) ^ mix(np.array([seed], np.uint64)))
     key = mix(key ^ np.uint64(epoch))
     return mix(key ^ draws.astype(np.uint64))
 

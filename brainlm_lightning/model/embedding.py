@@ -77,8 +77,11 @@ class PositionEmbedding(nn.Module):
 
     def forward(self) -> Tensor:
         """The embedding of every token, (P, N, D)."""
+        return self.spatial()[:, None] + self.temporal_ND
+
+    def spatial(self) -> Tensor:
+        """The embedding of every parcel, (P, D)."""
         if self.xyz_projection is not None:
-            spatial_PD = self.xyz_projection(self.xyz_dm)
-        else:
-            spatial_PD = self.spatial_PD
-        return spatial_PD[:, None] + self.temporal_ND
+            return self.xyz_projection(self.xyz_dm)
+        assert self.spatial_PD is not None
+        return self.spatial_PD

@@ -1,7 +1,7 @@
 """A start from which a masked autoencoder learns at once: untrained, it is a kernel regressor over parcels and time.
 
-To predict a hidden patch the network has to find visible tokens of the same time and of parcels that co-vary, and tokens
-of the same parcel just before and after, and carry their frames through. At the usual start attention averages
+To predict a hidden patch the network has to find visible tokens of the same time and of parcels that co-vary, and
+tokens of the same parcel just before and after, and carry their frames through. At the usual start attention averages
 everything, the average carries nothing, and the loss stays on a plateau for thousands of steps. Here the width is split
 into orthogonal subspaces:
 
@@ -9,10 +9,10 @@ into orthogonal subspaces:
 - *time*: the N temporal embeddings are orthogonal vectors;
 - *space*: the spatial embeddings are the leading principal directions of the training covariance across parcels, scaled
   by the roots of their variances and to unit length, so that inner products are similarities;
-- *visible*: one direction that visible tokens have and mask tokens lack, so that nobody looks at tokens without data.
+- *visible*: one direction that visible tokens have and mask tokens lack, so that nobody looks where no data are.
 
-In every block the queries and keys of a head start tied on those: a token looks at visible tokens of similar parcels, in
-the head's own place in time — now, the patch before, or the patch after. In the first decoder block values carry the
+In every block the queries and keys of a head start tied on those: a token looks at visible tokens of similar parcels,
+in the head's own place in time — now, the patch before, or the patch after. In the first decoder block values carry the
 signal: as it is for *now*, through the linear prediction of a patch from its neighbour (from the training
 autocovariance) for *before* and *after*. Every other branch starts small. Only initial values change: the architecture
 is the paper's, and every weight is trained.
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from brainlm_lightning.model.embedding import PositionEmbedding
 from brainlm_lightning.model.mae import MaskedAutoencoder
-from brainlm_lightning.model.transformer import Attention, Transformer
+from brainlm_lightning.model.transformer import Attention, Block, Transformer
 
 Place = Literal["now", "before", "after"]
 
@@ -95,8 +95,8 @@ def split_width(width: int, patch_frames: int, num_patches: int, generator: torc
     if space < 1:
         raise ValueError(
             f"a width of {width} is too narrow for the kernel start: it takes {patch_frames} dimensions for the frames "
-            f"of a patch, {num_patches} for the patches, one for what is visible and some for space; widen it or choose "
-            "initialisation: standard"
+            f"of a patch, {num_patches} for the patches, one for what is visible and some for space; widen it or "
+            "choose initialisation: standard"
         )
     basis = random_orthonormal(width, width, generator)
     return Subspaces(*basis.split([patch_frames, num_patches, space, 1], dim=1))
@@ -167,7 +167,9 @@ def kernel_start(model: MaskedAutoencoder, moments: Moments, seed: int = 0) -> M
     _pass_through(model.decoder_projection, BRANCH_GAIN * model.decoder_projection.weight + signal_DD)
     model.decoder_projection.bias.copy_(VISIBLE_NORM * decoder.visible[:, 0])
     nn.init.zeros_(model.mask_token_D)
-    _carry_signal(model.decoder.blocks[0].attention, decoder, moments.autocovariance, generator)
+    first = model.decoder.blocks[0]
+    assert isinstance(first, Block)
+    _carry_signal(first.attention, decoder, moments.autocovariance, generator)
     _pass_through(model.head, decoder.signal.T * frames_root * _undo_norm(config.decoder_embed_dim))
     return model
 
@@ -196,10 +198,11 @@ def _tie_attention(
     direction_PK = parcel_directions(covariance_PP, subspaces.space.shape[1])
     spectrum_K = direction_PK.square().mean(dim=0)
     for block in transformer.blocks:
+        assert isinstance(block, Block)
         for head in range(block.attention.num_heads):
             _tie_head(block.attention, head, subspaces, spectrum_K, generator)
         block.attention.output.weight.mul_(BRANCH_GAIN)
-        block.mlp[2].weight.mul_(BRANCH_GAIN)
+        block.mlp_output.weight.mul_(BRANCH_GAIN)
 
 
 def _tie_head(

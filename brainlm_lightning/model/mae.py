@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from brainlm_lightning.model.embedding import Geometry, PositionEmbedding, SpatialEmbedding, TemporalEmbedding
+from brainlm_lightning.model.reconstruction import MaskedModel, Reconstruction
 from brainlm_lightning.model.transformer import NormPlace, Transformer
 
 
@@ -47,19 +48,6 @@ class MAEConfig:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """What a reconstructing model gives back.
-
-    Attributes:
-        prediction_BPT: the whole window in the scale of the input.
-        cls_BD: the encoder's summary of the visible tokens.
-    """
-
-    prediction_BPT: Tensor
-    cls_BD: Tensor
-
-
-@dataclass(frozen=True)
 class Encoding:
     """The encoder's output.
 
@@ -90,7 +78,7 @@ def _with_cls(tokens_BLD: Tensor, cls_D: Tensor, key_BL: Tensor) -> tuple[Tensor
     return tokens_BLD, None if bool(key_BL.all()) else nn.functional.pad(key_BL, (1, 0), value=True)
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(MaskedModel):
     """Encodes the visible patches of a window and reconstructs all of it.
 
     Args:
@@ -161,13 +149,7 @@ class MaskedAutoencoder(nn.Module):
         return self.head(output_BLD).flatten(1).unflatten(1, (self.geometry.num_parcels, -1))
 
     def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Reconstruction:
-        """Reconstructs a window from its visible patches; the values of hidden patches are never read.
-
-        Args:
-            signal_BPT: scaled signal.
-            hidden_BPN: True = hidden.
-            observed_BP: False where a recording has no data of a parcel.
-        """
+        """See `MaskedModel.forward`."""
         self._check(signal_BPT)
         encoding = self.encode(signal_BPT, hidden_BPN, observed_BP)
         return Reconstruction(self.decode(encoding, observed_BP), encoding.cls_BD)
@@ -186,19 +168,3 @@ def _standard_start(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
-
-
-def reconstruction_loss(prediction_BPT: Tensor, signal_BPT: Tensor, scored_BPN: Tensor) -> Tensor:
-    """Mean over windows of each window's mean squared error over the scored patches (paper, section 3.3).
-
-    A mean of means, so that ranks and micro-batches of equal size average to the loss of the whole batch. A window
-    with nothing to score counts as zero.
-
-    Args:
-        prediction_BPT: prediction.
-        signal_BPT: truth.
-        scored_BPN: True for patches that count.
-    """
-    error_BPN = (prediction_BPT.float() - signal_BPT).square().unflatten(2, (scored_BPN.shape[2], -1)).mean(dim=3)
-    total_B = (error_BPN * scored_BPN).sum(dim=(1, 2))
-    return (total_B / scored_BPN.sum(dim=(1, 2)).clamp(min=1)).mean()

@@ -5,8 +5,8 @@ Shapes: B batch, L tokens, D width, H heads.
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 NormPlace = Literal["pre", "post"]
 
@@ -28,7 +28,7 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x_BLD).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         mask = None if key_BL is None else key_BL[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
-        mixed_BHLd = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        mixed_BHLd = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.output(mixed_BHLd.transpose(1, 2).flatten(2))
 
 
@@ -52,8 +52,13 @@ class Block(nn.Module):
         self.norm_1 = nn.LayerNorm(width)
         self.attention = Attention(width, num_heads, dropout)
         self.norm_2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.mlp_input = nn.Linear(width, hidden)
+        self.mlp_output = nn.Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
+
+    def mlp(self, x_BLD: Tensor) -> Tensor:
+        """The perceptron of each token by itself."""
+        return self.mlp_output(functional.gelu(self.mlp_input(x_BLD)))
 
     def forward(self, x_BLD: Tensor, key_BL: Tensor | None = None) -> Tensor:
         """One block, (B, L, D) to (B, L, D)."""

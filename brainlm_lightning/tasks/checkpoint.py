@@ -1,7 +1,7 @@
 """Checkpoints that say what they are: enough to use one without the run that made it.
 
-A Lightning checkpoint carries a ``brainlm`` entry beside its weights; an exported ``model.safetensors`` carries the same
-as JSON in its header. Nothing is ever unpickled but tensors and plain values (``weights_only=True``).
+A Lightning checkpoint carries a ``brainlm`` entry beside its weights; an exported ``model.safetensors`` carries the
+same as JSON in its header. Nothing is ever unpickled but tensors and plain values (``weights_only=True``).
 """
 
 import json
@@ -20,6 +20,7 @@ from brainlm_lightning import __version__
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.model.reconstruction import MaskedModel
 from brainlm_lightning.provenance import git_commit
 
 KEY = "brainlm"
@@ -46,19 +47,19 @@ def describe_data(datamodule: CohortDataModule) -> Description:
     }
 
 
-def describe(net: torch.nn.Module, datamodule: CohortDataModule) -> Description:
+def describe(net: MaskedModel, datamodule: CohortDataModule) -> Description:
     """All that is needed to use a model again."""
     kind = type(net)
     return {
         "format_version": FORMAT_VERSION,
-        "model": {"class_path": f"{kind.__module__}.{kind.__qualname__}", "config": asdict(net.config)},  # type: ignore[call-overload]
+        "model": {"class_path": f"{kind.__module__}.{kind.__qualname__}", "config": asdict(net.config)},
         "package_version": __version__,
         "git_commit": git_commit(),
         **describe_data(datamodule),
     }
 
 
-def check_matches(found: Description, net: torch.nn.Module, datamodule: CohortDataModule) -> None:
+def check_matches(found: Description, net: MaskedModel, datamodule: CohortDataModule) -> None:
     """Compares a checkpoint with the model and the data that it is loaded for.
 
     Raises:

@@ -1,4 +1,6 @@
-"""Masked pretraining: how much of hidden brain activity follows from the visible? (paper, sections 3.2, 3.3 and 4.1)
+"""Masked pretraining: how much of hidden brain activity follows from the visible?
+
+Paper, sections 3.2, 3.3 and 4.1.
 
 Shapes: B batch, P parcels, T frames, N patches per parcel.
 """
@@ -20,14 +22,15 @@ from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.kernel_start import Moments, autocovariance, kernel_start
-from brainlm_lightning.model.mae import MaskedAutoencoder, reconstruction_loss
+from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.masking import Grid, MaskingName, counter_noise, draw_mask
+from brainlm_lightning.model.reconstruction import MaskedModel, reconstruction_loss
 from brainlm_lightning.tasks import checkpoint as self_describing
 from brainlm_lightning.tasks.optimisation import parameter_groups, warmup_cosine
 from brainlm_lightning.tasks.reconstruction_test import ReconstructionTest, default_baselines
 
 MOMENT_RECORDINGS = 1000  # for the kernel start
-ModelFactory = Callable[[Geometry], nn.Module]
+ModelFactory = Callable[[Geometry], MaskedModel]
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,7 @@ class PretrainTask(pl.LightningModule):
     """Trains a model to reconstruct hidden patches, and tests it beside baselines on the same masks.
 
     Args:
-        model: makes the model for the data's parcels and window; any module ``(signal_BPT, hidden_BPN, observed_BP) ->
-            Reconstruction`` with a ``num_patches`` and a ``config`` dataclass.
+        model: makes the model for the data's parcels and window.
         masking: what is hidden and scored.
         optimisation: optimiser and learning rate.
         initialisation: ``kernel``, from which learning begins at once (`brainlm_lightning.model.kernel_start`), or
@@ -98,8 +100,10 @@ class PretrainTask(pl.LightningModule):
         self.initialisation = initialisation
         self.test_ratios = test_ratios
         self.baselines = default_baselines() if baselines is None else baselines
-        self.net: nn.Module | None = None
-        self.untrained: tuple[nn.Module, ...] = ()  # in a tuple, so that it is no part of the checkpoint
+        self.net: MaskedModel | None = None
+        self.network_P: Tensor
+        self.untrained: tuple[MaskedModel, ...] = ()  # in a tuple, so that it is no part of the checkpoint
+        self._running = torch.zeros(2)
         self.results: dict[str, float] = {}
         self.arrays: dict[str, Any] = {}
 
@@ -236,7 +240,7 @@ class PretrainTask(pl.LightningModule):
     @property
     def datamodule(self) -> CohortDataModule:
         """The data that the Trainer runs this task on."""
-        return self.trainer.datamodule  # type: ignore[attr-defined,no-any-return]
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the checkpoint describe itself."""

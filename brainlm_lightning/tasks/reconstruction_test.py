@@ -1,7 +1,7 @@
 """How well hidden values are reconstructed: the model beside its baselines, on the same windows and masks.
 
-For every test cohort and hidden ratio each method's sums over hidden values are kept by recording and parcel; all scores,
-intervals and paired tests follow from them (paper, section 4.1, table 1 and figure 3).
+For every test cohort and hidden ratio each method's sums over hidden values are kept by recording and parcel; all
+scores, intervals and paired tests follow from them (paper, section 4.1, table 1 and figure 3).
 
 Shapes: B batch, P parcels, T frames, N patches per parcel, R recordings, K sums.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from rich.progress import track
-from torch import Tensor, nn
+from torch import Tensor
 
 from brainlm_lightning.baselines.linear import ConditionalGaussian, LinearInterpolation, Zero
 from brainlm_lightning.baselines.optimum import Optimum
@@ -21,6 +21,7 @@ from brainlm_lightning.data.state_space import load_truth
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import compare, with_corrected_p
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2, scores
+from brainlm_lightning.model.reconstruction import MaskedModel
 
 if TYPE_CHECKING:
     from brainlm_lightning.tasks.pretrain import PretrainTask
@@ -41,9 +42,8 @@ def default_baselines() -> dict[str, Reconstructor]:
 class Network:
     """A model as a `Reconstructor`."""
 
-    def __init__(self, net: nn.Module, num_patches: int) -> None:
+    def __init__(self, net: MaskedModel) -> None:
         self.net = net
-        self.num_patches = num_patches
 
     def predict(
         self,
@@ -54,7 +54,7 @@ class Network:
         first_frame_B: Tensor,
     ) -> Tensor:
         """See `Reconstructor.predict`; patches are hidden whole."""
-        hidden_BPN = hidden_BPT.unflatten(2, (self.num_patches, -1))[..., 0]
+        hidden_BPN = hidden_BPT.unflatten(2, (self.net.num_patches, -1))[..., 0]
         return self.net(signal_BPT, hidden_BPN, observed_BP).prediction_BPT
 
 
@@ -71,16 +71,16 @@ class ReconstructionTest:
     def __init__(
         self,
         task: "PretrainTask",
-        untrained: tuple[nn.Module, ...],
+        untrained: tuple[MaskedModel, ...],
         baselines: dict[str, Reconstructor],
         ratios: tuple[float, ...],
     ) -> None:
         assert task.net is not None
         self.task, self.data, self.ratios, self.baselines = task, task.datamodule, ratios, baselines
         self.name = task.net.name
-        self.methods: dict[str, Reconstructor] = {self.name: Network(task.net, task.net.num_patches)}
+        self.methods: dict[str, Reconstructor] = {self.name: Network(task.net)}
         for net in untrained:
-            self.methods[f"{self.name}_untrained"] = Network(net.to(task.device).eval(), task.net.num_patches)
+            self.methods[f"{self.name}_untrained"] = Network(net.to(task.device).eval())
         self.methods |= baselines
         self.optima = {i: self._optimum(test.rows) for i, test in enumerate(self.data.test_sets)}
         self.sums: dict[tuple[int, float, str], HiddenSums] = {}
@@ -150,9 +150,9 @@ class ReconstructionTest:
     def _predict(self, method: Reconstructor, batch: Batch, hidden_BPT: Tensor) -> Tensor:
         ids = self.data.recordings.table["recording_id"]
         recording_ids = [ids.iloc[index] for index in batch["recording_index_B"].tolist()]
-        with torch.autocast(
-            hidden_BPT.device.type, enabled=isinstance(method, Network) and torch.is_autocast_enabled()
-        ):
+        # Mixed precision is the networks' alone: the baselines are exact.
+        mixed = isinstance(method, Network) and torch.is_autocast_enabled(hidden_BPT.device.type)
+        with torch.autocast(hidden_BPT.device.type, enabled=mixed):
             return method.predict(
                 batch["signal_BPT"], hidden_BPT, batch["observed_BP"], recording_ids, batch["start_B"]
             )
