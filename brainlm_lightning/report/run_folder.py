@@ -156,7 +156,7 @@ def newest_run(experiment_folder: Path | str, containing: str = "checkpoints") -
 
     Args:
         experiment_folder: `runs/<experiment>`.
-        containing: "checkpoints" for a run to go on from, "metrics.json" for one to report.
+        containing: "checkpoints" or a file in there for a run to go on from, "metrics.json" for one to report.
 
     Raises:
         FileNotFoundError: if there is none; says what to run.
@@ -166,7 +166,7 @@ def newest_run(experiment_folder: Path | str, containing: str = "checkpoints") -
     for path in versions.values():
         if path.is_dir() and _holds(inside(path, containing)):
             return path
-    verb = "fit" if containing == "checkpoints" else "test"
+    verb = "fit" if containing.split("/")[0] == "checkpoints" else "test"
     seen = f"none of its {len(versions)} runs has {containing}" if versions else "it has no runs"
     raise FileNotFoundError(
         f"no run with {containing} in {folder}: {seen}; "

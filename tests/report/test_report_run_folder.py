@@ -124,6 +124,8 @@ def test_no_run_says_what_to_run(tmp_path):
     expected = r"it has no runs; run `python -m brainlm_lightning.cli fit --config experiments/pretrain.yaml` first"
     with pytest.raises(FileNotFoundError, match=expected):
         newest_run(tmp_path / "pretrain")
+    with pytest.raises(FileNotFoundError, match=expected):
+        newest_run(tmp_path / "pretrain", "checkpoints/best.ckpt")
     run(tmp_path, "pretrain/version_0/config.yaml")
     with pytest.raises(FileNotFoundError, match=r"none of its 1 runs has metrics.json; run .*cli test"):
         newest_run(tmp_path / "pretrain", "metrics.json")
