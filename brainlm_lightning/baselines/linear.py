@@ -49,9 +49,14 @@ class LinearInterpolation:
         right = after.where(after < num_frames, before).clamp(min=0)
         known = signal_BPT.where(visible, 0.0)
         low, high = known.gather(2, left), known.gather(2, right)
-        share = (frame_T - left).to(known) / (right - left).clamp(min=1)
-        line = low + share * (high - low)
-        return known.where(visible, line.where(left < right, low))  # left = right: held, or 0
+        share = (frame_T - left).to(known) / (right - left).clamp(min=1)  # where left = right, low = high: held, or 0
+        return known.where(visible, low + share * (high - low))
+
+
+# Two seconds before and after, for BOLD at 1 Hz. Learnt from 200 ABIDE recordings, tested on 29 of other subjects, R²
+# at 20/50/75/90 % hidden: lag 0 alone 0.48/0.44/0.37/0.26; with +-1 0.51/0.46/0.38/0.27; with +-2 0.51/0.46/0.39/0.28;
+# with +-1 and +-2 0.53/0.47/0.39/0.28. But a frame at a patch's end then has its own pattern: some 30 times the cost.
+BOLD_LAGS = (-2, 0, 2)
 
 
 class ConditionalGaussian:
@@ -62,12 +67,12 @@ class ConditionalGaussian:
     pattern of visibility share one Cholesky factor, so a mask by patches costs few of them.
 
     Args:
-        lags: frames to look at, relative to the one predicted; 0 is among them.
+        lags: frames to look at, relative to the one predicted; 0 is among them. See `BOLD_LAGS`.
         ridge: added to the diagonal of the covariance, as a share of its mean: the trust withheld from the average
-            subject's covariance.
+            subject's covariance. On ABIDE 0.03 to 0.1 are best, by 0.005 in R² over 0.001.
     """
 
-    def __init__(self, lags: Sequence[int] = (0,), ridge: float = 1e-3) -> None:
+    def __init__(self, lags: Sequence[int] = (0,), ridge: float = 0.05) -> None:
         if 0 not in lags or len(set(lags)) != len(lags):
             raise ValueError(f"lags must differ and contain 0, the frame that is predicted; got {tuple(lags)}")
         self.lags = tuple(lags)

@@ -134,6 +134,6 @@ def test_phenotypes_depend_on_the_strengths_that_they_should_depend_on(tmp_path)
     r = np.array([[pearsonr(score, contrast).statistic for contrast in contrasts.T] for score in scores])
     np.testing.assert_allclose(np.diag(r)[:2], 0.7, atol=0.06)
     assert r[2, 2] > 0.45  # a dichotomy keeps 0.8 of a correlation
-    nothing = [pearsonr(people["noise_score"], strength).statistic for strength in strengths.T]
+    nothing = [pearsonr(people["noise_score"], other).statistic for other in [*strengths.T, *scores]]
     assert max(np.abs([*r[~np.eye(3, dtype=bool)], *nothing])) < 0.13  # 3.2 standard errors
     assert people["symptoms"].skew() > 1
