@@ -173,7 +173,7 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"no store in {folder} (store root: {store_root()}, set by BRAINLM_DATA). Prepare it: "
-            f"python -m brainlm_lightning.cli prepare --manifest data_manifests/{folder.name}.yaml"
+            f"python -m brainlm_lightning.cli prepare --config data_manifests/{folder.name}.yaml"
         )
     metadata = json.loads(path.read_text(encoding="utf-8"))
     if metadata.get("format_version") != FORMAT_VERSION:

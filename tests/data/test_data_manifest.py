@@ -91,6 +91,13 @@ def test_recordings_are_listed_with_their_files_in_the_order_of_the_table(load):
     assert listed["session"].tolist() == ["", ""]
 
 
+def test_identifiers_that_are_all_numbers_stay_text(load, tmp_path):
+    (tmp_path / "files" / "recordings.tsv").write_text(TABLE.replace("007", "7").replace("01", "1"))
+    listed = load().list_recordings()
+    assert listed["recording_id"].tolist() == ["7", "8"]
+    assert listed["subject_id"].tolist() == ["1", "1"]
+
+
 def test_phenotypes_of_a_further_table_are_joined_by_subject(load):
     manifest = load(phenotypes={"table": "people.csv", "subject_id": "eid", "columns": ["score"]})
     assert manifest.list_recordings()["score"].tolist() == [5, 5]

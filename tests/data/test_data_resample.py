@@ -48,17 +48,17 @@ def test_a_level_stays_a_level_up_to_the_edges(tr_s, target_tr_s):
     np.testing.assert_allclose(new, 1e4, rtol=1e-6)
 
 
-def test_edges_of_band_limited_signal_are_within_a_tenth_of_its_sd():
+def test_edges_of_band_limited_signals_are_within_two_percent_of_their_sd():
     rng = np.random.default_rng(0)
-    frequencies, phases = rng.uniform(0.01, 0.1, 60), rng.uniform(0, 2 * np.pi, 60)
+    frequencies, phases = rng.uniform(0.01, 0.1, 60), rng.uniform(0, 2 * np.pi, (60, 100))
 
-    def signal(time_s):
-        return np.sin(2 * np.pi * np.outer(time_s, frequencies) + phases).sum(axis=1, keepdims=True) / np.sqrt(30)
+    def signals(time_s):
+        return np.sin(2 * np.pi * np.outer(time_s, frequencies)[..., None] + phases).sum(axis=1) / np.sqrt(30)
 
-    new = resample(signal(np.arange(200) * 2.0), 2.0, 1.0)
-    error = new - signal(np.arange(len(new)))
-    assert np.abs(error[:10]).max() < 0.1
-    assert np.abs(error[-10:]).max() < 0.1
+    new = resample(signals(np.arange(200) * 2.0), 2.0, 1.0)
+    error = new - signals(np.arange(len(new)))
+    assert np.sqrt(np.mean(error[:10] ** 2)) < 0.02  # repeating the end values leaves 0.03
+    assert np.sqrt(np.mean(error[-10:] ** 2)) < 0.02
 
 
 @pytest.mark.parametrize(("tr_s", "target_tr_s"), [(0.0, 1.0), (2.0, -1.0), (float("nan"), 1.0)])
