@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
@@ -21,7 +21,7 @@ from brainlm_lightning.callbacks.run_folder import RunFolder
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.callbacks.throughput import Throughput
 from brainlm_lightning.data.datamodule import CohortDataModule
-from brainlm_lightning.report.run_folder import newest_run, read_metrics
+from brainlm_lightning.report.run_folder import newest_run, next_version_folder, read_metrics
 from brainlm_lightning.report.tables import reconstruction_tables
 
 # Without this an interpolation that is overridden on the command line keeps its old value elsewhere.
@@ -58,7 +58,12 @@ class ExperimentCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         given = config.trainer.logger
         if given in (None, True):
-            kwargs["logger"] = TensorBoardLogger(config.runs, name=config.experiment, default_hp_metric=False)
+            # The first rank makes the folder and tells the others: two runs that start at once never share one.
+            is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+            version = next_version_folder(Path(config.runs) / config.experiment).name if is_first else None
+            kwargs["logger"] = TensorBoardLogger(
+                config.runs, name=config.experiment, version=version, default_hp_metric=False
+            )
         callbacks = list(config.trainer.callbacks or [])
         callbacks += [RichProgressBar(), GracefulStop(), Throughput()]
         if self.subcommand == "fit":

@@ -1,5 +1,6 @@
 """The run folder: what was run, by which code, and what came out, ``runs/<experiment>/version_<k>/``."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,10 @@ class RunFolder(SaveConfigCallback):
             "world_size": trainer.world_size,
             "precision": trainer.precision,
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+            "checkpoint_sha256": _sha256(trainer.ckpt_path),
             "cohorts": cohorts,
         }
-        write_json(Path(trainer.log_dir or ".") / "provenance.json", provenance() | run)
+        write_json(Path(trainer.log_dir or ".") / "provenance.json", provenance(**run))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the last metrics of training and validation."""
@@ -57,6 +59,13 @@ class RunFolder(SaveConfigCallback):
         if isinstance(trainer.logger, TensorBoardLogger):
             shown = {f"hparams/{name}": value for name, value in metrics.items() if name.endswith(SHOWN)}
             trainer.logger.log_hyperparams(flatten(self.config.as_dict()), shown)
+
+
+def _sha256(path: Any) -> str | None:
+    if not path:
+        return None
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

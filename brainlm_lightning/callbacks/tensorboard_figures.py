@@ -50,6 +50,8 @@ class TensorBoardFigures(pl.Callback):
         shown, hidden_PT = self._shown, self._shown["hidden_BPT"].astype(bool)
         figure = reconstruction_figure(shown["signal_BPT"], shown["prediction_BPT"], hidden_PT, labels, store.tr_s)
         writer.add_figure("reconstruction", figure, trainer.global_step)
+        if np.isnan(pl_module.val_r2_P).all():  # type: ignore[arg-type]
+            return
         brain = parcel_map(pl_module.val_r2_P, store.atlas.xyz_mm, "R² of hidden patches, validation", "R²")  # type: ignore[arg-type]
         writer.add_figure("parcel_r2", brain, trainer.global_step)
 

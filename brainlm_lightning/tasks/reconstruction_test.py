@@ -14,7 +14,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from brainlm_lightning.baselines.linear import ConditionalGaussian, LinearInterpolation, Zero
+from brainlm_lightning.baselines.linear import BOLD_LAGS, ConditionalGaussian, LinearInterpolation, Zero
 from brainlm_lightning.baselines.optimum import Optimum
 from brainlm_lightning.baselines.reconstructor import Reconstructor
 from brainlm_lightning.data.state_space import load_truth
@@ -35,7 +35,7 @@ def default_baselines() -> dict[str, Reconstructor]:
         "zero": Zero(),
         "linear_interpolation": LinearInterpolation(),
         "conditional_gaussian": ConditionalGaussian(),
-        "conditional_gaussian_lagged": ConditionalGaussian(lags=(-2, 0, 2)),
+        "conditional_gaussian_lagged": ConditionalGaussian(lags=BOLD_LAGS),
     }
 
 

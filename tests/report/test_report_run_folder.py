@@ -4,18 +4,15 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from brainlm_lightning.report import run_folder
 from brainlm_lightning.report.run_folder import (
     inside,
     newest_run,
     next_version_folder,
-    provenance,
     read_arrays,
     read_json,
     read_metrics,
@@ -109,7 +106,7 @@ def test_starters_at_the_same_moment_never_share_a_folder(tmp_path):
 
 def test_a_folder_made_between_looking_and_making_is_not_taken(tmp_path, monkeypatch):
     (tmp_path / "version_0").mkdir()
-    monkeypatch.setattr(run_folder, "_versions", lambda _: {})
+    monkeypatch.setattr("brainlm_lightning.report.run_folder._versions", lambda _: {})
     assert next_version_folder(tmp_path).name == "version_1"
 
 
@@ -129,44 +126,6 @@ def test_no_run_says_what_to_run(tmp_path):
     run(tmp_path, "pretrain/version_0/config.yaml")
     with pytest.raises(FileNotFoundError, match=r"none of its 1 runs has metrics.json; run .*cli test"):
         newest_run(tmp_path / "pretrain", "metrics.json")
-
-
-def git(folder, *arguments):
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-def test_provenance_of_a_package_outside_git_is_that_of_the_working_directory(tmp_path, monkeypatch):
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(run_folder, "PACKAGE_FOLDER", tmp_path / "site-packages")
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    assert [provenance()[name] for name in ("git_commit", "git_dirty", "git_checkout")] == [None, None, None]
-    git(work, "init", "-q")
-    run(work, "tracked")
-    git(work, "add", "tracked")
-    git(work, "commit", "-q", "--no-verify", "-m", "first")
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))  # as it is inside a git hook
-    clean = provenance()
-    monkeypatch.delenv("GIT_DIR")
-    assert (clean["git_commit"], clean["git_dirty"]) == (git(work, "rev-parse", "HEAD"), False)
-    assert clean["git_checkout"] == "working directory"
-    run(work, "tracked", content="changed")
-    assert provenance()["git_dirty"] is True
-
-
-def test_provenance_has_versions_and_utc_time_and_names_no_machine():
-    found = provenance(seed=3, device="cpu")
-    assert found["packages"]["numpy"] == np.__version__
-    assert {"brainlm-lightning", "torch", "lightning", "jsonargparse"} <= set(found["packages"])
-    assert "pytest" not in found["packages"]
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert datetime.fromisoformat(found["time_utc"]).utcoffset().total_seconds() == 0
-    assert (found["seed"], found["device"]) == (3, "cpu")
-    assert not {"hostname", "host", "user", "node"} & set(found)
 
 
 def test_the_report_is_made_without_torch():

@@ -1,0 +1,58 @@
+# Doors of the project; `make help` lists them. Every door makes .venv when it is needed.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+BRAINLM := $(BIN)/python -m brainlm_lightning.cli
+CONFIG ?= experiments/pretrain.yaml
+COHORT ?= ukb
+GPUS   ?= auto
+JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
+RUNS   ?= runs
+export BRAINLM_DATA ?= stores
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo prepare pretrain test test-slow check bench tensorboard clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/installed  ## make .venv with everything pinned
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup  ## simulate, prepare, pretrain, test: a table of held-out R² beside the best possible (10 minutes, CPU)
+	@test -d $(BRAINLM_DATA)/simulated_source || $(BRAINLM) simulate $(BRAINLM_DATA)/simulated_source
+	@test -d $(BRAINLM_DATA)/simulated || $(BRAINLM) prepare --config data_manifests/simulated.yaml --jobs $(JOBS)
+	$(BRAINLM) fit --config experiments/demo.yaml --runs $(RUNS)
+	$(BRAINLM) test --config experiments/demo.yaml --runs $(RUNS)
+
+prepare: setup  ## prepare a cohort's store:  make prepare COHORT=ukb
+	$(BRAINLM) prepare --config data_manifests/$(COHORT).yaml --jobs $(JOBS)
+
+pretrain: setup  ## pretrain on a prepared cohort:  make pretrain GPUS=8 COHORT=ukb [CONFIG=experiments/....yaml]
+	$(BRAINLM) fit --config $(CONFIG) --trainer.devices $(GPUS) --data.cohorts $(COHORT)
+
+test: setup  ## the tests (CPU, under 10 minutes)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: setup  ## the slow tests: kills, two ranks, real recordings
+	$(BIN)/python -m pytest -m slow
+
+check: setup  ## ruff, import-linter, mypy, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m 'not slow'
+
+bench: setup  ## speed, as ratios measured side by side
+	$(BIN)/python -m benchmarks
+
+tensorboard: setup  ## the dashboard of all runs
+	$(BIN)/tensorboard --logdir $(RUNS)
+
+clean:  ## remove .venv and caches (never data or runs)
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
