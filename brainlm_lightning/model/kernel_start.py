@@ -118,6 +118,8 @@ def parcel_directions(covariance_PP: Tensor, count: int) -> Tensor:
     order = values.argsort(descending=True)[: min(count, len(values))]
     vectors = vectors[:, order] * torch.where(vectors[:, order].sum(dim=0) < 0, -1.0, 1.0)
     scaled_PK = vectors * values[order].clamp(min=0).sqrt()
+    variance_P = covariance_PP.diagonal()
+    scaled_PK[variance_P <= 1e-12 * variance_P.max()] = 0  # rounding gave it a direction
     return (scaled_PK / scaled_PK.norm(dim=1, keepdim=True).clamp(min=1e-12)).float()
 
 

@@ -130,6 +130,8 @@ class MaskedAutoencoder(MaskedModel):
         index_BV, valid_BV = _visible_index((observed_BP[:, :, None] & ~hidden_BPN).flatten(1))
         patches_BLS = signal_BPT.unflatten(2, (self.num_patches, -1)).flatten(1, 2)
         visible_BVS = patches_BLS.gather(1, index_BV[:, :, None].expand(-1, -1, patches_BLS.shape[2]))
+        # Padding stands where values are hidden; a NaN there would pass even through an attention weight of 0.
+        visible_BVS = visible_BVS.where(valid_BV[:, :, None], 0)
         tokens_BVD = self.patch_projection(visible_BVS) + self.position().flatten(0, 1)[index_BV]
         output_BVD = self.encoder(*_with_cls(tokens_BVD, self.cls_D, valid_BV))
         return Encoding(output_BVD[:, 0], output_BVD[:, 1:], index_BV, valid_BV)

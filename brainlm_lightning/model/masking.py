@@ -46,7 +46,7 @@ def _lowest(noise_BK: Tensor, eligible_BK: Tensor, ratio: float) -> Tensor:
     """True for the ``round(ratio · eligible)`` eligible places with the lowest noise of each row."""
     noise_BK = noise_BK.masked_fill(~eligible_BK, torch.iinfo(torch.int64).max)
     rank_BK = noise_BK.argsort(dim=1, stable=True).argsort(dim=1)
-    count_B = (eligible_BK.sum(dim=1) * ratio).round().long()
+    count_B = (eligible_BK.sum(dim=1).double() * ratio).round().long()  # float32 rounds some halves the other way
     return rank_BK < count_B[:, None]
 
 
