@@ -48,6 +48,8 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Finds the checkpoint to test."""
         config = self.config[self.subcommand]
+        if "verbose" in config:
+            config.verbose = False  # Lightning's list of all metrics; `after_test` shows tables
         if self.subcommand in ("validate", "test", "predict") and not config.ckpt_path:
             experiment = Path(config.runs) / config.experiment
             config.ckpt_path = str(newest_run(experiment, "checkpoints/best.ckpt") / "checkpoints" / "best.ckpt")

@@ -14,6 +14,7 @@ from brainlm_lightning.data.read import Orientation, read_series
 from brainlm_lightning.data.resample import resample
 from brainlm_lightning.data.shard import ARRAYS, StoredRecording
 
+DEAD_SHARE = 1e-3  # of the median parcel's standard deviation: below it, a parcel is rounding noise
 LARGEST_ROUNDING = 1e-3  # of a parcel's standard deviation: what float16 may cost
 # What the readers raise on a file that is absent, damaged or of another shape.
 UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, MatReadError)
@@ -89,7 +90,7 @@ def convert(task: Task) -> Outcome:
     except UNREADABLE as error:
         return Outcome(task.recording_id, unreadable=_explained(task, error))
     finite = np.isfinite(series).all(axis=0)
-    dead = finite & (series == series[0]).all(axis=0)  # before resampling, which makes a constant nearly constant
+    dead = finite & dead_parcels(series, finite)  # before resampling, which makes a constant nearly constant
     observed = finite & ~dead
     series = resample(np.where(observed, series, 0), task.tr_s, task.target_tr_s)
     recording = StoredRecording.centred(series, observed, task.dtype)
@@ -103,6 +104,22 @@ def convert(task: Task) -> Outcome:
     )
     _save(task.path, recording, fingerprint, outcome)
     return outcome
+
+
+def dead_parcels(series: np.ndarray, finite: np.ndarray) -> np.ndarray:
+    """Returns which parcels carry nothing, (P,) bool: constant, or with under a thousandth of a typical parcel's sd.
+
+    The latter are constants that a filter has left with rounding noise; to scale them would make it as loud as data.
+
+    Args:
+        series: (frames, P) as recorded.
+        finite: (P,) parcels without NaN or infinity.
+    """
+    constant = (series == series[0]).all(axis=0)
+    moving = finite & ~constant
+    spread = np.where(moving, np.where(finite, series, 0).std(axis=0, dtype=np.float64), 0)
+    typical = np.median(spread[moving]) if moving.any() else 0.0
+    return spread <= DEAD_SHARE * typical
 
 
 def load_converted(path: Path) -> StoredRecording:

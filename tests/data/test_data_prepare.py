@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from brainlm_lightning.data.convert import dead_parcels
 from brainlm_lightning.data.manifest import (
     AtlasSource,
     Manifest,
@@ -159,9 +160,9 @@ def test_float16_is_refused_only_where_it_costs_precision_of_the_centred_values(
 
 def test_float16_is_refused_for_amplitudes_below_its_steps(healthy, tmp_path):
     series = np.random.default_rng(1).normal(0, 1, (120, PARCELS)).astype(np.float32)
-    series[:, 5] *= 1e-5
+    series *= 1e-5  # the whole recording: one such parcel beside others would be a dead one
     np.save(Path(healthy.root) / "02.npy", series)
-    with pytest.raises(ValueError, match=r"'run/02', column 5 "):
+    with pytest.raises(ValueError, match=r"'run/02', column \d+ "):
         prepare(healthy, output=tmp_path / "toy")
 
 
@@ -217,6 +218,7 @@ def test_two_processes_cannot_prepare_one_store(healthy, tmp_path):
 
 PREPARE = """
 import pickle, sys
+from brainlm_lightning.data.convert import dead_parcels
 from brainlm_lightning.data.prepare import prepare
 manifest, output, jobs = pickle.loads(sys.stdin.buffer.read())
 print("ready", flush=True)
@@ -250,7 +252,7 @@ def test_killed_anywhere_it_continues_to_the_same_bytes(tmp_path):
     assert contents(prepare(manifest, output=output, shard_recordings=5)) == whole
 
 
-@pytest.mark.parametrize(("cohort", "dead"), [("abide_cc400", 64), ("restpain_mist122", 9)])
+@pytest.mark.parametrize(("cohort", "dead"), [("abide_cc400", 65), ("restpain_mist122", 9)])
 def test_dead_parcels_of_real_recordings_are_unobserved(real_data, tmp_path, monkeypatch, cohort, dead):
     monkeypatch.setenv("BRAINLM_REAL_DATA", str(real_data))
     source = pd.read_csv(real_data / cohort / "recordings.tsv", sep="\t", dtype={"subject": str})
@@ -264,6 +266,15 @@ def test_dead_parcels_of_real_recordings_are_unobserved(real_data, tmp_path, mon
     folder = prepare(replace(manifest, root=str(tmp_path / "files")), output=tmp_path / "store")
     store = Store(folder)
     assert verify(folder) == []
-    assert store.recordings["num_unobserved"].tolist() == source["n_const_parcels"].tolist()
+    with np.load(real_data / cohort / "timeseries.npz") as raw:
+        spreads = [raw[name].astype(np.float64).std(axis=0) for name in source["recording"]]
+    expected = [int((spread < 1e-3 * np.median(spread[spread > 1e-9])).sum()) for spread in spreads]
+    assert store.recordings["num_unobserved"].tolist() == expected
+    assert (store.recordings["num_unobserved"] >= source["n_const_parcels"].to_numpy()).all()
     assert (store.recordings["num_unobserved"] > 0).sum() == dead
     assert np.isfinite(store.statistics.robust.scale).all()
+
+
+def test_a_parcel_of_rounding_noise_is_dead_and_a_weak_one_is_not():
+    series = np.random.default_rng(0).standard_normal((50, 6)) * [20, 20, 20, 2e-3, 2e-1, 0]
+    assert dead_parcels(series, np.ones(6, bool)).tolist() == [False, False, False, True, False, True]
