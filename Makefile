@@ -12,7 +12,7 @@ RUNS   ?= runs
 export BRAINLM_DATA ?= stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo prepare pretrain test test-slow check bench tensorboard clean
+.PHONY: help setup demo prepare pretrain table1 test test-slow check bench tensorboard clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,15 @@ prepare: setup  ## prepare a cohort's store:  make prepare COHORT=ukb
 
 pretrain: setup  ## pretrain on a prepared cohort:  make pretrain GPUS=8 COHORT=ukb [CONFIG=experiments/....yaml]
 	$(BRAINLM) fit --config $(CONFIG) --trainer.devices $(GPUS) --data.cohorts $(COHORT)
+
+table1: setup  ## the paper's table 1:  make table1 GPUS=8 COHORT=ukb  (four trainings and tests, then the table)
+	@for ratio in 0.75 0.90; do for data in 1.0:1 0.01:100; do \
+	  options="--config experiments/table1.yaml --experiment table1_hidden$${ratio}_subjects$${data%:*} --runs $(RUNS) \
+	    --data.cohorts $(COHORT) --data.train_fraction $${data%:*} --data.windows_per_recording $${data#*:} \
+	    --model.init_args.masking.ratio $$ratio --trainer.devices $(GPUS) $(TABLE1_OPTIONS)"; \
+	  $(BRAINLM) fit $$options && $(BRAINLM) test $$options || exit 1; \
+	done; done
+	$(BRAINLM) report $(RUNS)/table1_*
 
 test: setup  ## the tests (CPU, under 10 minutes)
 	$(BIN)/python -m pytest -m 'not slow'

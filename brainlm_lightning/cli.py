@@ -67,16 +67,20 @@ def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, 
 
 
 def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders with a metrics.json")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders; or runs/EXPERIMENT: its newest test")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         import rich
 
-        from brainlm_lightning.report.run_folder import read_metrics
-        from brainlm_lightning.report.tables import reconstruction_tables
+        from brainlm_lightning.report.run_folder import newest_run, read_metrics
+        from brainlm_lightning.report.tables import reconstruction_tables, side_by_side
 
-        for folder in args.runs:
-            rich.print(folder, *reconstruction_tables(read_metrics(folder)))
+        folders = [path if (path / "metrics.json").is_file() else newest_run(path, "arrays.npz") for path in args.runs]
+        runs = {f"{folder.parent.name} {folder.name}": read_metrics(folder) for folder in folders}
+        for name, metrics in runs.items():
+            rich.print(name, *reconstruction_tables(metrics))
+        if len(runs) > 1:
+            rich.print(side_by_side(runs))
 
     return run
 

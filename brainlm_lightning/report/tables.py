@@ -10,9 +10,9 @@ from rich.text import Text
 
 # Table 1 of the paper: R² of the model trained on all of UKB with 75 % hidden, by cohort and hidden ratio.
 PAPER_R2 = {"UKB": {0.2: 0.402, 0.5: 0.389, 0.75: 0.343}, "HCP": {0.2: 0.316}}
-REFERENCE = "mae"
 SIGNIFICANT = 0.05
 SCORE_NAME = re.compile(r"test/(?P<cohort>[^/]+)/hidden(?P<ratio>\d*\.?\d+)/(?P<method>[^/]+)/r2_pooled")
+COMPARISON_NAME = re.compile(r"test/[^/]+/hidden[^/]+/(?P<reference>[^/]+?)_minus_[^/]+/r2_subject")
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,14 @@ class Cell:
 Cells = dict[str, dict[float, Cell]]
 
 
+def reference_method(metrics: Mapping[str, float]) -> str:
+    """The model that a run is about: what others are compared with, `mae` where nothing is."""
+    found = (match["reference"] for name in metrics if (match := COMPARISON_NAME.fullmatch(name)))
+    return next(found, "mae")
+
+
 def _is_worse(metrics: Mapping[str, float], condition: str, method: str) -> bool | None:
-    comparison = f"{condition}/{REFERENCE}_minus_{method}"
+    comparison = f"{condition}/{reference_method(metrics)}_minus_{method}"
     p = metrics.get(f"{comparison}/p_corrected", math.nan)
     return metrics[f"{comparison}/r2_subject"] > 0 if p < SIGNIFICANT else None
 
@@ -62,8 +68,9 @@ def reconstruction_cells(metrics: Mapping[str, float]) -> dict[str, Cells]:
         low, high = (metrics.get(f"{name}_{end}", math.nan) for end in ("low", "high"))
         cell = Cell(value, low, high, _is_worse(metrics, condition, method))
         found.setdefault(cohort, {}).setdefault(method, {})[float(match["ratio"])] = cell
+    reference = reference_method(metrics)
     return {
-        cohort: dict(sorted(methods.items(), key=lambda item: item[0] != REFERENCE))
+        cohort: dict(sorted(methods.items(), key=lambda item: item[0] != reference))
         for cohort, methods in found.items()
     }
 
@@ -77,7 +84,7 @@ def _notes(metrics: Mapping[str, float], cohort: str) -> list[str]:
     tests = [p for name, p in metrics.items() if name.startswith(prefix) and name.endswith("/p_corrected")]
     if tests:
         notes.append(
-            f"* differs from {REFERENCE} in R² per subject, ↓ worse or ↑ better: p < {SIGNIFICANT}, Wilcoxon's paired "
+            f"* differs from {reference_method(metrics)} in R² per subject, ↓ worse or ↑ better: p < {SIGNIFICANT}, Wilcoxon's paired "
             f"test, Benjamini–Hochberg over the whole test run; {sum(p < SIGNIFICANT for p in tests)} of the "
             f"{len(tests)} comparisons here."
         )
@@ -102,12 +109,35 @@ def reconstruction_tables(metrics: Mapping[str, float]) -> list[Table]:
         header, *rows = _grid(cells)
         notes = Text("\n".join(_notes(metrics, cohort)))
         table = Table(title=Text(f"Reconstruction, {cohort}"), caption=notes, caption_justify="left", show_lines=True)
-        for name in header:
-            table.add_column(Text(name), overflow="fold")  # a narrow terminal breaks lines and hides no digits
-        for row in rows:
-            table.add_row(*map(Text, row))  # Text: rich would read [words] in a name as markup
+        _fill(table, header, rows)
         tables.append(table)
     return tables
+
+
+def side_by_side(runs: Mapping[str, Mapping[str, float]]) -> Table:
+    """The models of several runs beside one another, like the paper's Table 1: a column a run, a row a condition."""
+    models = {run: (reference_method(metrics), reconstruction_cells(metrics)) for run, metrics in runs.items()}
+    found: dict[tuple[str, float], dict[str, Cell]] = {}
+    for run, (model, cohorts) in models.items():
+        for cohort, methods in cohorts.items():
+            for ratio, cell in methods.get(model, {}).items():
+                found.setdefault((cohort, ratio), {})[run] = cell
+    rows = [
+        [f"{cohort}, {100 * ratio:g} % hidden", *(str(cells.get(run, "–")) for run in runs)]
+        for (cohort, ratio), cells in sorted(found.items())
+    ]
+    table = Table(title="R² of each run's model [95 % interval from resampling subjects]", show_lines=True)
+    _fill(table, ["tested on", *runs], rows)
+    return table
+
+
+def _fill(table: Table, header: list[str], rows: list[list[str]]) -> None:
+    """Breaks lines where they read well in a narrow terminal, and hides no digits."""
+    for name in header:
+        table.add_column(Text(name), overflow="fold")
+    for name, *cells in rows:
+        # Text: rich would read [words] in a name as markup.
+        table.add_row(Text(name.replace("_", " ")), *(Text(cell.replace(" [", "\n[")) for cell in cells))
 
 
 def reconstruction_table(metrics: Mapping[str, float]) -> Table:

@@ -1,9 +1,16 @@
 import math
+import re
 
 import pytest
 from rich.console import Console
 
-from brainlm_lightning.report.tables import PAPER_R2, markdown, reconstruction_cells, reconstruction_table
+from brainlm_lightning.report.tables import (
+    PAPER_R2,
+    markdown,
+    reconstruction_cells,
+    reconstruction_table,
+    side_by_side,
+)
 from brainlm_lightning.report.tables import reconstruction_tables as tables
 
 
@@ -64,7 +71,15 @@ def test_an_undefined_score_is_a_dash_and_an_undefined_interval_is_left_away():
 def test_the_printed_table_holds_the_same_and_the_papers_numbers_below():
     metrics = score("mae", 0.343) | score("[red]ar", 0.25) | {"test/abide/hidden0.75/mae/num_subjects": 38.0}
     text = " ".join(printed(reconstruction_table(metrics)).split())  # the notes wrap at the table's width
-    for part in ("abide", "0.343 [0.333, 0.353]", "[red]ar", "38 subjects", "UKB 0.402 at 20 %", "HCP 0.316 at 20 %"):
+    for part in (
+        "abide",
+        "0.343",
+        "[0.333, 0.353]",
+        "[red]ar",
+        "38 subjects",
+        "UKB 0.402 at 20 %",
+        "HCP 0.316 at 20 %",
+    ):
         assert part in text
     assert PAPER_R2["UKB"] == {0.2: 0.402, 0.5: 0.389, 0.75: 0.343}
 
@@ -91,3 +106,20 @@ def test_every_cohort_has_its_own_table_and_other_metrics_have_none():
 
 def test_a_bar_in_a_name_does_not_break_the_markdown():
     assert "a\\|b" in markdown(score("a|b", 0.3))
+
+
+def test_another_model_than_mae_is_the_reference_where_it_is_what_others_are_compared_with():
+    metrics = score("zero", 0.0) | score("vae", 0.3)
+    metrics |= {name.replace("/mae_", "/vae_"): value for name, value in compared("zero", 0.3, 0.01).items()}
+    assert list(reconstruction_cells(metrics)["abide"]) == ["vae", "zero"]
+    assert row(markdown(metrics), "zero")[1].endswith("*↓")
+    assert "differs from vae" in markdown(metrics)
+
+
+def test_runs_stand_side_by_side_with_a_dash_where_one_was_not_tested():
+    runs = {"small 1": score("mae", 0.1, "0.2") | score("zero", 0.7, "0.2"), "large 3": score("mae", 0.4, "0.75")}
+    lines = printed(side_by_side(runs)).splitlines()
+    cells = {
+        line.split("│")[1].strip(): re.findall(r"0\.\d{3}(?! *,)(?! *\])|–", line) for line in lines if "hidden" in line
+    }
+    assert cells == {"abide, 20 % hidden": ["0.100", "–"], "abide, 75 % hidden": ["–", "0.400"]}
