@@ -1,5 +1,7 @@
 """The masked autoencoder: what it may see, what it must not, and that windows never touch each other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -125,6 +127,13 @@ def test_with_nothing_hidden_tokens_keep_their_natural_order(signal_BPT):
     encoding = build().encode(signal_BPT, nothing, everything)
     assert torch.equal(encoding.index_BV, torch.arange(PARCELS * PATCHES).expand(WINDOWS, -1))
     assert encoding.valid_BV.all()
+
+
+def test_the_decoder_sees_the_encoders_summary(signal_BPT, observed_BP):
+    model = build()
+    encoding = model.encode(signal_BPT, mask(observed_BP), observed_BP)
+    other = replace(encoding, cls_BD=encoding.cls_BD + torch.randn_like(encoding.cls_BD))
+    assert (model.decode(other, observed_BP) - model.decode(encoding, observed_BP)).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
