@@ -136,12 +136,13 @@ class CohortDataModule(pl.LightningDataModule):
             TestSet(name, np.flatnonzero(usable & (table["cohort"] == name) & (table["split"] == "test")))
             for name in self.weights
         ] + [TestSet(name, np.flatnonzero(usable & (table["cohort"] == name))) for name in self.test_cohorts]
-        trained_subjects = set(table["subject_id"][in_train])
+        # Also those that `train_fraction` leaves out and those that validate: statistics and checkpoints saw them.
+        seen_subjects = set(table["subject_id"][trained_on & (table["split"] != "test")])
         for test_set in self.test_sets:
-            seen = trained_subjects & set(table["subject_id"].iloc[test_set.rows])
+            seen = seen_subjects & set(table["subject_id"].iloc[test_set.rows])
             if seen:
                 raise ValueError(
-                    f"{len(seen)} subjects of the test cohort {test_set.name!r} are trained on, {sorted(seen)[0]!r} "
+                    f"{len(seen)} subjects of the test cohort {test_set.name!r} train or validate, {sorted(seen)[0]!r} "
                     "first; a test subject must be in no training set: leave the cohort or the subjects out"
                 )
 

@@ -101,7 +101,7 @@ class PretrainTask(pl.LightningModule):
         self.test_ratios = test_ratios
         self.baselines = default_baselines() if baselines is None else baselines
         self.net: MaskedModel | None = None
-        self.network_P: Tensor
+        self.network_P: Tensor | None
         self.untrained: tuple[MaskedModel, ...] = ()  # in a tuple, so that it is no part of the checkpoint
         self._running = torch.zeros(2)
         self.results: dict[str, float] = {}
@@ -259,7 +259,9 @@ class PretrainTask(pl.LightningModule):
         rank_zero_info(f"loaded {count} of {len(self.net.state_dict())} tensors from the checkpoint")
 
 
-def network_numbers(networks: list[str]) -> Tensor:
-    """The parcels' networks as numbers in order of first appearance, (P,) int64."""
+def network_numbers(networks: list[str]) -> Tensor | None:
+    """The parcels' networks as numbers in order of first appearance, (P,) int64; None where the atlas names none."""
+    if set(networks) == {"none"}:
+        return None
     order = {name: number for number, name in enumerate(dict.fromkeys(networks))}
     return torch.tensor([order[name] for name in networks])

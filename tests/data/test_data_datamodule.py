@@ -1,0 +1,289 @@
+"""The DataModule: who trains, who tests, and that nothing of the one reaches the other."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from brainlm_lightning.baselines.linear import ConditionalGaussian
+from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.split import assign_split
+from brainlm_lightning.data.store import Store
+from brainlm_lightning.data.windows import scale_on_device
+from brainlm_lightning.tasks.pretrain import PretrainTask
+
+
+def trainer(world_size=1, rank=0):
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    return SimpleNamespace(world_size=world_size, global_rank=rank, strategy=strategy, accumulate_grad_batches=1)
+
+
+def ready(cohorts="tiny", stage="fit", driver=None, **options):
+    """A DataModule after setup, as a Trainer would drive it."""
+    options = {"window_frames": 20, "global_batch_size": 4, "num_workers": 0} | options
+    data = CohortDataModule(cohorts, **options)
+    data.trainer = driver or trainer()
+    data.setup(stage)
+    return data
+
+
+def names(data, rows, column="subject_id"):
+    return data.recordings.table[column].iloc[rows].tolist()
+
+
+def same(batches, others):
+    assert len(batches) == len(others)
+    return all(torch.equal(one[key], other[key]) for one, other in zip(batches, others, strict=True) for key in one)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A folder of stores for one test."""
+    monkeypatch.setenv("BRAINLM_DATA", str(tmp_path))
+    return tmp_path
+
+
+# -- who trains and who tests ---------------------------------------------------------------------------------------
+
+
+def test_subjects_stand_where_their_hash_says(tiny_store):
+    data = ready()
+    table = Store(tiny_store).recordings
+    expected = [assign_split(subject, key="brainlm", val=0.2, test=0.2) for subject in table["subject_id"]]
+    by_split = {split: [row for row in range(24) if expected[row] == split] for split in ("train", "val", "test")}
+    assert data.train_rows.tolist() == by_split["train"]
+    assert data.val_rows.tolist() == by_split["val"]
+    assert [(of.name, of.rows.tolist()) for of in data.test_sets] == [("tiny", by_split["test"])]
+
+
+def test_short_recordings_and_duplicates_are_left_out(root, make_tiny_store):
+    def alter(series, table):
+        series[table["recording"][3]] = series[table["recording"][3]][:30]
+        series[table["recording"][5]] = series[table["recording"][4]]
+
+    make_tiny_store(root, alter=alter)
+    whole = ready(window_frames=30)
+    assert {3, 4} <= set(whole.train_rows.tolist()) | set(whole.val_rows.tolist())
+    data = ready(window_frames=40)
+    used = {*data.train_rows.tolist(), *data.val_rows.tolist(), *data.test_sets[0].rows.tolist()}
+    assert set(range(24)) - used == {3, 5}
+
+
+def test_a_test_cohort_is_tested_whole(root, make_tiny_store):
+    make_tiny_store(root)
+    make_tiny_store(root, name="other", seed=1)
+    data = ready(test_cohorts=["other"])
+    assert [of.name for of in data.test_sets] == ["tiny", "other"]
+    assert names(data, data.test_sets[1].rows, "cohort") == ["other"] * 24
+    assert set(names(data, data.train_rows, "cohort")) == {"tiny"}
+
+
+def test_a_test_cohort_is_scaled_as_the_training_cohort_is(root, make_tiny_store):
+    def alter(series, table):
+        for values in series.values():
+            values *= 3
+
+    make_tiny_store(root)
+    make_tiny_store(root, alter=alter, name="other", seed=1)
+    data = ready(test_cohorts=["other"], eval_batch_size=100)
+    robust, other = data.stores[0].statistics.robust, data.stores[1]
+    (batch,) = list(data.test_dataloader()[1])
+    scaled = scale_on_device(batch)["signal_BPT"]
+    for window, (row, start) in enumerate(zip(batch["recording_index_B"] - 24, batch["start_B"], strict=True)):
+        expected = (other.raw(int(row))[start : start + 20] - robust.centre) / robust.scale
+        np.testing.assert_allclose(scaled[window], expected.T, rtol=1e-5, atol=1e-5)
+
+
+def test_cohorts_that_train_together_are_scaled_each_by_its_own_statistics(root, make_tiny_store):
+    def alter(series, table):
+        for values in series.values():
+            values *= 1000
+
+    make_tiny_store(root)
+    make_tiny_store(root, alter=alter, name="loud", seed=1)
+    data = ready({"tiny": 1.0, "loud": 3.0})
+    assert data.schedule.windows[1] == 3 * data.schedule.windows[0]
+    for name in ("tiny", "loud"):
+        rows = data.train_rows[np.array(names(data, data.train_rows, "cohort")) == name]
+        pooled = np.concatenate([series_PT for series_PT, _ in data.scaled_recordings(rows)], axis=1)
+        q25, median, q75 = np.quantile(pooled, [0.25, 0.5, 0.75], axis=1)
+        np.testing.assert_allclose(median, 0, atol=1e-5)
+        np.testing.assert_allclose(q75 - q25, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("fractions", [(0.05, 0.3, 1.0)])
+def test_a_fraction_keeps_whole_subjects_and_is_part_of_larger_ones(fractions, root, make_tiny_store):
+    make_tiny_store(root, task_recordings=24)
+    kept = [ready(train_fraction=fraction, global_batch_size=1).train_rows for fraction in fractions]
+    data = ready(global_batch_size=1)
+    training = len(set(names(data, data.train_rows)))
+    for rows, fraction in zip(kept, fractions, strict=True):
+        subjects = names(data, rows)
+        assert len(set(subjects)) == max(1, round(fraction * training))
+        assert {subjects.count(subject) for subject in subjects} == {2}
+    assert set(kept[0]) < set(kept[1]) < set(kept[2])
+    assert ready(train_fraction=0.3, global_batch_size=1).val_rows.tolist() == data.val_rows.tolist()
+
+
+# -- leaks ----------------------------------------------------------------------------------------------------------
+
+
+def poison(series, table):
+    """Multiplies every recording of a subject that does not train by a million."""
+    for name, subject in zip(table["recording"], table["subject"], strict=True):
+        if assign_split(subject, key="brainlm", val=0.2, test=0.2) != "train":
+            series[name] *= 1e6
+
+
+def what_training_sees(stores, recipe, monkeypatch):
+    monkeypatch.setenv("BRAINLM_DATA", str(stores))
+    data = ready(scaling=recipe, windows_per_recording=2)
+    task = PretrainTask()
+    task.trainer = SimpleNamespace(datamodule=data)
+    loader = data.train_dataloader()
+    batches = [scale_on_device(batch) for _ in range(2) for batch in loader]
+    moments = task._training_moments(10)
+    gaussian = ConditionalGaussian(lags=(-1, 0)).fit(data.scaled_recordings(data.train_rows))
+    tested = next(iter(data.test_dataloader()[0]))["signal_BPT"]
+    numbers = moments.covariance_PP, moments.autocovariance, gaussian._covariance_FF, gaussian._mean_F
+    return data.statistics().to_json(), batches, numbers, float(tested.float().abs().max())
+
+
+@pytest.mark.parametrize("recipe", ["robust", "robust_centred", "recording_zscore"])
+def test_poisoned_test_subjects_change_nothing_that_training_sees(
+    recipe, tiny_stores, tmp_path, make_tiny_store, monkeypatch
+):
+    make_tiny_store(tmp_path, alter=poison)
+    clean, poisoned = (what_training_sees(stores, recipe, monkeypatch) for stores in (tiny_stores, tmp_path))
+    assert poisoned[0] == clean[0]
+    assert len(clean[1]) == 18
+    assert same(poisoned[1], clean[1])
+    assert all(torch.equal(one, other) for one, other in zip(poisoned[2], clean[2], strict=True))
+    assert poisoned[3] > 1e5 * clean[3]
+
+
+# -- batches --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("world_size", "micro", "accumulate"), [(1, None, 1), (2, 1, 2), (4, None, 1)])
+def test_any_number_of_devices_reads_one_sequence_of_global_batches(world_size, micro, accumulate, tiny_store):
+    single = [batch["key_B"] for batch in ready().train_dataloader()]
+    ranks = []
+    for rank in range(world_size):
+        driver = trainer(world_size, rank)
+        keys = [batch["key_B"] for batch in ready(driver=driver, micro_batch_size=micro).train_dataloader()]
+        assert driver.accumulate_grad_batches == accumulate
+        ranks.append(torch.cat(keys).unflatten(0, (len(single), -1)))
+    assert torch.equal(torch.stack(ranks, dim=2).flatten(1), torch.stack(single))
+
+
+def test_workers_read_what_the_process_itself_reads(tiny_store):
+    alone, helped = (list(ready(num_workers=count).train_dataloader()) for count in (0, 1))
+    assert same(alone, helped)
+
+
+def test_a_resumed_position_is_taken_up(tiny_store):
+    data = ready()
+    loader = data.train_dataloader()
+    first, second = list(loader), list(loader)
+    resumed = ready()
+    resumed.load_state_dict({"epoch": 1, "batches": 3})
+    assert same(list(resumed.train_dataloader()), second[3:])
+    assert not same(first, second)
+
+
+def test_validation_windows_are_the_same_in_each_epoch_and_cover_the_recordings(tiny_store):
+    data = ready()
+    loader = data.val_dataloader()
+    first, second = list(loader), list(loader)
+    assert same(first, second)
+    starts = torch.cat([batch["start_B"] for batch in first]).tolist()
+    assert starts == [0, 20, 40] * len(data.val_rows)
+
+
+# -- errors ---------------------------------------------------------------------------------------------------------
+
+
+def test_other_parcels_are_an_error(root, make_tiny_store):
+    make_tiny_store(root)
+    make_tiny_store(root, name="finer", parcels=18)
+    make_tiny_store(root, name="moved", atlas_seed=1)
+    with pytest.raises(ValueError, match=r"'tiny' and 'finer' have different parcels: .* with 16 and .* with 18"):
+        ready(test_cohorts=["finer"])
+    with pytest.raises(ValueError, match=r"'tiny' and 'moved' have different parcels"):
+        ready({"tiny": 1.0, "moved": 1.0})
+
+
+def test_another_frame_interval_is_an_error(root, make_tiny_store):
+    make_tiny_store(root)
+    make_tiny_store(root, "--tr_s=2", name="slow", tr_s=2.0)
+    with pytest.raises(ValueError, match=r"'tiny' has a frame every 1.0 s, 'slow' every 2.0 s; prepare both"):
+        ready(test_cohorts=["slow"])
+
+
+def same_people(series, table):
+    table["subject"] = [f"tiny-{number:05d}" for number in range(len(table))]
+
+
+def test_a_subject_on_both_sides_is_an_error(root, make_tiny_store):
+    make_tiny_store(root)
+    make_tiny_store(root, "--split.key=another", alter=same_people, name="other")
+    with pytest.raises(ValueError, match=r"subjects are in two splits, 'tiny-\d+' first; prepare .* one split key"):
+        ready({"tiny": 1.0, "other": 1.0})
+
+
+def test_cohorts_of_the_same_people_and_one_key_train_together(root, make_tiny_store):
+    make_tiny_store(root)
+    make_tiny_store(root, alter=same_people, name="other")
+    data = ready({"tiny": 1.0, "other": 1.0})
+    assert not set(names(data, data.train_rows)) & set(names(data, np.concatenate([s.rows for s in data.test_sets])))
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.05])
+def test_testing_on_people_who_train_is_an_error(fraction, root, make_tiny_store):
+    """Also where `train_fraction` leaves them out: the scaling statistics have seen them."""
+    make_tiny_store(root)
+    make_tiny_store(root, alter=same_people, name="other")
+    with pytest.raises(ValueError, match=r"21 subjects of the test cohort 'other' train or validate, 'tiny-00000'"):
+        ready(test_cohorts=["other"], train_fraction=fraction)
+
+
+def test_testing_on_people_who_validate_is_an_error(root, make_tiny_store):
+    def strangers_for_training_subjects(series, table):
+        same_people(series, table)
+        split = [assign_split(subject, key="brainlm", val=0.2, test=0.2) for subject in table["subject"]]
+        table.loc[np.array(split) == "train", "subject"] += "-stranger"
+
+    make_tiny_store(root)
+    make_tiny_store(root, alter=strangers_for_training_subjects, name="other")
+    with pytest.raises(ValueError, match="2 subjects of the test cohort 'other' train or validate"):
+        ready(test_cohorts=["other"])
+
+
+def test_a_cohort_smaller_than_the_global_batch_is_an_error(tiny_store):
+    with pytest.raises(ValueError, match="19 training windows, fewer than global_batch_size 20; lower it or raise"):
+        ready(global_batch_size=20)
+    assert ready(global_batch_size=20, windows_per_recording=2).schedule.num_batches == 1
+
+
+def test_a_cohort_without_validation_subjects_is_an_error(root, make_tiny_store):
+    make_tiny_store(root, "--split.val=0")
+    with pytest.raises(ValueError, match="no validation subject of tiny has a window of 20 frames"):
+        ready()
+
+
+def test_a_window_longer_than_every_recording_is_an_error(tiny_store):
+    with pytest.raises(ValueError, match="has a window of 61 frames"):
+        ready(window_frames=61)
+
+
+@pytest.mark.parametrize("fraction", [0, -0.1, 1.5])
+def test_a_fraction_outside_0_to_1_is_an_error(fraction):
+    with pytest.raises(ValueError, match=rf"train_fraction {fraction} is outside \(0, 1\]"):
+        CohortDataModule("tiny", train_fraction=fraction)
+
+
+def test_a_cohort_that_was_not_prepared_says_how(root):
+    with pytest.raises(FileNotFoundError, match=r"no store in .*absent .* prepare --config data_manifests/absent.yaml"):
+        ready("absent")
