@@ -112,7 +112,7 @@ def test_cohorts_that_train_together_are_scaled_each_by_its_own_statistics(root,
         np.testing.assert_allclose(q75 - q25, 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("fractions", [(0.05, 0.3, 1.0)])
+@pytest.mark.parametrize("fractions", [(0.01, 0.3, 1.0)])
 def test_a_fraction_keeps_whole_subjects_and_is_part_of_larger_ones(fractions, root, make_tiny_store):
     make_tiny_store(root, task_recordings=24)
     kept = [ready(train_fraction=fraction, global_batch_size=1).train_rows for fraction in fractions]
