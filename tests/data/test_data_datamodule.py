@@ -188,7 +188,7 @@ def test_a_resumed_position_is_taken_up(tiny_store):
     loader = data.train_dataloader()
     first, second = list(loader), list(loader)
     resumed = ready()
-    resumed.load_state_dict({"epoch": 1, "batches": 3})
+    resumed.load_state_dict({"epoch": 1, "batches": 3, "of": 4})
     assert same(list(resumed.train_dataloader()), second[3:])
     assert not same(first, second)
 

@@ -109,14 +109,6 @@ def test_a_batch_says_which_windows_it_holds(cohort):
     assert [key % 2**64 for key in batch["key_B"].tolist()] == REQUEST.keys.tolist()
 
 
-def test_a_batch_owns_its_values(cohort):
-    """Writing into it leaves the store as it is."""
-    dataset = cohort.dataset("robust")
-    before = cohort.store.series(5).copy()
-    dataset.__getitems__(REQUEST)["signal_BPT"].fill_(1)
-    np.testing.assert_array_equal(cohort.store.series(5), before)
-
-
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_whole_recordings_are_scaled_as_their_windows_are(cohort, recipe):
     dataset = cohort.dataset(recipe)
