@@ -25,7 +25,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: setup  ## simulate, prepare, pretrain, test: a table of held-out R² beside the best possible (10 minutes, CPU)
 	@test -d $(BRAINLM_DATA)/simulated_source || $(BRAINLM) simulate $(BRAINLM_DATA)/simulated_source
+	@test -d $(BRAINLM_DATA)/simulated_other_source || $(BRAINLM) simulate $(BRAINLM_DATA)/simulated_other_source --other
 	@test -d $(BRAINLM_DATA)/simulated || $(BRAINLM) prepare --config data_manifests/simulated.yaml --jobs $(JOBS)
+	@test -d $(BRAINLM_DATA)/simulated_other || $(BRAINLM) prepare --config data_manifests/simulated_other.yaml --jobs $(JOBS)
 	$(BRAINLM) fit --config experiments/demo.yaml --runs $(RUNS)
 	$(BRAINLM) test --config experiments/demo.yaml --runs $(RUNS)
 

@@ -155,8 +155,11 @@ def read_recordings(path: Path) -> pd.DataFrame:
 
 
 def training_statistics(store: Store) -> ScalingStatistics:
-    """Computes the scaling statistics from the recordings of the training subjects, and from no others."""
-    training = store.recordings["split"] == "train"
+    """Computes the scaling statistics from the recordings of the training subjects, and from no others.
+
+    Duplicates are left out: the recording that one repeats may be a test subject's.
+    """
+    training = (store.recordings["split"] == "train") & ~store.recordings["problems"].str.contains("duplicate_of")
     rows = np.flatnonzero(training).tolist()
 
     def values(read: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:

@@ -168,7 +168,10 @@ class PretrainTask(pl.LightningModule):
     def _log_training(self, loss: Tensor, signal_BPT: Tensor, scored_BPN: Tensor, batch_idx: int) -> None:
         """Loss and R² of the whole global batch: the mean of its micro-batches and ranks."""
         scored_BPT = scored_BPN.repeat_interleave(signal_BPT.shape[2] // scored_BPN.shape[2], dim=2)
-        part = torch.stack([loss, signal_BPT[scored_BPT].var()])
+        count = scored_BPT.sum().clamp(min=1)
+        mean = (signal_BPT * scored_BPT).sum() / count
+        variance = ((signal_BPT - mean).square() * scored_BPT).sum() / count
+        part = torch.stack([loss, variance])
         accumulate = self.trainer.accumulate_grad_batches
         self._running = part / accumulate + (self._running if batch_idx % accumulate else 0)
         if (batch_idx + 1) % accumulate == 0:

@@ -278,3 +278,15 @@ def test_dead_parcels_of_real_recordings_are_unobserved(real_data, tmp_path, mon
 def test_a_parcel_of_rounding_noise_is_dead_and_a_weak_one_is_not():
     series = np.random.default_rng(0).standard_normal((50, 6)) * [20, 20, 20, 2e-3, 2e-1, 0]
     assert dead_parcels(series, np.ones(6, bool)).tolist() == [False, False, False, True, False, True]
+
+
+def test_a_duplicate_is_in_no_training_statistic(healthy, tmp_path):
+    splits = Store(prepare(healthy, output=tmp_path / "clean")).recordings["split"]
+    train = np.flatnonzero(splits == "train")
+    original, double = int(train[0]), int(train[-1])  # filed under the later of two training subjects
+    shutil.copyfile(Path(healthy.root) / f"{original:02d}.npy", Path(healthy.root) / f"{double:02d}.npy")
+    store = Store(prepare(healthy, output=tmp_path / "doubled"))
+    assert "duplicate_of" in store.recordings["problems"][double]
+    values = np.concatenate([store.raw(row) for row in train[:-1]]).astype(np.float64)
+    np.testing.assert_array_equal(store.statistics.robust.centre, np.quantile(values, 0.5, axis=0))
+    assert store.statistics.num_recordings == len(train) - 1
