@@ -178,4 +178,4 @@ class ReconstructionTest:
         for name, value in parts.items():
             kept = self.shown.setdefault(f"{place}/{self.name}/{name}", [])
             if sum(len(part) for part in kept) < SHOWN_WINDOWS:
-                kept.append(value.detach().cpu().numpy().astype(bool if name == "hidden_BPT" else np.float32))
+                kept.append(value.detach().float().cpu().numpy().astype(bool if name == "hidden_BPT" else np.float32))
