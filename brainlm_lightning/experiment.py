@@ -18,6 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
 from brainlm_lightning.callbacks.run_folder import RunFolder
+from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.callbacks.throughput import Throughput
 from brainlm_lightning.data.datamodule import CohortDataModule
@@ -29,6 +30,12 @@ jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 
 CHATTER = ("litlogger", "litmodels", "💡", "TPU available", "already configured")
+WARNINGS = (  # that say nothing to a user
+    r"`isinstance\(treespec, LeafSpec\)`",  # Lightning 2.6 on torch 2.13, of itself
+    r"(?s).*(JsonargparseDeprecationWarning|add_instantiator|instantiate_classes|skip_none)",  # Lightning 2.6, too
+    ".*callbacks used to create the checkpoint need to be provided",  # `test` makes no checkpoints
+    ".*does not have many workers",  # reading a window is a copy; one process feeds thousands a second
+)
 
 
 class ExperimentCLI(LightningCLI):
@@ -67,7 +74,9 @@ class ExperimentCLI(LightningCLI):
                 config.runs, name=config.experiment, version=version, default_hp_metric=False
             )
         callbacks = list(config.trainer.callbacks or [])
-        callbacks += [RichProgressBar(), GracefulStop(), Throughput()]
+        callbacks += [StepSeed(), GracefulStop(), Throughput()]
+        if config.trainer.enable_progress_bar is not False:
+            callbacks.append(RichProgressBar())
         if self.subcommand == "fit":
             callbacks += checkpoint_callbacks(config.checkpoint_every)
             callbacks += [LearningRateMonitor("step"), TensorBoardFigures()] if given is not False else []
@@ -99,8 +108,8 @@ def quieten() -> None:
         return not any(word in record.getMessage() for word in CHATTER)
 
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(tells)
-    # Lightning 2.6 on torch 2.13 warns of itself.
-    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+    for message in WARNINGS:
+        warnings.filterwarnings("ignore", message)
 
 
 def run(args: list[str]) -> ExperimentCLI:

@@ -1,12 +1,15 @@
 """Checkpoints that are whole or not there, and when they are written."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
 
 from brainlm_lightning.tasks.checkpoint import load_plain
 
@@ -43,10 +46,69 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return load_plain(path, map_location or "cpu")
 
 
-def checkpoint_callbacks(every_n_train_steps: int) -> list[Callback]:
-    """``best.ckpt`` by validation R²; ``last.ckpt`` every so many steps and at the end of each epoch."""
-    common: dict[str, Any] = {"auto_insert_metric_name": False, "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor="val/r2", mode="max", **common)
-    by_steps = ModelCheckpoint(filename="last", every_n_train_steps=every_n_train_steps, **common)
-    by_epoch = ModelCheckpoint(filename="last", every_n_epochs=1, save_on_train_epoch_end=True, **common)
-    return [best, by_steps, by_epoch]
+class BestCheckpoint(ModelCheckpoint):
+    """``best.ckpt`` by validation R². A resumed run, which has a folder of its own, starts from the best so far."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            filename="best", monitor="val/r2", mode="max", auto_insert_metric_name=False, enable_version_counter=False
+        )
+        self._earlier: dict[str, Any] | None = None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps what was best in the run that is resumed, for `on_train_start`, which knows where that run is."""
+        self._earlier = state_dict
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Copies the best so far; it lies beside the checkpoint that is resumed."""
+        super().on_train_start(trainer, pl_module)
+        if self._earlier is None or self._earlier["best_model_score"] is None:
+            return
+        source, target = Path(str(trainer.ckpt_path)).with_name("best.ckpt"), Path(str(self.dirpath), "best.ckpt")
+        if not trainer.strategy.broadcast(source.is_file()):
+            rank_zero_info(f"{source} is not there: the best is sought from here on")
+            return
+        if trainer.is_global_zero and source != target:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = target.with_name(f"{target.name}.{os.getpid()}.part")
+            shutil.copyfile(source, part)
+            part.replace(target)
+        places = {"best_model_path": str(target), "kth_best_model_path": str(target), "dirpath": self.dirpath}
+        best = {"best_k_models": {str(target): self._earlier["best_model_score"]}}
+        super().load_state_dict({**self._earlier, **places, **best})
+
+
+class LastCheckpoint(Callback):
+    """Writes ``last.ckpt`` every so many optimiser steps, at the last one of each epoch and of the training.
+
+    Always between two steps of an epoch, never after it: from a checkpoint made at an epoch's very end Lightning 2.6
+    takes one batch, calls that an epoch, and leaves the rest of it out.
+
+    Args:
+        every_n_steps: optimiser steps from one to the next within an epoch.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Writes it where it is due."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        is_last = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+        if is_last or trainer.global_step % self.every_n_steps == 0:
+            save_last(trainer)
+
+
+def save_last(trainer: pl.Trainer) -> Path:
+    """Writes ``last.ckpt`` of the run folder, on all ranks together; returns where it is."""
+    path = Path(trainer.log_dir or ".") / "checkpoints" / "last.ckpt"
+    trainer.save_checkpoint(path)
+    return path
+
+
+def checkpoint_callbacks(every_n_steps: int) -> list[Callback]:
+    """``best.ckpt`` by validation R²; ``last.ckpt`` to go on from."""
+    return [BestCheckpoint(), LastCheckpoint(every_n_steps)]

@@ -8,6 +8,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 
+from brainlm_lightning.callbacks.checkpoints import save_last
+
 TERMINATED = 143  # what a shell reports for SIGTERM: a scheduler can tell it from success
 
 
@@ -37,8 +39,7 @@ class GracefulStop(pl.Callback):
             return
         if not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             return
-        path = f"{trainer.log_dir}/checkpoints/last.ckpt"
-        trainer.save_checkpoint(path)
+        path = save_last(trainer)
         trainer.strategy.barrier("graceful stop")
         rank_zero_info(f"told to stop: saved {path}; go on with --ckpt_path {path}")
         sys.exit(TERMINATED)

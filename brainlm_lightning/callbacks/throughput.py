@@ -19,9 +19,13 @@ class Throughput(pl.Callback):
     def __init__(self) -> None:
         self._spent: deque[tuple[float, float, int]] = deque(maxlen=REMEMBERED)  # seconds, of them waiting, windows
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock; a training that goes on in mid-epoch starts no epoch."""
+        self._batch_end = time.perf_counter()
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock."""
-        self._batch_end = self._batch_start = time.perf_counter()
+        """Leaves what was between the epochs out of the time."""
+        self._batch_end = time.perf_counter()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

@@ -189,7 +189,11 @@ class CohortDataModule(pl.LightningDataModule):
     # -- loaders --------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> ResumableLoader:
-        """This rank's micro-batches, from where a resumed checkpoint stopped."""
+        """This rank's micro-batches, from where a resumed checkpoint stopped.
+
+        Raises:
+            ValueError: an epoch of the resumed run had another number of them.
+        """
         trainer = self._trainer()
         batches = TrainingBatches(
             self.schedule,
@@ -199,6 +203,12 @@ class CohortDataModule(pl.LightningDataModule):
             epoch=self._position["epoch"],
             skip=self._position["batches"],
         )
+        if self._position.get("of", len(batches)) != len(batches):
+            raise ValueError(
+                f"an epoch of the checkpoint's run has {self._position['of']} micro-batches, here it has "
+                f"{len(batches)}, so the run cannot go on where it stopped; keep cohorts, train_fraction, "
+                "windows_per_recording, global_batch_size and micro_batch_size × devices as they were"
+            )
         return self._loader(batches)
 
     def val_dataloader(self) -> ResumableLoader:
@@ -238,16 +248,14 @@ class CohortDataModule(pl.LightningDataModule):
     # -- resuming -------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the schedule: the epoch and how many micro-batches of it are done."""
+        """The position in the schedule: the epoch, and how many of its micro-batches are done."""
         loop: Any = self._trainer().fit_loop
-        done = loop.epoch_loop.batch_progress.current.processed
-        epoch = loop.epoch_progress.current.processed
-        if done >= loop.max_batches:  # the epoch's last batch is done, whether or not the epoch is counted yet
-            epoch, done = max(epoch, loop.epoch_progress.current.ready), 0
-        return {"epoch": epoch, "batches": done}
+        # The count over all epochs: Lightning's counts of epochs are off by one after some resumptions.
+        epoch, done = divmod(loop.epoch_loop.batch_progress.total.processed, loop.max_batches)
+        return {"epoch": epoch, "batches": done, "of": self.schedule.num_batches * self.accumulate}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up a position that `state_dict` gave."""
+        """Takes up a position that `state_dict` gave; `train_dataloader` checks that it is one of these epochs."""
         self._position = dict(state_dict)
 
     # -- what others need to know ---------------------------------------------------------------------------------

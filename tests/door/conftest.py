@@ -1,0 +1,27 @@
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Sums in one order: results are the same bit for bit, on any number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def stores(make_tiny_store, tmp_path_factory):
+    """The folder of two cohorts of one atlas, ``tiny`` and ``other``: 32 subjects, 16 parcels, 100 frames each."""
+    root = tmp_path_factory.mktemp("stores")
+    for seed, name in enumerate(("tiny", "other")):
+        make_tiny_store(root, "--split.test=0.3", name=name, seed=seed, subjects=32, frames=100)
+    return root
+
+
+@pytest.fixture
+def runs(stores, tmp_path, monkeypatch):
+    """An empty folder for runs, with the stores in place."""
+    monkeypatch.setenv("BRAINLM_DATA", str(stores))
+    return tmp_path / "runs"

@@ -1,0 +1,113 @@
+"""The real command line on a tiny simulated cohort: what the tests of the door share."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from brainlm_lightning.cli import main
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CONFIG = "model.init_args.model.init_args.config"
+SIZES = {
+    "data.cohorts": "tiny",
+    "data.window_frames": 40,
+    "data.global_batch_size": 4,
+    "data.eval_batch_size": 8,
+    "data.num_workers": 0,
+    f"{CONFIG}.patch_frames": 10,
+    f"{CONFIG}.embed_dim": 40,
+    f"{CONFIG}.depth": 1,
+    f"{CONFIG}.num_heads": 2,
+    f"{CONFIG}.decoder_embed_dim": 40,
+    f"{CONFIG}.decoder_depth": 1,
+    f"{CONFIG}.decoder_num_heads": 2,
+    "trainer.accelerator": "cpu",
+    "trainer.devices": 1,
+    "trainer.max_steps": 2,
+    "trainer.val_check_interval": 2,
+    "trainer.check_val_every_n_epoch": "null",
+    "trainer.log_every_n_steps": 1,
+    "trainer.enable_progress_bar": "false",
+    "trainer.enable_model_summary": "false",
+}
+BASE = "experiments/demo.yaml"
+
+
+def arguments(verb: str, runs: Path, settings: dict | None = None, config: Path | str = BASE) -> list[str]:
+    """A command on the tiny cohort, with further settings."""
+    merged = {**SIZES, "runs": runs, **(settings or {})}
+    return [verb, f"--config={REPOSITORY / config}", *(f"--{name}={value}" for name, value in merged.items())]
+
+
+def door(verb: str, runs: Path, settings: dict | None = None, config: Path | str = BASE) -> Path:
+    """Runs it in this process; returns the run folder."""
+    run_main(arguments(verb, runs, settings, config))
+    return newest(runs)
+
+
+def run_main(command: list[str]) -> None:
+    """Runs a command in this process, as the shell would."""
+    with patch.object(sys, "argv", ["brainlm", *command]):
+        main()
+
+
+def process(verb: str, runs: Path, settings: dict | None = None, config: Path | str = BASE) -> subprocess.Popen:
+    """Starts it as a process of its own, which can be killed."""
+    command = [sys.executable, "-m", "brainlm_lightning.cli", *arguments(verb, runs, settings, config)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent}"}
+    return subprocess.Popen(
+        command, env=environment, cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def versions(runs: Path) -> list[Path]:
+    """All run folders of all experiments, oldest first."""
+    return sorted(runs.glob("*/version_*"), key=lambda path: int(path.name.removeprefix("version_")))
+
+
+def newest(runs: Path) -> Path:
+    return versions(runs)[-1]
+
+
+def events(run_folder: Path) -> EventAccumulator:
+    """What TensorBoard sees of a run."""
+    return EventAccumulator(str(run_folder), size_guidance={"scalars": 0, "images": 0}).Reload()
+
+
+def scalars(run_folder: Path, tag: str) -> dict[int, float]:
+    """Step -> value."""
+    return {event.step: event.value for event in events(run_folder).Scalars(tag)}
+
+
+def state(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Every tensor and number of a checkpoint under a flat name, those of the callbacks and clocks left out."""
+    found = torch.load(checkpoint, weights_only=True)
+    kept = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "CohortDataModule")
+    return {
+        name: value
+        for name, value in _flat({key: found[key] for key in kept}).items()
+        if not re.search(r"initial_lr|foreach|fused", name)
+    }
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, torch.Tensor]:
+    if isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value)
+    else:
+        return {prefix: value if isinstance(value, torch.Tensor) else torch.tensor(float(value or 0))}
+    return {name: leaf for key, part in parts for name, leaf in _flat(part, f"{prefix}/{key}").items()}
+
+
+def differing(one: Path, other: Path) -> list[str]:
+    """Names of what is not bit for bit the same in two checkpoints."""
+    here, there = state(one), state(other)
+    assert here.keys() == there.keys()
+    return [name for name in here if not torch.equal(here[name], there[name])]
