@@ -29,13 +29,14 @@ class RunFolder(SaveConfigCallback):
             store.name: {"atlas": store.atlas.sha256, "made_by": store.metadata["made_by"]["manifest_sha256"]}
             for store in stores
         }
+        checkpoint = self.config.get("ckpt_path")  # the Trainer learns of it later
         run = {
             "seed": self.config.get("seed_everything"),
             "device": trainer.strategy.root_device.type,
             "world_size": trainer.world_size,
             "precision": trainer.precision,
-            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
-            "checkpoint_sha256": _sha256(trainer.ckpt_path),
+            "checkpoint": str(checkpoint) if checkpoint else None,
+            "checkpoint_sha256": _sha256(checkpoint),
             "cohorts": cohorts,
         }
         write_json(Path(trainer.log_dir or ".") / "provenance.json", provenance(**run))

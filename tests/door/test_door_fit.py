@@ -1,0 +1,175 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from sklearn.metrics import r2_score
+from tiny import arguments, differing, door, events, newest, run_main, scalars, versions
+
+from brainlm_lightning.data.schedule import evaluation_windows
+from brainlm_lightning.data.store import Store
+from brainlm_lightning.data.windows import Recordings
+from brainlm_lightning.model.masking import Grid, draw_mask
+from brainlm_lightning.report.run_folder import read_arrays, read_metrics
+from brainlm_lightning.tasks.checkpoint import load_model
+
+RATIOS = "[0.2,0.75]"
+
+
+@pytest.fixture(scope="module")
+def finished(stores, tmp_path_factory):
+    """A run folder of ``fit`` (4 steps, 2 validations) and one of ``test`` on two cohorts."""
+    runs = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINLM_DATA", str(stores))
+        fitted = door("fit", runs, {"trainer.max_steps": 4})
+        testing = {"data.test_cohorts": "[other]", "model.init_args.test_ratios": RATIOS}
+        return fitted, door("test", runs, testing)
+
+
+def test_a_run_folder_holds_what_the_run_was_and_gave(finished):
+    fitted, tested = finished
+    assert {path.name for path in (fitted / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {"config.yaml", "provenance.json", "metrics.json"} <= {path.name for path in fitted.iterdir()}
+    expected = {"config.yaml", "provenance.json", "metrics.json", "arrays.npz"}
+    assert expected <= {path.name for path in tested.iterdir()}
+    assert not list(fitted.rglob("*.part")) + list(tested.rglob("*.part"))
+    assert (fitted.name, tested.name) == ("version_0", "version_1")
+
+
+def test_provenance_names_the_checkpoint_and_the_cohorts(finished, stores):
+    fitted, tested = (json.loads((folder / "provenance.json").read_text()) for folder in finished)
+    store = json.loads((stores / "tiny" / "store.json").read_text())
+    assert fitted["cohorts"]["tiny"]["atlas"] == store["atlas"]["sha256"]
+    assert fitted["checkpoint_sha256"] is None
+    assert len(tested["checkpoint_sha256"]) == 64
+    assert set(tested["cohorts"]) == {"tiny", "other"}
+    assert (tested["device"], tested["world_size"], tested["seed"]) == ("cpu", 1, 0)
+
+
+def test_tensorboard_shows_training(finished):
+    fitted, _ = finished
+    seen = events(fitted).Tags()
+    curves = {"train/loss", "train/r2", "train/gradient_norm", "val/r2", "val/loss"}
+    speed = {"speed/windows_per_second", "speed/data_wait_share"}
+    assert curves | speed | {"lr-AdamW/pg1", "lr-AdamW/pg2"} <= set(seen["scalars"])
+    assert {"reconstruction", "parcel_r2"} <= set(seen["images"])
+    assert {"cls"} <= {path.name for path in fitted.rglob("cls")}
+    assert list(scalars(fitted, "train/loss")) == [0, 1, 2, 3]
+    assert len(scalars(fitted, "val/r2")) == 2
+    assert any("hparams" in name for name in seen["scalars"])
+
+
+def test_the_projector_names_each_window(finished):
+    fitted, _ = finished
+    header, *rows = (next(fitted.rglob("metadata.tsv"))).read_text().splitlines()
+    vectors = np.loadtxt(next(fitted.rglob("tensors.tsv")), delimiter="\t")
+    assert {"subject_id", "age", "sex", "symptoms"} <= set(header.split("\t"))
+    assert vectors.shape == (len(rows), 40)
+    assert all(row.count("\t") == header.count("\t") for row in rows)
+
+
+def test_metrics_have_their_names_and_intervals(finished):
+    metrics = read_metrics(finished[1])
+    shape = re.compile(r"test/(tiny|other)/hidden(0\.2|0\.75)/[a-z_]+/\w+")
+    assert all(shape.fullmatch(name) for name in metrics)
+    for name in (name for name in metrics if name.endswith(("r2_pooled", "r2_parcel", "r2_recording", "mse_pooled"))):
+        assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
+    methods = {name.split("/")[3] for name in metrics if name.endswith("/r2_pooled")}
+    assert {"mae", "mae_untrained", "zero", "linear_interpolation", "conditional_gaussian", "optimum"} <= methods
+
+
+def scaled_windows(store, row, centre, scale):
+    """(start, (P, 40)) of each window of a recording, straight from raw values."""
+    scaled = ((store.raw(row).astype(np.float64) - centre) / scale).T
+    return [(start, scaled[:, start : start + 40]) for start in (0, 40)]
+
+
+@pytest.fixture(scope="module")
+def by_hand(finished, stores):
+    """Truth, the model's and an interpolation's prediction at hidden values: (recording, parcel, y, mae, linear)."""
+    store = Store(stores / "tiny")
+    train = np.flatnonzero(store.recordings["split"] == "train")
+    values = np.concatenate([store.raw(row) for row in train]).astype(np.float64)
+    low, centre, high = np.percentile(values, [25, 50, 75], axis=0)
+    model, _ = load_model(finished[0] / "checkpoints" / "best.ckpt")
+    hashes, frames = Recordings.of([store]).hashes, store.recordings["num_frames"].to_numpy()
+    found = []
+    for row in np.flatnonzero(store.recordings["split"] == "test"):
+        keys = evaluation_windows(hashes, frames, np.array([row]), 40, 0).keys.view(np.int64)
+        for key, (_, y) in zip(keys, scaled_windows(store, row, centre, high - low), strict=True):
+            observed = torch.ones(1, 16, dtype=torch.bool)
+            hidden = draw_mask("random", torch.tensor([key]), 0.75, Grid(observed, 4))
+            with torch.no_grad():
+                mae = model(torch.tensor(y).float()[None], hidden, observed).prediction_BPT[0].numpy()
+            hidden = hidden[0].repeat_interleave(10, dim=1).numpy()
+            for parcel in range(16):
+                where, seen = hidden[parcel], np.flatnonzero(~hidden[parcel])
+                line = np.interp(np.arange(40), seen, y[parcel, seen]) if len(seen) else np.zeros(40)
+                count = where.sum()
+                found.append([[row] * count, [parcel] * count, y[parcel, where], mae[parcel, where], line[where]])
+    return np.concatenate([np.array(part, dtype=np.float64) for part in found], axis=1)
+
+
+@pytest.mark.parametrize(("method", "column"), [("mae", 3), ("linear_interpolation", 4)])
+def test_r2_is_that_of_a_naive_loop(finished, by_hand, method, column):
+    metrics = read_metrics(finished[1])
+    row, parcel, y, y_hat = by_hand[[0, 1, 2, column]]
+    place = f"test/tiny/hidden0.75/{method}"
+    assert metrics[f"{place}/r2_pooled"] == pytest.approx(r2_score(y, y_hat), abs=1e-5)
+    by_recording = [r2_score(y[row == one], y_hat[row == one]) for one in np.unique(row)]
+    assert metrics[f"{place}/r2_recording"] == pytest.approx(np.mean(by_recording), abs=1e-5)
+    by_parcel = [r2_score(y[parcel == one], y_hat[parcel == one]) for one in range(16)]
+    assert metrics[f"{place}/r2_parcel"] == pytest.approx(np.mean(by_parcel), abs=1e-5)
+    if method == "mae":
+        assert read_arrays(finished[1])[f"{place}/r2_P"] == pytest.approx(by_parcel, abs=1e-5)
+
+
+def test_r2_of_zero_is_below_0_by_the_mean_alone(finished, by_hand):
+    y = by_hand[2]
+    expected = 1 - (y**2).sum() / ((y - y.mean()) ** 2).sum()
+    assert read_metrics(finished[1])["test/tiny/hidden0.75/zero/r2_pooled"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_arrays_show_the_windows(finished):
+    arrays = read_arrays(finished[1])
+    place = "test/tiny/hidden0.75/mae"
+    assert arrays[f"{place}/truth_BPT"].shape == arrays[f"{place}/prediction_BPT"].shape == (4, 16, 40)
+    assert arrays[f"{place}/hidden_BPT"].dtype == bool
+    assert arrays[f"{place}/hidden_BPT"].mean() == 0.75
+
+
+def test_a_run_is_repeated_from_its_own_config(finished, runs):
+    fitted, _ = finished
+    run_main(["fit", "--config", str(fitted / "config.yaml"), "--runs", str(runs)])
+    assert differing(fitted / "checkpoints/last.ckpt", newest(runs) / "checkpoints/last.ckpt") == []
+
+
+def test_the_config_of_a_fit_serves_its_test(finished, runs):
+    fitted, tested = finished
+    checkpoint = fitted / "checkpoints" / "best.ckpt"
+    settings = ["--runs", str(runs), "--ckpt_path", str(checkpoint), "--model.init_args.test_ratios=[0.75]"]
+    run_main(["test", "--config", str(fitted / "config.yaml"), *settings])
+    name = "test/tiny/hidden0.75/mae/r2_pooled"
+    assert read_metrics(newest(runs))[name] == read_metrics(tested)[name]
+
+
+def test_an_interpolation_follows_the_command_line(runs, tmp_path):
+    link = "${data.global_batch_size}"
+    linked = tmp_path / "linked.yaml"
+    linked.write_text(f"experiment: batch_{link}\ndata:\n  eval_batch_size: {link}\n")
+    verb, config, *settings = arguments("fit", runs, {"data.global_batch_size": 8})
+    settings = [given for given in settings if "eval_batch_size" not in given]
+    run_main([verb, config, f"--config={linked}", *settings])
+    assert newest(runs).parent.name == "batch_8"
+    assert yaml.safe_load((newest(runs) / "config.yaml").read_text())["data"]["eval_batch_size"] == 8
+
+
+def test_runs_never_share_a_folder(runs):
+    first = door("fit", runs)
+    before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}
+    second = door("fit", runs)
+    assert versions(runs) == [first, second]
+    assert {path: path.read_bytes() for path in before} == before
