@@ -84,9 +84,9 @@ def _notes(metrics: Mapping[str, float], cohort: str) -> list[str]:
     tests = [p for name, p in metrics.items() if name.startswith(prefix) and name.endswith("/p_corrected")]
     if tests:
         notes.append(
-            f"* differs from {reference_method(metrics)} in R² per subject, ↓ worse or ↑ better: p < {SIGNIFICANT}, Wilcoxon's paired "
-            f"test, Benjamini–Hochberg over the whole test run; {sum(p < SIGNIFICANT for p in tests)} of the "
-            f"{len(tests)} comparisons here."
+            f"* differs from {reference_method(metrics)} in R² per subject, ↓ worse or ↑ better: p < {SIGNIFICANT}, "
+            f"Wilcoxon's paired test, Benjamini–Hochberg over the whole test run; "
+            f"{sum(p < SIGNIFICANT for p in tests)} of the {len(tests)} comparisons here."
         )
     numbers = "; ".join(
         f"{paper_cohort} " + ", ".join(f"{r2:.3f} at {100 * ratio:g} %" for ratio, r2 in by_ratio.items())
