@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 EXPERIMENT_VERBS = ("fit", "validate", "test", "predict")
@@ -112,15 +112,23 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         _dispatch(list(sys.argv[1:] if args is None else args))
     except (ValueError, OSError) as error:
-        if not _is_our_own(error):
+        ours = next((cause for cause in _causes(error) if _is_our_own(cause)), None)
+        if ours is None:
             raise
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit(f"{type(ours).__name__}: {ours}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on: the parser wraps what a class says of its arguments."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def _is_our_own(error: BaseException) -> bool:
     """True for errors that this package raised to be read; those from within a library keep their traceback."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    return Path(frames[-1][0].f_code.co_filename).is_relative_to(Path(__file__).parent)
+    return bool(frames) and Path(frames[-1][0].f_code.co_filename).is_relative_to(Path(__file__).parent)
 
 
 def _dispatch(args: list[str]) -> None:
