@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
@@ -52,8 +53,22 @@ class ExperimentCLI(LightningCLI):
             "--checkpoint_every", type=int, default=1000, help="Steps between two `last.ckpt` within an epoch."
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parses; an interpolation that leads nowhere is one message."""
+        try:
+            super().parse_arguments(parser, args)
+        except OmegaConfBaseException as error:
+            parser.error(str(error))
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the configuration as it was given: Lightning lets settings inside a checkpoint override it."""
+
     def before_instantiate_classes(self) -> None:
-        """Finds the checkpoint to test."""
+        """Finds the checkpoint to test.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
         config = self.config[self.subcommand]
         if "verbose" in config:
             config.verbose = False  # Lightning's list of all metrics; `after_test` shows tables
@@ -61,6 +76,8 @@ class ExperimentCLI(LightningCLI):
             experiment = Path(config.runs) / config.experiment
             config.ckpt_path = str(newest_run(experiment, "checkpoints/best.ckpt") / "checkpoints" / "best.ckpt")
             rank_zero_info(f"checkpoint: {config.ckpt_path}")
+        if config.ckpt_path and not Path(config.ckpt_path).is_file():
+            raise FileNotFoundError(f"no checkpoint at {config.ckpt_path}; name a .ckpt in a run folder")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """A Trainer with this framework's logger, callbacks and checkpoints beside those of the YAML."""

@@ -178,7 +178,10 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
             f"no store in {folder} (store root: {store_root()}, set by BRAINLM_DATA). Prepare it: "
             f"python -m brainlm_lightning.cli prepare --config data_manifests/{folder.name}.yaml"
         )
-    metadata = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); restore it, or prepare the cohort again") from error
     if metadata.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"{folder}: store of format version {metadata.get('format_version')}, this package reads {FORMAT_VERSION}; "

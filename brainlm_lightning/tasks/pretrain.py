@@ -6,7 +6,7 @@ Shapes: B batch, P parcels, T frames, N patches per parcel.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,6 +33,16 @@ MOMENT_RECORDINGS = 1000  # for the kernel start
 ModelFactory = Callable[[Geometry], MaskedModel]
 
 
+def check_ratios(name: str, ratios: Sequence[float]) -> None:
+    """Checks that shares of tokens to hide are in rising order and from 0 to 1.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not all(0 <= ratio <= 1 for ratio in ratios) or list(ratios) != sorted(ratios):
+        raise ValueError(f"{name} is {list(ratios)}; expected shares from 0 to 1 in rising order")
+
+
 @dataclass(frozen=True)
 class MaskingPlan:
     """What is hidden in training, and what is scored.
@@ -48,6 +58,12 @@ class MaskingPlan:
     strategy: MaskingName = "random"
     loss_on: Literal["hidden", "all"] = "hidden"
     validation_ratio: float = 0.75
+
+    def __post_init__(self) -> None:
+        """Refuses ratios that cannot be, before hours of training draw the first of them."""
+        ends = (self.ratio,) if isinstance(self.ratio, float | int) else self.ratio
+        check_ratios("masking.ratio", ends)
+        check_ratios("masking.validation_ratio", (self.validation_ratio,))
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,7 @@ class PretrainTask(pl.LightningModule):
         self.masking = masking
         self.optimisation = optimisation
         self.initialisation = initialisation
+        check_ratios("test_ratios", test_ratios)
         self.test_ratios = test_ratios
         self.baselines = default_baselines() if baselines is None else baselines
         self.net: MaskedModel | None = None
