@@ -1,0 +1,278 @@
+"""Does the kernel start learn faster than the standard one, at equal compute?
+
+Both starts see the same batches and masks for the same steps, from three seeds; the standard one at two learning rates.
+Validation R² of the hidden values is taken along the way, the clock stopped meanwhile. About 25 minutes on one core:
+
+    BRAINLM_DATA=stores OMP_NUM_THREADS=1 python -m benchmarks.initialisation
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from benchmarks.results import RESULTS, save, show
+from brainlm_lightning.baselines.linear import ConditionalGaussian
+from brainlm_lightning.baselines.reconstructor import Reconstructor
+from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.shard import StoredRecording
+from brainlm_lightning.data.store import Store, store_root
+from brainlm_lightning.data.windows import Batch
+from brainlm_lightning.data.write import SHARD_COLUMNS, Cohort, write_store
+from brainlm_lightning.evaluation.metrics import HiddenSums, r2
+from brainlm_lightning.experiment import quieten
+from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.tasks.pretrain import MaskingPlan, OptimisationPlan, PretrainTask
+from brainlm_lightning.tasks.reconstruction_test import Network
+
+RATIOS = (0.2, 0.5, 0.75)
+SEEDS = (0, 1, 2)
+STARTS = (("kernel", 3e-3), ("standard", 1e-3), ("standard", 3e-3))
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cohort with a model that one core can train.
+
+    Attributes:
+        cohort: name of a prepared store.
+        parcels: evenly spaced ones of the atlas's that are kept.
+        width: of encoder and decoder, each of two blocks and four heads.
+        batch_size: windows of a step.
+        scaling: recipe.
+        points: steps at which R² is taken; the last ends the training.
+    """
+
+    cohort: str
+    parcels: int
+    width: int
+    batch_size: int
+    scaling: str
+    points: tuple[int, ...]
+
+    @property
+    def config(self) -> MAEConfig:
+        """The model's."""
+        return MAEConfig(embed_dim=self.width, depth=2, decoder_embed_dim=self.width, decoder_depth=2)
+
+
+CASES = (
+    Case("simulated", 64, 96, 16, "robust", (0, 10, 20, 40, 60, 80, 100, 120)),
+    Case("abide_cc400", 128, 96, 8, "recording_zscore", (0, 10, 25, 45, 65, 90)),
+)
+
+
+class Trace(pl.Callback):
+    """Takes validation R² at some steps; the clock, which starts before the model is made, stands still meanwhile."""
+
+    def __init__(self, points: tuple[int, ...]) -> None:
+        self.points = points
+        self.rows: Rows = []
+        self.batches: list[Batch] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Starts the clock: what a start takes from the training data counts."""
+        self._clock = _now()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The untrained model."""
+        self._take(pl_module)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """The model so far."""
+        self._take(pl_module)
+
+    def _take(self, task: pl.LightningModule) -> None:
+        assert isinstance(task, PretrainTask)
+        if task.global_step not in self.points:
+            return
+        stopped = _now()
+        seconds, core_seconds = (stopped - self._clock).tolist()
+        self.batches = self.batches or list(_validation_batches(task.datamodule))
+        assert task.net is not None
+        scores = val_r2(task, self.batches, Network(task.net))
+        self.rows.append({"step": task.global_step, "seconds": seconds, "core_seconds": core_seconds, **scores})
+        self._clock += _now() - stopped
+
+
+def _now() -> np.ndarray:
+    """Seconds on the wall, and of this process on a core."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def _validation_batches(data: CohortDataModule) -> Iterator[Batch]:
+    """The first window of every validation recording, scaled."""
+    for batch in data.val_dataloader():
+        first = {name: values[batch["start_B"] == 0] for name, values in batch.items()}
+        yield data.on_after_batch_transfer(first, 0)
+
+
+@torch.no_grad()
+def val_r2(task: PretrainTask, batches: list[Batch], method: Reconstructor) -> dict[str, float]:
+    """R² pooled over the hidden values of all windows, for each ratio."""
+    scores = {}
+    for ratio in RATIOS:
+        sums = HiddenSums(1, batches[0]["signal_BPT"].shape[1])
+        for batch in batches:
+            hidden_BPT = _in_frames(task.draw_mask(batch, ratio), batch)
+            inputs = batch["signal_BPT"], hidden_BPT, batch["observed_BP"], [""] * len(hidden_BPT), batch["start_B"]
+            sums.update(method.predict(*inputs), batch["signal_BPT"], hidden_BPT, torch.zeros_like(batch["start_B"]))
+        scores[f"r2_hidden{ratio:g}"] = float(r2(sums.compute().numpy().sum((0, 1))))
+    return scores
+
+
+def _in_frames(hidden_BPN: Tensor, batch: Batch) -> Tensor:
+    return hidden_BPN.repeat_interleave(batch["signal_BPT"].shape[2] // hidden_BPN.shape[2], dim=2)
+
+
+def train(case: Case, start: str, rate: float, seed: int) -> tuple[PretrainTask, Trace]:
+    """One run with the task, data and Trainer of every experiment."""
+    trace = Trace(case.points)
+    task = PretrainTask(
+        model=partial(MaskedAutoencoder, config=case.config),
+        masking=MaskingPlan(ratio=(0.2, 0.9)),
+        optimisation=OptimisationPlan(learning_rate=rate),
+        initialisation=start,
+    )
+    data = CohortDataModule(
+        case.cohort, global_batch_size=case.batch_size, scaling=case.scaling, num_workers=0, seed=seed
+    )
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(
+        **quiet,
+        enable_model_summary=False,
+        accelerator="cpu",
+        max_steps=case.points[-1],
+        gradient_clip_val=1.0,
+        limit_val_batches=0,
+        callbacks=[trace],
+    )
+    trainer.fit(task, data)
+    return task, trace
+
+
+def study(case: Case) -> Iterator[tuple[str, Rows]]:
+    """Yields the runs, each a list of points, and for each seed the Gaussian's score on the same windows and masks."""
+    for seed in SEEDS:
+        for start, rate in STARTS:
+            task, trace = train(case, start, rate, seed)
+            run = {"cohort": case.cohort, "start": start, "learning_rate": rate, "seed": seed}
+            yield "points", [run | row for row in trace.rows]
+        rows = task.datamodule.train_rows
+        gaussian = ConditionalGaussian().fit(task.datamodule.scaled_recordings(rows))
+        yield "gaussian", [{"cohort": case.cohort, "seed": seed, **val_r2(task, trace.batches, gaussian)}]
+
+
+@contextmanager
+def narrowed(case: Case) -> Iterator[None]:
+    """While it lasts, the store root holds the cohort with the case's parcels alone."""
+    source, root = Store(store_root() / case.cohort), os.environ.get("BRAINLM_DATA", "")
+    kept = np.linspace(0, source.atlas.num_parcels - 1, case.parcels).round().astype(int)
+    atlas = Atlas(source.atlas.name, source.atlas.parcels.iloc[kept].reset_index(drop=True))
+    cohort = Cohort(source.name, atlas, source.tr_s, source.metadata["dtype"], {})
+
+    def load(row: int) -> StoredRecording:
+        arrays = (source.mean(row), source.std(row), source.observed(row))
+        return StoredRecording(np.ascontiguousarray(source.series(row)[:, kept]), *(array[kept] for array in arrays))
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / case.cohort).mkdir()
+        write_store(Path(folder) / case.cohort, cohort, source.recordings.drop(columns=list(SHARD_COLUMNS)), load)
+        os.environ["BRAINLM_DATA"] = folder
+        yield
+        os.environ["BRAINLM_DATA"] = root
+
+
+def summary(found: dict[str, Rows]) -> Rows:
+    """A row for each cohort, start and learning rate: untrained and final R², mean over seeds (lowest to highest)."""
+    rows = []
+    for cohort, start, rate in dict.fromkeys((p["cohort"], p["start"], p["learning_rate"]) for p in found["points"]):
+        points = chosen(found["points"], cohort=cohort, start=start, learning_rate=rate)
+        last = chosen(points, step=max(point["step"] for point in points))
+        row = {"cohort": cohort, "method": f"{start}, rate {rate:g}", "steps": str(last[0]["step"])}
+        row |= {"core seconds": f"{np.mean([point['core_seconds'] for point in last]):.0f}"}
+        row |= {"untrained, 75 %": _spread(chosen(points, step=0), 0.75)}
+        rows.append(row | {f"{ratio:.0%} hidden": _spread(last, ratio) for ratio in RATIOS})
+        if (start, rate) == STARTS[-1]:
+            reference = chosen(found["gaussian"], cohort=cohort)
+            row = {"cohort": cohort, "method": "conditional Gaussian", "steps": "–", "core seconds": "–"}
+            row |= {"untrained, 75 %": "–"}
+            rows.append(row | {f"{ratio:.0%} hidden": _spread(reference, ratio) for ratio in RATIOS})
+    return rows
+
+
+def chosen(rows: Rows, **values: Any) -> Rows:
+    """The rows that have these values."""
+    return [row for row in rows if all(row[name] == value for name, value in values.items())]
+
+
+def _spread(rows: Rows, ratio: float) -> str:
+    values = [row[f"r2_hidden{ratio:g}"] for row in rows]
+    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def best_rate(points: Rows, cohort: str) -> float:
+    """The learning rate at which the standard start ends highest on average."""
+    ends: dict[float, list[float]] = {}
+    last = max(point["step"] for point in chosen(points, cohort=cohort))
+    for point in chosen(points, cohort=cohort, start="standard", step=last):
+        ends.setdefault(point["learning_rate"], []).append(point["r2_hidden0.75"])
+    return max(ends, key=lambda rate: float(np.mean(ends[rate])))
+
+
+def draw(found: dict[str, Rows], path: Path) -> None:
+    """R² at 75 % hidden against seconds: a panel a cohort, a line a seed, the Gaussian dashed."""
+    colours = {"kernel": "tab:blue", "standard": "tab:orange"}
+    cohorts = list(dict.fromkeys(point["cohort"] for point in found["points"]))
+    with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(4.2 * len(cohorts), 3.4), layout="constrained")
+        for axes, cohort in zip(figure.subplots(1, len(cohorts), squeeze=False)[0], cohorts, strict=True):
+            for start, colour in colours.items():
+                rate = best_rate(found["points"], cohort) if start == "standard" else STARTS[0][1]
+                for seed in SEEDS:
+                    run = chosen(found["points"], cohort=cohort, start=start, learning_rate=rate, seed=seed)
+                    label = f"{start} start, rate {rate:g}" if seed == SEEDS[0] else None
+                    x, y = ([point[name] for point in run] for name in ("core_seconds", "r2_hidden0.75"))
+                    axes.plot(x, y, ".-", color=colour, linewidth=1, label=label)
+            level = np.mean([row["r2_hidden0.75"] for row in chosen(found["gaussian"], cohort=cohort)])
+            axes.axhline(level, color="0.3", linestyle="--", linewidth=1, label="conditional Gaussian")
+            axes.set(title=cohort, xlabel="training time of one core (s)", ylabel="validation R², 75 % hidden")
+        axes.legend(frameon=False, loc="center right")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Runs the study; what is done is kept after every run."""
+    quieten()
+    torch.set_num_threads(1)
+    found: dict[str, Rows] = {"points": [], "gaussian": []}
+    for case in CASES:
+        with narrowed(case):
+            for kind, rows in study(case):
+                found[kind] += rows
+                print(rows[-1], flush=True)
+                save("initialisation", {"cases": [asdict(case) for case in CASES], **found})
+    table = summary(found)
+    show("Kernel and standard start at equal compute: validation R², mean of three seeds (lowest to highest)", table)
+    save("initialisation", {"cases": [asdict(case) for case in CASES], "summary": table, **found})
+    draw(found, RESULTS / "initialisation.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Windows per second from the store, against copying memory and against the public recipe.
+
+300 recordings of 490 frames x 424 parcels, random windows of 200 frames in batches of 64, one process, files in the
+page cache. *Copying memory* is the bound: the same windows out of one array in memory into the same kind of batch. *The
+public recipe* turns a recording into Python objects and walks over its parcels, as the field's loader does with rows of
+an Arrow table; reading Arrow, which costs it more, is left out. Seconds are those of the process on its core, so that
+others at work on the machine count little.
+
+    python -m benchmarks.loading
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.results import save, show
+from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.schedule import WindowRequest
+from brainlm_lightning.data.shard import StoredRecording
+from brainlm_lightning.data.store import Store
+from brainlm_lightning.data.windows import Recordings, WindowDataset
+from brainlm_lightning.data.write import Cohort, write_store
+
+RECORDINGS, FRAMES, PARCELS, WINDOW, BATCH = 300, 490, 424, 200, 64
+REPEATS, BATCHES = 15, 10
+Load = Callable[[WindowRequest], Any]
+
+
+def synthetic_store(folder: Path, memory: np.ndarray) -> Store:
+    """Writes an array (recordings, frames, parcels) as a store."""
+    recordings, frames, parcels = memory.shape
+    names = [f"r{index:03d}" for index in range(recordings)]
+    columns = {"recording_id": names, "subject_id": names, "num_frames": frames, "tr_s": 1.0, "num_unobserved": 0}
+    texts = {"session": "", "task": "", "site": "", "split": "train", "sha256": "", "problems": ""}
+    table = pd.DataFrame(columns | texts)
+    at = {axis: np.linspace(-60, 60, parcels) for axis in ("x_mm", "y_mm", "z_mm")}
+    labels = [f"p{index}" for index in range(parcels)]
+    atlas = Atlas("synthetic", pd.DataFrame({"index": range(parcels), "label": labels, "network": "none", **at}))
+    observed = np.ones(parcels, bool)
+
+    def load(row: int) -> StoredRecording:
+        return StoredRecording.centred(memory[row], observed, str(memory.dtype))
+
+    return write_store(folder, Cohort("synthetic", atlas, 1.0, str(memory.dtype), {}), table, load)
+
+
+def random_request(generator: np.random.Generator) -> WindowRequest:
+    """A batch of windows anywhere."""
+    starts = generator.integers(0, FRAMES - WINDOW + 1, BATCH)
+    return WindowRequest(generator.integers(0, RECORDINGS, BATCH), starts, generator.integers(0, 99, BATCH, np.uint64))
+
+
+def copy_from(memory: np.ndarray) -> Load:
+    """The bound: nothing but the copies."""
+
+    def load(request: WindowRequest) -> np.ndarray:
+        signal = np.empty((len(request), WINDOW, memory.shape[2]), memory.dtype)
+        for window, row, start in zip(signal, request.rows.tolist(), request.starts.tolist(), strict=True):
+            window[:] = memory[row, start : start + WINDOW]
+        return signal
+
+    return load
+
+
+def public_recipe(memory: np.ndarray) -> Load:
+    """The public loader's way; one window a call."""
+    places = [{"x": 1.0, "y": 2.0, "z": 3.0} for _ in range(memory.shape[2])]
+
+    def load(request: WindowRequest) -> tuple[torch.Tensor, torch.Tensor]:
+        (row,), (start,) = request.rows.tolist(), request.starts.tolist()
+        frames = memory[row].tolist()  # a row comes whole, as Python objects
+        signal, xyz = [], []
+        for parcel in range(memory.shape[2]):
+            place = places[parcel]
+            signal.append(torch.tensor([frame[parcel] for frame in frames[start : start + WINDOW]]))
+            xyz.append(torch.tensor([place["x"], place["y"], place["z"]]))
+        return torch.stack(signal), torch.stack(xyz)
+
+    return load
+
+
+def rates(loads: dict[str, Load], repeats: int = REPEATS) -> dict[str, list[float]]:
+    """Windows per second of each way, measured in turn on the same random requests."""
+    generator = np.random.default_rng(0)
+    found: dict[str, list[float]] = {name: [] for name in loads}
+    for repeat in range(repeats + 1):  # the first warms the page cache and does not count
+        requests = [random_request(generator) for _ in range(BATCHES)]
+        for name, load in loads.items():
+            asked = [requests[0][:1]] * 3 if name == "public recipe" else requests
+            started = time.process_time()
+            for request in asked:
+                load(request)
+            if repeat:
+                found[name].append(sum(map(len, asked)) / (time.process_time() - started))
+    return found
+
+
+def measure(dtype: str, folder: Path) -> dict[str, list[float]]:
+    """Rates of all ways for one type of stored values."""
+    generator = np.random.default_rng(1)
+    memory = generator.standard_normal((RECORDINGS, FRAMES, PARCELS), np.float32).astype(dtype)
+    store = synthetic_store(folder, memory)
+    dataset = WindowDataset(Recordings.of([store]), "robust", [store.statistics], WINDOW)
+    ways = {"copying memory": copy_from(memory), "store": dataset.__getitems__, "public recipe": public_recipe(memory)}
+    return rates(ways)
+
+
+def main() -> None:
+    """Measures, shows and saves."""
+    rows, found = [], {}
+    for dtype in ("float32", "float16"):
+        with tempfile.TemporaryDirectory() as folder:
+            found[dtype] = measure(dtype, Path(folder))
+        median = {name: statistics.median(values) for name, values in found[dtype].items()}
+        window_bytes = WINDOW * PARCELS * np.dtype(dtype).itemsize
+        for name, rate in median.items():
+            row = {"stored": dtype, "way": name, "windows/s": f"{rate:,.0f}", "GB/s": rate * window_bytes / 1e9}
+            row |= {"of copying memory": f"{rate / median['copying memory']:.1%}"}
+            rows.append(row | {"of the public recipe": f"{rate / median['public recipe']:.0f} x"})
+    show(f"Random windows of {WINDOW} frames x {PARCELS} parcels, batches of {BATCH}, one process", rows)
+    save("loading", {"rows": rows, "windows_per_second": found})
+
+
+if __name__ == "__main__":
+    main()

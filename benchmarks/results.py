@@ -1,0 +1,57 @@
+"""Results of a benchmark: a table for the eye, JSON to keep, and on what machine they were measured."""
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from brainlm_lightning.provenance import provenance
+from brainlm_lightning.report.run_folder import write_json
+
+RESULTS = Path(__file__).parent / "results"
+Row = Mapping[str, str | float]
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on: processor, cores, threads, memory, device; no names of hosts or folders."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_at_start": round(os.getloadavg()[0], 2),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    """Name of the processor; Linux keeps it in a file, elsewhere the platform's word must do."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def save(name: str, content: Mapping[str, Any], folder: Path = RESULTS) -> Path:
+    """Writes ``<name>.json`` atomically, with the machine, versions and date of the measurement."""
+    path = folder / f"{name}.json"
+    write_json(path, {**provenance(machine=machine()), **content})
+    return path
+
+
+def show(title: str, rows: Sequence[Row]) -> None:
+    """Prints rows as a Markdown table, floats with three significant digits."""
+    table = Table(title=title, title_justify="left", box=box.MARKDOWN)
+    for name in rows[0]:
+        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
+    Console().print(table)

@@ -1,0 +1,148 @@
+"""One training step of the paper's 13 million parameter model, against the plain way (`benchmarks.reference`).
+
+Forward, loss, backward and AdamW at 424 parcels x 200 frames, 75 % hidden. Every variant takes its memory in a process
+of its own: on a CPU the peak of resident memory less what was resident before the first step, on a GPU the allocator's
+peak less what was allocated. Times are medians of interleaved repeats.
+
+    python -m benchmarks.training_step
+"""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+import psutil
+import torch
+
+from benchmarks.reference import PlainAutoencoder, plain_loss
+from benchmarks.results import save, show
+from brainlm_lightning.model.embedding import Geometry
+from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.model.masking import Grid, counter_noise, draw_mask
+from brainlm_lightning.model.reconstruction import reconstruction_loss
+
+PARCELS, FRAMES, BATCH, RATIO = 424, 200, 4, 0.75
+REPEATS = 5
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+VARIANTS = ("reference, float32", "ours, float32", "ours, bfloat16")
+Step = Callable[[], float]
+
+
+def make_step(variant: str) -> Step:
+    """A function that takes one training step of a variant and returns its loss."""
+    if variant.startswith("reference"):
+        return reference_step(MAEConfig(), BATCH)
+    return our_step(MAEConfig(), BATCH, bf16=variant.endswith("bfloat16"))
+
+
+def reference_step(config: MAEConfig, batch: int) -> Step:
+    """A training step of the plain way."""
+    geometry, signal_BPT, key_B = _inputs(batch)
+    net = PlainAutoencoder(geometry, config).to(DEVICE)
+    tokens = PARCELS * FRAMES // config.patch_frames
+
+    def loss() -> torch.Tensor:
+        prediction_BLS, hidden_BL = net(signal_BPT, counter_noise(key_B, tokens), tokens - round(tokens * RATIO))
+        return plain_loss(prediction_BLS, signal_BPT, hidden_BL)
+
+    return _step(net, loss)
+
+
+def our_step(config: MAEConfig, batch: int, bf16: bool) -> Step:
+    """A training step of this package's model."""
+    geometry, signal_BPT, key_B = _inputs(batch)
+    net = MaskedAutoencoder(geometry, config).to(DEVICE)
+    observed_BP = torch.ones(batch, PARCELS, dtype=torch.bool, device=DEVICE)
+
+    def loss() -> torch.Tensor:
+        hidden_BPN = draw_mask("random", key_B, RATIO, Grid(observed_BP, net.num_patches))
+        with torch.autocast(DEVICE, torch.bfloat16, enabled=bf16):
+            prediction_BPT = net(signal_BPT, hidden_BPN, observed_BP).prediction_BPT
+        return reconstruction_loss(prediction_BPT, signal_BPT, hidden_BPN)
+
+    return _step(net, loss)
+
+
+def _inputs(batch: int) -> tuple[Geometry, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    signal_BPT = torch.randn(batch, PARCELS, FRAMES, device=DEVICE)
+    return Geometry(torch.randn(PARCELS, 3) * 40, FRAMES), signal_BPT, torch.arange(batch, device=DEVICE)
+
+
+def _step(net: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Step:
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4)
+
+    def step() -> float:
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        return value.item()  # waits for the device
+
+    return step
+
+
+def peak_bytes(variant: str) -> int:
+    """Memory that a variant's first step takes beyond what its model, optimiser and data hold."""
+    step = make_step(variant)
+    if DEVICE == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    before, earlier_peak = psutil.Process().memory_info().rss, _peak_resident()
+    step()
+    assert _peak_resident() > earlier_peak, "the step did not set the peak: its memory is unknown"
+    return _peak_resident() - before
+
+
+def _peak_resident() -> int:
+    """Highest resident memory of this process so far; Linux counts in KiB, macOS in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def step_seconds(repeats: int = REPEATS) -> dict[str, list[float]]:
+    """Seconds of each variant's steps, taken in turn after one of each that does not count."""
+    steps = {variant: make_step(variant) for variant in VARIANTS}
+    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    for repeat in range(repeats + 1):
+        for variant, step in steps.items():
+            started = time.perf_counter()
+            step()
+            if repeat:
+                seconds[variant].append(time.perf_counter() - started)
+    return seconds
+
+
+def _in_fresh_process(work: Callable[..., Any], *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def main() -> None:
+    """Measures, shows and saves."""
+    peak = {variant: _in_fresh_process(peak_bytes, variant) for variant in VARIANTS}
+    seconds = _in_fresh_process(step_seconds)
+    median = {variant: statistics.median(values) for variant, values in seconds.items()}
+    first = VARIANTS[0]
+    rows = [
+        {
+            "one training step": variant,
+            "seconds": median[variant],
+            "faster": f"{median[first] / median[variant]:.2f} x",
+            "peak MB": peak[variant] / 1e6,
+            "less memory": f"{peak[first] / peak[variant]:.2f} x",
+        }
+        for variant in VARIANTS
+    ]
+    show(f"{PARCELS} parcels x {FRAMES} frames, batch {BATCH}, {RATIO:.0%} hidden, 13M parameters, {DEVICE}", rows)
+    save("training_step", {"rows": rows, "seconds": seconds, "peak_bytes": peak})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # benchmarks are no part of the installed package
+
+from benchmarks import gpu, loading, results, training_step  # noqa: E402
+from benchmarks.reference import DenseAttention, PlainAutoencoder, plain_loss  # noqa: E402
+from brainlm_lightning.model.embedding import Geometry  # noqa: E402
+from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder  # noqa: E402
+from brainlm_lightning.model.masking import Grid, counter_noise, draw_mask  # noqa: E402
+
+TINY = MAEConfig(patch_frames=5, embed_dim=16, depth=2, num_heads=2, decoder_embed_dim=24, decoder_num_heads=3)
+PARCELS, FRAMES, VISIBLE, TOKENS = 6, 20, 7, 24
+
+
+def geometry():
+    return Geometry(torch.randn(PARCELS, 3, generator=torch.Generator().manual_seed(0)) * 40, FRAMES)
+
+
+def lengths_seen(net):
+    """Tokens that each block of a model takes."""
+    seen = []
+    for block in [module for name, module in net.named_modules() if re.search(r"coder\.(blocks\.)?\d$", name)]:
+        block.register_forward_hook(lambda _, inputs, output: seen.append(tuple(inputs[0].shape)))
+    return seen
+
+
+def test_the_reference_computes_on_as_many_tokens_and_widths_as_we_do():
+    signal_BPT, key_B = torch.randn(2, PARCELS, FRAMES), torch.arange(2)
+    reference, ours = PlainAutoencoder(geometry(), TINY), MaskedAutoencoder(geometry(), TINY)
+    reference_seen, our_seen = lengths_seen(reference), lengths_seen(ours)
+    noise_BL = -counter_noise(key_B, TOKENS)  # here the lowest are visible, in `draw_mask` hidden
+    _, hidden_BL = reference(signal_BPT, noise_BL, TOKENS - 18)
+    observed_BP = torch.ones(2, PARCELS, dtype=torch.bool)
+    hidden_BPN = draw_mask("random", key_B, 0.75, Grid(observed_BP, 4))
+    ours(signal_BPT, hidden_BPN, observed_BP)
+    assert reference_seen == our_seen == [(2, 7, 16), (2, 7, 16), (2, 25, 24), (2, 25, 24)]
+    assert torch.equal(hidden_BL, hidden_BPN.flatten(1))
+
+
+def test_dense_attention_is_softmax_attention():
+    attention, x_BLD = DenseAttention(8, 2), torch.randn(1, 5, 8)
+    q, k, v = (getattr(attention, name)(x_BLD).unflatten(-1, (2, 4)) for name in ("query", "key", "value"))
+    heads = [torch.softmax(q[0, :, h] @ k[0, :, h].T / 2, dim=1) @ v[0, :, h] for h in range(2)]
+    torch.testing.assert_close(attention(x_BLD)[0], attention.output(torch.cat(heads, dim=1)))
+
+
+def test_the_reference_reads_no_hidden_value_and_restores_the_order():
+    net, noise_BL = PlainAutoencoder(geometry(), TINY), counter_noise(torch.arange(1), TOKENS)
+    signal_BPT = torch.randn(1, PARCELS, FRAMES, requires_grad=True)
+    prediction_BLS, hidden_BL = net(signal_BPT, noise_BL, VISIBLE)
+    assert hidden_BL.sum() == TOKENS - VISIBLE
+    prediction_BLS.square().sum().backward()
+    moved_BL = signal_BPT.grad.unflatten(2, (4, 5)).abs().sum(-1).flatten(1) > 0
+    assert torch.equal(moved_BL, ~hidden_BL)
+
+
+def test_the_plain_loss_is_the_mean_over_hidden_patches():
+    hidden_BL = torch.tensor([[True, False, True, False]])
+    prediction_BLS = torch.tensor([1.0, 50.0, 3.0, 50.0])[None, :, None].expand(1, 4, 5)
+    assert plain_loss(prediction_BLS, torch.zeros(1, 2, 10), hidden_BL) == 5  # (1 + 9) / 2
+
+
+@pytest.mark.parametrize("make", [training_step.reference_step, lambda *sizes: training_step.our_step(*sizes, False)])
+def test_a_measured_step_trains(make, monkeypatch):
+    monkeypatch.setattr(training_step, "PARCELS", PARCELS)
+    monkeypatch.setattr(training_step, "FRAMES", FRAMES)
+    monkeypatch.setattr(training_step, "DEVICE", "cpu")
+    step = make(TINY, 2)
+    losses = [step() for _ in range(30)]
+    assert losses[-1] < losses[0]
+
+
+def test_flops_are_those_of_the_formula():
+    def block(tokens, width):
+        linears = 2 * tokens * width * (3 * width + width + 2 * 2 * width)  # qkv, output, and twice mlp_ratio 2
+        return linears + 2 * 2 * tokens**2 * width  # scores and their product with the values
+
+    forward = 2 * block(VISIBLE + 1, 16) + 2 * block(TOKENS + 1, 24)
+    forward += 2 * (VISIBLE + 1) * 16 * 24 + 2 * TOKENS * 24 * 5  # decoder projection, head
+    projection = 2 * VISIBLE * 5 * 16  # the signal needs no gradient: forward and the weight's
+    assert gpu.step_flops(geometry(), TINY, VISIBLE) == 3 * forward + 2 * projection
+
+
+@pytest.mark.parametrize(("size", "millions"), [("13M", 13.3), ("111M", 111), ("650M", 656)])
+def test_sizes_are_those_of_the_experiments(size, millions):
+    config = gpu.model_config(gpu.SIZES[size][0])
+    with torch.device("meta"):
+        net = MaskedAutoencoder(Geometry(torch.zeros(424, 3), 200), config)
+    assert sum(parameter.numel() for parameter in net.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_both_loaders_and_the_store_give_the_same_windows(tmp_path, monkeypatch):
+    for name, value in {"RECORDINGS": 3, "FRAMES": 30, "WINDOW": 20, "BATCH": 4}.items():
+        monkeypatch.setattr(loading, name, value)
+    memory = np.random.default_rng(0).standard_normal((3, 30, 5)).astype(np.float32)
+    memory -= memory.mean(axis=1, keepdims=True)
+    store = loading.synthetic_store(tmp_path, memory)
+    dataset = loading.WindowDataset(loading.Recordings.of([store]), "none", [store.statistics], 20)
+    request = loading.random_request(np.random.default_rng(1))
+    copied = loading.copy_from(memory)(request)
+    np.testing.assert_allclose(dataset.__getitems__(request)["signal_BPT"].transpose(1, 2), copied, atol=1e-6)
+    public, _ = loading.public_recipe(memory)(request[:1])
+    np.testing.assert_array_equal(public.T, copied[0])
+
+
+def test_results_are_written_whole_with_machine_and_versions(tmp_path):
+    path = results.save("speed", {"rows": [{"seconds": 1.5}], "nan": float("nan")}, tmp_path)
+    content = json.loads(path.read_text())
+    assert content["rows"] == [{"seconds": 1.5}]
+    assert content["nan"] is None
+    assert content["machine"]["threads"] == torch.get_num_threads()
+    assert content["packages"]["torch"] == torch.__version__
+    assert [file.name for file in tmp_path.iterdir()] == ["speed.json"]
+
+
+def test_committed_results_name_no_folder_of_a_machine():
+    found = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    assert found
+    for path in found:
+        assert not re.findall(r'"(?:/|~|[A-Z]:\\\\)[^"]*"', path.read_text())
