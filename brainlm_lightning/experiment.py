@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
-from brainlm_lightning.callbacks.run_folder import RunFolder
+from brainlm_lightning.callbacks.run_folder import RunFolder, folder_of
 from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.callbacks.throughput import Throughput
@@ -48,6 +48,7 @@ class ExperimentCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What an experiment has beside model, data and Trainer."""
         parser.add_argument("--experiment", type=str, default="experiment", help="Name of the folder below `runs`.")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)  # one seed, of everything
         parser.add_argument("--runs", type=str, default="runs", help="Folder of all run folders.")
         parser.add_argument(
             "--checkpoint_every", type=int, default=1000, help="Steps between two `last.ckpt` within an epoch."
@@ -105,16 +106,17 @@ class ExperimentCLI(LightningCLI):
 
     def after_test(self) -> None:
         """Shows the results and where they are."""
-        if self.trainer.is_global_zero and self.trainer.log_dir:
-            rich.print(*reconstruction_tables(read_metrics(Path(self.trainer.log_dir))))
+        if self.trainer.is_global_zero:
+            rich.print(*reconstruction_tables(read_metrics(folder_of(self.trainer))))
             self._say_where()
 
     def after_fit(self) -> None:
         """Says where the run is."""
-        self._say_where()
+        if self.trainer.is_global_zero:
+            self._say_where()
 
     def _say_where(self) -> None:
-        rank_zero_info(f"run folder: {self.trainer.log_dir}")
+        rank_zero_info(f"run folder: {folder_of(self.trainer)}")
         rank_zero_info(f"dashboard:  tensorboard --logdir {self.config[self.subcommand].runs}")
 
 

@@ -39,7 +39,7 @@ class RunFolder(SaveConfigCallback):
             "checkpoint_sha256": _sha256(checkpoint),
             "cohorts": cohorts,
         }
-        write_json(Path(trainer.log_dir or ".") / "provenance.json", provenance(**run))
+        write_json(folder_of(trainer) / "provenance.json", provenance(**run))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the last metrics of training and validation."""
@@ -53,13 +53,19 @@ class RunFolder(SaveConfigCallback):
     def _finish(self, trainer: pl.Trainer, metrics: Mapping[str, float], arrays: Mapping[str, np.ndarray]) -> None:
         if not trainer.is_global_zero:
             return
-        folder = Path(trainer.log_dir or ".")
+        folder = folder_of(trainer)
         if arrays:
             write_arrays(folder / "arrays.npz", arrays)
         write_json(folder / "metrics.json", dict(metrics))
         if isinstance(trainer.logger, TensorBoardLogger):
             shown = {f"hparams/{name}": value for name, value in metrics.items() if name.endswith(SHOWN)}
             trainer.logger.log_hyperparams(flatten(self.config.as_dict()), shown)
+
+
+def folder_of(trainer: pl.Trainer) -> Path:
+    """The run folder, for the first rank alone: `Trainer.log_dir` is a call that all ranks must make together."""
+    logger = trainer.logger
+    return Path(logger.log_dir if isinstance(logger, TensorBoardLogger) else trainer.default_root_dir)
 
 
 def _sha256(path: Any) -> str | None:

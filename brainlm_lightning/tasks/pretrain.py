@@ -120,7 +120,7 @@ class PretrainTask(pl.LightningModule):
         self.net: MaskedModel | None = None
         self.network_P: Tensor | None
         self.untrained: tuple[MaskedModel, ...] = ()  # in a tuple, so that it is no part of the checkpoint
-        self._running = torch.zeros(2)
+        self._running = torch.zeros(4)
         self.results: dict[str, float] = {}
         self.arrays: dict[str, Any] = {}
 
@@ -183,18 +183,17 @@ class PretrainTask(pl.LightningModule):
         return ratio[0] + (ratio[1] - ratio[0]) * uniform
 
     def _log_training(self, loss: Tensor, signal_BPT: Tensor, scored_BPN: Tensor, batch_idx: int) -> None:
-        """Loss and R² of the whole global batch: the mean of its micro-batches and ranks."""
+        """Loss and R² of the whole global batch, over its micro-batches and ranks."""
         scored_BPT = scored_BPN.repeat_interleave(signal_BPT.shape[2] // scored_BPN.shape[2], dim=2)
-        count = scored_BPT.sum().clamp(min=1)
-        mean = (signal_BPT * scored_BPT).sum() / count
-        variance = ((signal_BPT - mean).square() * scored_BPT).sum() / count
-        part = torch.stack([loss, variance])
+        y_BPT = signal_BPT.where(scored_BPT, 0)
+        part = torch.stack([loss, scored_BPT.sum(), y_BPT.sum(), y_BPT.square().sum()])
         accumulate = self.trainer.accumulate_grad_batches
-        self._running = part / accumulate + (self._running if batch_idx % accumulate else 0)
+        self._running = part + (self._running if batch_idx % accumulate else 0)
         if (batch_idx + 1) % accumulate == 0:
-            loss, variance = self._running
-            self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-            self.log("train/r2", 1 - loss / variance, prog_bar=True, sync_dist=True)
+            loss, n, y, yy = self.trainer.strategy.reduce(self._running, reduce_op="sum")
+            loss = loss / (accumulate * self.trainer.world_size)
+            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/r2", 1 - loss / (yy / n - (y / n) ** 2), prog_bar=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Logs the gradient's norm, before it is clipped."""

@@ -167,6 +167,14 @@ def test_an_interpolation_follows_the_command_line(runs, tmp_path):
     assert yaml.safe_load((newest(runs) / "config.yaml").read_text())["data"]["eval_batch_size"] == 8
 
 
+def test_one_seed_is_that_of_everything(runs):
+    first, again, other = (door("fit", runs, {"seed_everything": seed}) for seed in (1, 1, 2))
+    losses = [list(scalars(run, "train/loss").values()) for run in (first, again, other)]
+    assert losses[0] == losses[1]
+    assert abs(losses[0][0] - losses[2][0]) > 1e-4
+    assert json.loads((other / "provenance.json").read_text())["seed"] == 2
+
+
 def test_runs_never_share_a_folder(runs):
     first = door("fit", runs)
     before = {path: path.read_bytes() for path in first.rglob("*") if path.is_file()}

@@ -4,7 +4,7 @@ import time
 
 import lightning.pytorch as pl
 import pytest
-from tiny import CONFIG, differing, door, newest, process, scalars, state
+from tiny import CONFIG, differing, door, finish, newest, process, scalars, state
 
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.data.store import Store
@@ -133,8 +133,8 @@ def test_a_process_killed_at_any_moment_can_be_resumed_exactly(how, runs, long_r
         time.sleep(0.01)
     time.sleep(random.uniform(0, 0.5))
     running.send_signal(how)
-    output = running.communicate(timeout=60)[0]
-    assert running.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143}[how], output
+    status, output = finish(running)
+    assert status == {signal.SIGKILL: -9, signal.SIGTERM: 143}[how], output
     last = last_of(newest(runs))
     assert 0 < state(last)["/global_step"] < 150
     assert how == signal.SIGKILL or f"go on with --ckpt_path {last}" in output

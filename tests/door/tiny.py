@@ -2,11 +2,13 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -61,9 +63,18 @@ def process(verb: str, runs: Path, settings: dict | None = None, config: Path | 
     """Starts it as a process of its own, which can be killed."""
     command = [sys.executable, "-m", "brainlm_lightning.cli", *arguments(verb, runs, settings, config)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent}"}
-    return subprocess.Popen(
-        command, env=environment, cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, cwd=REPOSITORY, start_new_session=True, **pipes)
+
+
+def finish(running: subprocess.Popen, timeout_s: float = 90) -> tuple[int, str]:
+    """Waits for a process; returns its status and output. One that hangs is killed with its children."""
+    try:
+        output = running.communicate(timeout=timeout_s)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)
+        pytest.fail(f"still running after {timeout_s} s:\n{running.communicate()[0]}")
+    return running.returncode, output
 
 
 def versions(runs: Path) -> list[Path]:
