@@ -2,7 +2,8 @@
 
 Forward, loss, backward and AdamW at 424 parcels x 200 frames, 75 % hidden. Every variant takes its memory in a process
 of its own: on a CPU the peak of resident memory less what was resident before the first step, on a GPU the allocator's
-peak less what was allocated. Times are medians of interleaved repeats.
+peak less what was allocated. Times are medians of interleaved repeats: on the wall, and of the process on its cores,
+which with one thread (OMP_NUM_THREADS=1) says the same on a busy machine.
 
     python -m benchmarks.training_step
 """
@@ -106,17 +107,18 @@ def _peak_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def step_seconds(repeats: int = REPEATS) -> dict[str, list[float]]:
-    """Seconds of each variant's steps, taken in turn after one of each that does not count."""
+def step_seconds(repeats: int = REPEATS) -> dict[str, dict[str, list[float]]]:
+    """Seconds of each variant's steps, on the wall and on cores, in turn after one that does not count."""
     steps = {variant: make_step(variant) for variant in VARIANTS}
-    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    found: dict[str, dict[str, list[float]]] = {variant: {"wall": [], "core": []} for variant in VARIANTS}
     for repeat in range(repeats + 1):
         for variant, step in steps.items():
-            started = time.perf_counter()
+            wall, core = time.perf_counter(), time.process_time()
             step()
             if repeat:
-                seconds[variant].append(time.perf_counter() - started)
-    return seconds
+                found[variant]["wall"].append(time.perf_counter() - wall)
+                found[variant]["core"].append(time.process_time() - core)
+    return found
 
 
 def _in_fresh_process(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -128,14 +130,19 @@ def main() -> None:
     """Measures, shows and saves."""
     peak = {variant: _in_fresh_process(peak_bytes, variant) for variant in VARIANTS}
     seconds = _in_fresh_process(step_seconds)
-    median = {variant: statistics.median(values) for variant, values in seconds.items()}
+    median = {
+        variant: {clock: statistics.median(values) for clock, values in clocks.items()}
+        for variant, clocks in seconds.items()
+    }
     first = VARIANTS[0]
     rows = [
         {
             "one training step": variant,
-            "seconds": median[variant],
-            "faster": f"{median[first] / median[variant]:.2f} x",
-            "peak MB": peak[variant] / 1e6,
+            "seconds": median[variant]["wall"],
+            "faster": f"{median[first]['wall'] / median[variant]['wall']:.2f} x",
+            "core seconds": median[variant]["core"],
+            "fewer": f"{median[first]['core'] / median[variant]['core']:.2f} x",
+            "peak MB": f"{peak[variant] / 1e6:,.0f}",
             "less memory": f"{peak[first] / peak[variant]:.2f} x",
         }
         for variant in VARIANTS

@@ -1,6 +1,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,14 +53,23 @@ def test_dense_attention_is_softmax_attention():
     torch.testing.assert_close(attention(x_BLD)[0], attention.output(torch.cat(heads, dim=1)))
 
 
-def test_the_reference_reads_no_hidden_value_and_restores_the_order():
-    net, noise_BL = PlainAutoencoder(geometry(), TINY), counter_noise(torch.arange(1), TOKENS)
+def patches_read(net, tokens):
+    """Patches, (L,), on which the prediction of some tokens depends."""
     signal_BPT = torch.randn(1, PARCELS, FRAMES, requires_grad=True)
-    prediction_BLS, hidden_BL = net(signal_BPT, noise_BL, VISIBLE)
-    assert hidden_BL.sum() == TOKENS - VISIBLE
-    prediction_BLS.square().sum().backward()
-    moved_BL = signal_BPT.grad.unflatten(2, (4, 5)).abs().sum(-1).flatten(1) > 0
-    assert torch.equal(moved_BL, ~hidden_BL)
+    prediction_BLS, _ = net(signal_BPT, counter_noise(torch.arange(1), TOKENS), VISIBLE)
+    prediction_BLS[:, tokens].square().sum().backward()
+    return signal_BPT.grad.unflatten(2, (4, 5)).abs().sum(-1).flatten() > 0
+
+
+def test_the_reference_reads_no_hidden_value_and_restores_the_order():
+    hidden_L = PlainAutoencoder(geometry(), TINY)(
+        torch.randn(1, PARCELS, FRAMES), counter_noise(torch.arange(1), TOKENS), VISIBLE
+    )[1][0]
+    assert hidden_L.sum() == TOKENS - VISIBLE
+    assert torch.equal(patches_read(PlainAutoencoder(geometry(), TINY), slice(None)), ~hidden_L)
+    without_blocks = PlainAutoencoder(geometry(), replace(TINY, depth=0, decoder_depth=0))
+    for token in (~hidden_L).nonzero().flatten().tolist():  # without attention a token is predicted from itself
+        assert patches_read(without_blocks, token).nonzero().tolist() == [[token]]
 
 
 def test_the_plain_loss_is_the_mean_over_hidden_patches():
