@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -103,13 +103,22 @@ def read_checkpoint(path: Path | str) -> tuple[Description, dict[str, Tensor]]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; name a .ckpt of a run folder or an exported .safetensors")
     description, weights = (_read_safetensors if path.suffix == ".safetensors" else _read_lightning)(path)
+    return check_format(description, str(path)), weights
+
+
+def check_format(description: Description | None, source: str) -> Description:
+    """Returns the description of a checkpoint.
+
+    Raises:
+        ValueError: it has none, or one of a later version of this package.
+    """
     if not description:
-        raise ValueError(f"{path} does not say what it is (no {KEY!r} entry): it was not written by this package")
+        raise ValueError(f"{source} does not say what it is (no {KEY!r} entry): it was not written by this package")
     if description["format_version"] > FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format {description['format_version']}, this package reads up to {FORMAT_VERSION}; update it"
+            f"{source} has format {description['format_version']}, this package reads up to {FORMAT_VERSION}; update it"
         )
-    return description, weights
+    return description
 
 
 def load_plain(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -135,9 +144,12 @@ def _read_lightning(path: Path) -> tuple[Description | None, dict[str, Tensor]]:
 
 
 def _read_safetensors(path: Path) -> tuple[Description | None, dict[str, Tensor]]:
-    with safe_open(path, framework="pt") as file:
-        header = (file.metadata() or {}).get(KEY)
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(KEY)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); export it again") from error
     return json.loads(header) if header else None, weights
 
 

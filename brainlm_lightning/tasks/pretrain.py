@@ -269,9 +269,8 @@ class PretrainTask(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that the checkpoint fits the model and the data; keeps the untrained model as a control."""
         assert self.net is not None
-        if self_describing.KEY not in checkpoint:
-            raise ValueError("the checkpoint does not say what it is: it was not written by this package")
-        self_describing.check_matches(checkpoint[self_describing.KEY], self.net, self.datamodule)
+        description = self_describing.check_format(checkpoint.get(self_describing.KEY), "the checkpoint")
+        self_describing.check_matches(description, self.net, self.datamodule)
         if self.trainer.testing:
             self.untrained = (copy.deepcopy(self.net),)
         count = sum(name.startswith(self_describing.PREFIX) for name in checkpoint["state_dict"])

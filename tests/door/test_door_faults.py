@@ -195,6 +195,16 @@ def test_a_checkpoint_of_another_experiment_is_refused(difference, verb, trained
     assert difference in text
 
 
+@pytest.mark.parametrize("verb", ["fit", "test"])
+@pytest.mark.parametrize(
+    ("entry", "message"), [(None, "does not say what it is"), ({"format_version": 99}, "format 99")]
+)
+def test_a_checkpoint_of_another_package_is_refused(entry, message, verb, trained, runs, tmp_path, capsys):
+    content = torch.load(trained, weights_only=True) | {"brainlm": entry}
+    torch.save(content, tmp_path / "foreign.ckpt")
+    assert message in refused(arguments(verb, runs, {"ckpt_path": tmp_path / "foreign.ckpt"}), capsys)
+
+
 def test_the_command_line_outranks_the_checkpoint(trained, runs, tmp_path):
     content = torch.load(trained, weights_only=True)
     content["hyper_parameters"] = {"test_ratios": [0.3], "masking": {"ratio": 0.1}}
