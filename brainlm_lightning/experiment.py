@@ -71,7 +71,7 @@ class ExperimentCLI(LightningCLI):
             FileNotFoundError: there is none.
         """
         config = self.config[self.subcommand]
-        if "verbose" in config:
+        if self.subcommand == "test":
             config.verbose = False  # Lightning's list of all metrics; `after_test` shows tables
         if self.subcommand in ("validate", "test", "predict") and not config.ckpt_path:
             experiment = Path(config.runs) / config.experiment
@@ -108,6 +108,11 @@ class ExperimentCLI(LightningCLI):
         """Shows the results and where they are."""
         if self.trainer.is_global_zero:
             rich.print(*reconstruction_tables(read_metrics(folder_of(self.trainer))))
+            self._say_where()
+
+    def after_validate(self) -> None:
+        """Says where the run is."""
+        if self.trainer.is_global_zero:
             self._say_where()
 
     def after_fit(self) -> None:

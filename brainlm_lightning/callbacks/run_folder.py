@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from brainlm_lightning.provenance import provenance
 from brainlm_lightning.report.run_folder import write_arrays, write_json
@@ -45,6 +46,11 @@ class RunFolder(SaveConfigCallback):
         """Writes the last metrics of training and validation."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self._finish(trainer, metrics, {})
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the metrics of a validation that is no part of a training."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._finish(trainer, {name: float(value) for name, value in trainer.callback_metrics.items()}, {})
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the task's results."""
