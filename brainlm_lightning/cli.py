@@ -2,7 +2,7 @@
 
     prepare, verify        recordings to a store, and is it sound?
     simulate               recordings with a known answer
-    fit, validate, test, predict    an experiment (LightningCLI)
+    fit, validate, test    an experiment (LightningCLI)
     report, export         a run's tables; a checkpoint as safetensors
 
 What needs no torch imports none, so that data can be prepared on a machine without it.
@@ -13,9 +13,10 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-EXPERIMENT_VERBS = ("fit", "validate", "test", "predict")
+EXPERIMENT_VERBS = ("fit", "validate", "test")
 
 
 def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
@@ -51,15 +52,17 @@ def _verify(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
 
 def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
     parser.add_argument("folder", type=Path, help="folder to write; must not exist")
+    parser.add_argument("--other", action="store_true", help="the cohort of another scanner and population, same atlas")
     parser.epilog = "Any setting of the simulation can be given: --subjects 100 --parcels 64"
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         from jsonargparse import ArgumentParser
 
-        from brainlm_lightning.data.simulate import Simulation, simulate
+        from brainlm_lightning.data.simulate import OTHER_COHORT, Simulation, simulate
 
         settings = ArgumentParser()
         settings.add_class_arguments(Simulation, as_group=False)
+        settings.set_defaults(asdict(OTHER_COHORT if args.other else Simulation()))
         simulation = Simulation(**vars(settings.parse_args(rest)))
         print(f"simulated {simulation.subjects} subjects in {simulate(simulation, args.folder)}")
 
