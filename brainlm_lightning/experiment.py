@@ -40,7 +40,7 @@ WARNINGS = (  # that say nothing to a user
 
 
 class ExperimentCLI(LightningCLI):
-    """``fit``, ``validate``, ``test`` and ``predict`` of one experiment file.
+    """``fit``, ``validate`` and ``test`` of one experiment file.
 
     ``test`` and its like take the best checkpoint of the experiment's newest run unless ``--ckpt_path`` names another.
     """
@@ -73,7 +73,7 @@ class ExperimentCLI(LightningCLI):
         config = self.config[self.subcommand]
         if self.subcommand == "test":
             config.verbose = False  # Lightning's list of all metrics; `after_test` shows tables
-        if self.subcommand in ("validate", "test", "predict") and not config.ckpt_path:
+        if self.subcommand in ("validate", "test") and not config.ckpt_path:
             experiment = Path(config.runs) / config.experiment
             config.ckpt_path = str(newest_run(experiment, "checkpoints/best.ckpt") / "checkpoints" / "best.ckpt")
             rank_zero_info(f"checkpoint: {config.ckpt_path}")

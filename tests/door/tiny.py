@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = "model.init_args.model.init_args.config"
 SIZES = {
     "data.cohorts": "tiny",
+    "data.test_cohorts": "[]",
     "data.window_frames": 40,
     "data.global_batch_size": 4,
     "data.eval_batch_size": 8,
