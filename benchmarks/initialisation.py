@@ -253,7 +253,7 @@ def draw(found: dict[str, Rows], path: Path) -> None:
             level = np.mean([row["r2_hidden0.75"] for row in chosen(found["gaussian"], cohort=cohort)])
             axes.axhline(level, color="0.3", linestyle="--", linewidth=1, label="conditional Gaussian")
             axes.set(title=cohort, xlabel="training time of one core (s)", ylabel="validation R², 75 % hidden")
-        axes.legend(frameon=False, loc="center right")
+            axes.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.4))
     figure.savefig(path, dpi=150)
 
 

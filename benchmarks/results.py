@@ -16,6 +16,7 @@ from brainlm_lightning.provenance import provenance
 from brainlm_lightning.report.run_folder import write_json
 
 RESULTS = Path(__file__).parent / "results"
+LINE = 200  # characters; a cell broken over lines would be no Markdown
 Row = Mapping[str, str | float]
 
 
@@ -26,7 +27,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "load_at_start": round(os.getloadavg()[0], 2),
+        "load_average": round(os.getloadavg()[0], 2),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
     }
@@ -48,10 +49,10 @@ def save(name: str, content: Mapping[str, Any], folder: Path = RESULTS) -> Path:
 
 
 def show(title: str, rows: Sequence[Row]) -> None:
-    """Prints rows as a Markdown table, floats with three significant digits."""
+    """Prints rows as a Markdown table on lines as long as need be, floats with three significant digits."""
     table = Table(title=title, title_justify="left", box=box.MARKDOWN)
     for name in rows[0]:
-        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right", overflow="fold")
+        table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
-    Console().print(table)
+    Console(width=LINE).print(table)

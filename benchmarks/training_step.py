@@ -28,7 +28,7 @@ from brainlm_lightning.model.masking import Grid, counter_noise, draw_mask
 from brainlm_lightning.model.reconstruction import reconstruction_loss
 
 PARCELS, FRAMES, BATCH, RATIO = 424, 200, 4, 0.75
-REPEATS = 5
+REPEATS = 3
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 VARIANTS = ("reference, float32", "ours, float32", "ours, bfloat16")
 Step = Callable[[], float]
