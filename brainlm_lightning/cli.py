@@ -71,15 +71,19 @@ def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, 
 
 def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
     parser.add_argument("runs", type=Path, nargs="+", help="run folders; or runs/EXPERIMENT: its newest test")
+    parser.add_argument("--markdown", action="store_true", help="the tables as Markdown")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         import rich
 
         from brainlm_lightning.report.run_folder import newest_run, read_metrics
-        from brainlm_lightning.report.tables import reconstruction_tables, side_by_side
+        from brainlm_lightning.report.tables import markdown, reconstruction_tables, side_by_side
 
         folders = [path if (path / "metrics.json").is_file() else newest_run(path, "arrays.npz") for path in args.runs]
         runs = {f"{folder.parent.name} {folder.name}": read_metrics(folder) for folder in folders}
+        if args.markdown:
+            print("\n".join(markdown(metrics) for metrics in runs.values()))
+            return
         for name, metrics in runs.items():
             rich.print(name, *reconstruction_tables(metrics))
         if len(runs) > 1:

@@ -75,6 +75,8 @@ def test_a_report_is_made_of_a_run_folder(runs, capsys):
     door("fit", runs)
     tested = door("test", runs)
     capsys.readouterr()
+    run_main(["report", str(tested), "--markdown"])
+    assert "| mae |" in capsys.readouterr().out
     run_main(["report", str(tested)])
     assert "conditional" in capsys.readouterr().out
 
