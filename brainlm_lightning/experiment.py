@@ -30,7 +30,7 @@ from brainlm_lightning.report.tables import reconstruction_tables
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 
-CHATTER = ("litlogger", "litmodels", "💡", "TPU available", "already configured")
+CHATTER = ("litlogger", "litmodels", "💡", "TPU available", "already configured", "`weights_only` was not set")
 WARNINGS = (  # that say nothing to a user
     r"`isinstance\(treespec, LeafSpec\)`",  # Lightning 2.6 on torch 2.13, of itself
     r"(?s).*(JsonargparseDeprecationWarning|add_instantiator|instantiate_classes|skip_none)",  # Lightning 2.6, too
@@ -131,7 +131,8 @@ def quieten() -> None:
     def tells(record: logging.LogRecord) -> bool:
         return not any(word in record.getMessage() for word in CHATTER)
 
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(tells)
+    for name in ("utilities.rank_zero", "trainer.connectors.checkpoint_connector"):
+        logging.getLogger(f"lightning.pytorch.{name}").addFilter(tells)
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message)
 
