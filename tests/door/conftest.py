@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
@@ -25,3 +27,10 @@ def runs(stores, tmp_path, monkeypatch):
     """An empty folder for runs, with the stores in place."""
     monkeypatch.setenv("BRAINLM_DATA", str(stores))
     return tmp_path / "runs"
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """They take longer than the training. Runs of a module's fixtures are made before this, and draw theirs."""
+    for hook in ("on_validation_end", "on_fit_end"):
+        monkeypatch.setattr(TensorBoardFigures, hook, lambda *given: None)

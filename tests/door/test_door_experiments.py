@@ -17,7 +17,7 @@ each_experiment = pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: 
 
 @each_experiment
 def test_an_experiment_runs_through_the_door(path, runs):
-    fitted = door("fit", runs, {"data.micro_batch_size": 2}, path)
+    fitted = door("fit", runs, {"data.micro_batch_size": 2, "trainer.val_check_interval": 4}, path)
     tested = door("test", runs, {"data.test_cohorts": "[other]"}, path)
     assert versions(runs) == [fitted, tested]
     assert {run.parent.name for run in versions(runs)} == {path.stem}

@@ -2,6 +2,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -62,13 +63,15 @@ def test_tensorboard_shows_training(finished):
     assert any("hparams" in name for name in seen["scalars"])
 
 
-def test_the_projector_names_each_window(finished):
+def test_the_projector_names_each_window(finished, stores):
     fitted, _ = finished
-    header, *rows = (next(fitted.rglob("metadata.tsv"))).read_text().splitlines()
+    shown = pd.read_csv(next(fitted.rglob("metadata.tsv")), sep="\t")
     vectors = np.loadtxt(next(fitted.rglob("tensors.tsv")), delimiter="\t")
-    assert {"subject_id", "age", "sex", "symptoms"} <= set(header.split("\t"))
-    assert vectors.shape == (len(rows), 40)
-    assert all(row.count("\t") == header.count("\t") for row in rows)
+    people = Store(stores / "tiny").recordings.set_index("recording_id")
+    assert vectors.shape == (len(shown), 40)
+    assert set(shown["recording_id"]) == set(people.index[people["split"] == "val"])
+    for name in ("subject_id", "age", "symptoms", "sex"):
+        assert shown[name].tolist() == people.loc[shown["recording_id"], name].tolist()
 
 
 def test_metrics_have_their_names_and_intervals(finished):

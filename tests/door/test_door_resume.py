@@ -6,7 +6,6 @@ import lightning.pytorch as pl
 import pytest
 from tiny import CONFIG, differing, door, finish, newest, process, scalars, state
 
-from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.data.store import Store
 
 STEPS = {"trainer.max_steps": 12, "trainer.val_check_interval": 3}
@@ -27,13 +26,6 @@ class CrashAt(pl.Callback):
         if self.left == 0:
             raise CrashError
         self.left -= 1
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch):
-    """They take longer than the training."""
-    for hook in ("on_validation_end", "on_fit_end"):
-        monkeypatch.setattr(TensorBoardFigures, hook, lambda *given: None)
 
 
 def crash(runs, settings, batch):
@@ -122,7 +114,6 @@ def long_run(stores, tmp_path_factory):
     """The last checkpoint of an uninterrupted fit."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINLM_DATA", str(stores))
-        patch.setattr(TensorBoardFigures, "on_validation_end", lambda *given: None)
         return last_of(door("fit", tmp_path_factory.mktemp("long"), LONG))
 
 

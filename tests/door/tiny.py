@@ -30,6 +30,7 @@ SIZES = {
     f"{CONFIG}.decoder_embed_dim": 40,
     f"{CONFIG}.decoder_depth": 1,
     f"{CONFIG}.decoder_num_heads": 2,
+    "model.init_args.test_ratios": "[0.75]",
     "trainer.accelerator": "cpu",
     "trainer.devices": 1,
     "trainer.max_steps": 2,
