@@ -25,11 +25,16 @@ class Attention(nn.Module):
 
     def forward(self, x_BLD: Tensor, key_BL: Tensor | None = None) -> Tensor:
         """Mixes tokens; where ``key_BL`` is given, only tokens that are True in it are looked at."""
-        q, k, v = self.qkv(x_BLD).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.heads(x_BLD)
         mask = None if key_BL is None else key_BL[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
         mixed_BHLd = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.output(mixed_BHLd.transpose(1, 2).flatten(2))
+
+    def heads(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, H, L, d) with d = D / H."""
+        q, k, v = self.qkv(x_BLD).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
 
 
 class Block(nn.Module):
@@ -56,16 +61,21 @@ class Block(nn.Module):
         self.mlp_output = nn.Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
 
+    def attention_input(self, x_BLD: Tensor) -> Tensor:
+        """What queries, keys and values are made of."""
+        return self.norm_1(x_BLD) if self.norm_place == "pre" else x_BLD
+
     def mlp(self, x_BLD: Tensor) -> Tensor:
         """The perceptron of each token by itself."""
         return self.mlp_output(functional.gelu(self.mlp_input(x_BLD)))
 
     def forward(self, x_BLD: Tensor, key_BL: Tensor | None = None) -> Tensor:
         """One block, (B, L, D) to (B, L, D)."""
+        mixed_BLD = self.dropout(self.attention(self.attention_input(x_BLD), key_BL))
         if self.norm_place == "pre":
-            x_BLD = x_BLD + self.dropout(self.attention(self.norm_1(x_BLD), key_BL))
+            x_BLD = x_BLD + mixed_BLD
             return x_BLD + self.dropout(self.mlp(self.norm_2(x_BLD)))
-        x_BLD = self.norm_1(x_BLD + self.dropout(self.attention(x_BLD, key_BL)))
+        x_BLD = self.norm_1(x_BLD + mixed_BLD)
         return self.norm_2(x_BLD + self.dropout(self.mlp(x_BLD)))
 
 
