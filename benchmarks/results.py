@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from brainlm_lightning.provenance import provenance
-from brainlm_lightning.report.run_folder import write_json
+from brainlm_lightning.run_folder import write_json
 
 RESULTS = Path(__file__).parent / "results"
 LINE = 200  # characters; a cell broken over lines would be no Markdown

@@ -76,8 +76,9 @@ def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         import rich
 
-        from brainlm_lightning.report.run_folder import newest_run, read_metrics
-        from brainlm_lightning.report.tables import markdown, reconstruction_tables, side_by_side
+        from brainlm_lightning.report.reconstruction import side_by_side
+        from brainlm_lightning.report.tables import markdown, tables
+        from brainlm_lightning.run_folder import newest_run, read_metrics
 
         folders = [path if (path / "metrics.json").is_file() else newest_run(path, "arrays.npz") for path in args.runs]
         runs = {f"{folder.parent.name} {folder.name}": read_metrics(folder) for folder in folders}
@@ -85,7 +86,7 @@ def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
             print("\n".join(markdown(metrics) for metrics in runs.values()))
             return
         for name, metrics in runs.items():
-            rich.print(name, *reconstruction_tables(metrics))
+            rich.print(name, *tables(metrics))
         if len(runs) > 1:
             rich.print(side_by_side(runs))
 
@@ -140,7 +141,7 @@ def _is_our_own(error: BaseException) -> bool:
 
 def _dispatch(args: list[str]) -> None:
     if args and args[0] in EXPERIMENT_VERBS:
-        from brainlm_lightning.experiment import run
+        from brainlm_lightning.sweep import run
 
         run(args)
         return

@@ -4,6 +4,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import jsonargparse
@@ -23,8 +24,8 @@ from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.callbacks.throughput import Throughput
 from brainlm_lightning.data.datamodule import CohortDataModule
-from brainlm_lightning.report.run_folder import newest_run, next_version_folder, read_metrics
-from brainlm_lightning.report.tables import reconstruction_tables
+from brainlm_lightning.report.tables import tables
+from brainlm_lightning.run_folder import find_checkpoint, next_version_folder, read_metrics
 
 # Without this an interpolation that is overridden on the command line keeps its old value elsewhere.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -53,6 +54,7 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument(
             "--checkpoint_every", type=int, default=1000, help="Steps between two `last.ckpt` within an epoch."
         )
+        parser.add_argument("--sweep", type=dict | None, default=None, help="Many runs of one file: see `Sweep`.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses; an interpolation that leads nowhere is one message."""
@@ -73,12 +75,16 @@ class ExperimentCLI(LightningCLI):
         config = self.config[self.subcommand]
         if self.subcommand == "test":
             config.verbose = False  # Lightning's list of all metrics; `after_test` shows tables
-        if self.subcommand in ("validate", "test") and not config.ckpt_path:
-            experiment = Path(config.runs) / config.experiment
-            config.ckpt_path = str(newest_run(experiment, "checkpoints/best.ckpt") / "checkpoints" / "best.ckpt")
+        needs_fit = self._task_class().fitted and not config.sweep
+        if self.subcommand in ("validate", "test") and not config.ckpt_path and needs_fit:
+            config.ckpt_path = str(find_checkpoint(Path(config.runs) / config.experiment))
             rank_zero_info(f"checkpoint: {config.ckpt_path}")
         if config.ckpt_path and not Path(config.ckpt_path).is_file():
             raise FileNotFoundError(f"no checkpoint at {config.ckpt_path}; name a .ckpt in a run folder")
+
+    def _task_class(self) -> Any:
+        """The class of the task, which says by what its best checkpoint is known and whether it is fitted at all."""
+        return locate(self.config[self.subcommand].model.class_path)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """A Trainer with this framework's logger, callbacks and checkpoints beside those of the YAML."""
@@ -96,7 +102,7 @@ class ExperimentCLI(LightningCLI):
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar())
         if self.subcommand == "fit":
-            callbacks += checkpoint_callbacks(config.checkpoint_every)
+            callbacks += checkpoint_callbacks(config.checkpoint_every, *self._task_class().monitor)
             callbacks += [LearningRateMonitor("step"), TensorBoardFigures()] if given is not False else []
         kwargs["callbacks"] = callbacks
         kwargs["plugins"] = [*(config.trainer.plugins or []), AtomicCheckpointIO()]
@@ -104,10 +110,15 @@ class ExperimentCLI(LightningCLI):
         kwargs["use_distributed_sampler"] = False
         return super().instantiate_trainer(**kwargs)
 
+    def before_test(self) -> None:
+        """Tells the task where the runs of a sweep are."""
+        config = self.config[self.subcommand]
+        self.model.sweep_folder = Path(config.runs) / config.experiment
+
     def after_test(self) -> None:
         """Shows the results and where they are."""
         if self.trainer.is_global_zero:
-            rich.print(*reconstruction_tables(read_metrics(folder_of(self.trainer))))
+            rich.print(*tables(read_metrics(folder_of(self.trainer))))
             self._say_where()
 
     def after_validate(self) -> None:
@@ -145,13 +156,17 @@ def run(args: list[str]) -> ExperimentCLI:
     """
     quieten()
     torch.set_float32_matmul_precision("high")
-    return ExperimentCLI(
-        model_class=pl.LightningModule,
-        datamodule_class=CohortDataModule,
-        subclass_mode_model=True,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        save_config_callback=RunFolder,
-        parser_kwargs={"parser_mode": "omegaconf+"},
-        args=None if args == sys.argv[1:] else args,  # given both, it warns
-    )
+    before = sys.argv
+    sys.argv = [before[0], *args]  # what Lightning starts the other ranks with
+    try:
+        return ExperimentCLI(
+            model_class=pl.LightningModule,
+            datamodule_class=CohortDataModule,
+            subclass_mode_model=True,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_callback=RunFolder,
+            parser_kwargs={"parser_mode": "omegaconf+"},
+        )
+    finally:
+        sys.argv = before

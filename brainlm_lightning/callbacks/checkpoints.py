@@ -47,11 +47,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt`` by validation R². A resumed run, which has a folder of its own, starts from the best so far."""
+    """``best.ckpt`` by validation. A resumed run, which has a folder of its own, starts from the best so far.
 
-    def __init__(self) -> None:
+    Args:
+        monitor: the metric.
+        mode: ``max`` or ``min``: which end of it is good.
+    """
+
+    def __init__(self, monitor: str, mode: str) -> None:
         super().__init__(
-            filename="best", monitor="val/r2", mode="max", auto_insert_metric_name=False, enable_version_counter=False
+            filename="best", monitor=monitor, mode=mode, auto_insert_metric_name=False, enable_version_counter=False
         )
         self._earlier: dict[str, Any] | None = None
 
@@ -109,6 +114,6 @@ def save_last(trainer: pl.Trainer) -> Path:
     return path
 
 
-def checkpoint_callbacks(every_n_steps: int) -> list[Callback]:
-    """``best.ckpt`` by validation R²; ``last.ckpt`` to go on from."""
-    return [BestCheckpoint(), LastCheckpoint(every_n_steps)]
+def checkpoint_callbacks(every_n_steps: int, monitor: str, mode: str) -> list[Callback]:
+    """``best.ckpt`` by the metric that a task names; ``last.ckpt`` to go on from."""
+    return [BestCheckpoint(monitor, mode), LastCheckpoint(every_n_steps)]

@@ -7,12 +7,13 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from brainlm_lightning.provenance import provenance
-from brainlm_lightning.report.run_folder import write_arrays, write_json
+from brainlm_lightning.run_folder import write_arrays, write_json
 
 SHOWN = ("r2_pooled", "val/r2", "val/loss")  # metrics beside the settings in TensorBoard's table
 
@@ -43,8 +44,11 @@ class RunFolder(SaveConfigCallback):
         write_json(folder_of(trainer) / "provenance.json", provenance(**run))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the last metrics of training and validation."""
+        """Writes the last metrics of training and validation, and the validation's best."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        best = trainer.checkpoint_callback
+        if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
+            metrics[f"{best.monitor}_best"] = float(best.best_model_score)
         self._finish(trainer, metrics, {})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -272,8 +272,21 @@ class CohortDataModule(pl.LightningDataModule):
             yield self.dataset.scaled_recording(int(row))
 
     def statistics(self) -> ScalingStatistics:
-        """Scaling statistics of the first training cohort."""
-        return self.stores[0].statistics
+        """Scaling statistics of the first training cohort, or those that were adopted."""
+        assert self.dataset is not None
+        return self.dataset.statistics[0]
+
+    def adopt_statistics(self, statistics: ScalingStatistics) -> None:
+        """Scales every cohort as a pretrained model's own data were; call it before the first loader is made.
+
+        Raises:
+            ValueError: they are of another number of parcels.
+        """
+        assert self.dataset is not None
+        given, expected = len(statistics.robust.centre), self.stores[0].atlas.num_parcels
+        if given != expected:
+            raise ValueError(f"scaling statistics of {given} parcels for cohorts of {expected}; use those of one atlas")
+        self.dataset.use_statistics(statistics)
 
 
 def _as_it_is(batch: Any) -> Any:

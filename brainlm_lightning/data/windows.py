@@ -91,6 +91,11 @@ class WindowDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.place)
 
+    def use_statistics(self, statistics: ScalingStatistics) -> None:
+        """Scales every recording with these from now on."""
+        self.statistics = [statistics] * len(self.recordings.stores)
+        self.usable = np.stack([usable_parcels(self.recipe, of) for of in self.statistics])
+
     def __getitems__(self, request: WindowRequest) -> Batch:
         places = [self.place[row] for row in request.rows.tolist()]
         signal = np.empty((len(places), self.window_frames, self.usable.shape[1]), self.dtype)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from nilearn.plotting import plot_markers
 from numpy.typing import NDArray
 
-from brainlm_lightning.report.tables import Cells, reconstruction_cells
+from brainlm_lightning.report.reconstruction import Cells, reconstruction_cells
 
 Floats = NDArray[np.floating]
 

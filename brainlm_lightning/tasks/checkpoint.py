@@ -5,8 +5,9 @@ same as JSON in its header. Nothing is ever unpickled but tensors and plain valu
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.model.reconstruction import MaskedModel
 from brainlm_lightning.provenance import git_commit
+
+# What can be rebuilt from a checkpoint, and from which configuration.
+MODELS: dict[type[MaskedModel], type] = {MaskedAutoencoder: MAEConfig}
 
 KEY = "brainlm"
 FORMAT_VERSION = 1
@@ -44,38 +48,69 @@ def describe_data(datamodule: CohortDataModule) -> Description:
         "tr_s": float(store.tr_s),
         "window_frames": datamodule.window_frames,
         "scaling": {"recipe": datamodule.scaling, "statistics": datamodule.statistics().to_json()},
+        "subjects": {"train": _digests(datamodule, "train"), "val": _digests(datamodule, "val")},
     }
 
 
-def describe(net: MaskedModel, datamodule: CohortDataModule) -> Description:
-    """All that is needed to use a model again."""
-    kind = type(net)
+def subject_digest(subject_id: str) -> str:
+    """A pseudonym, 16 hexadecimal digits: who has the subject's name can ask whether a model has seen the subject."""
+    return blake2b(subject_id.encode(), digest_size=8).hexdigest()
+
+
+def _digests(datamodule: CohortDataModule, split: str) -> list[str]:
+    rows = {"train": datamodule.train_rows, "val": datamodule.val_rows}[split]
+    return sorted({subject_digest(subject) for subject in datamodule.recordings.table["subject_id"].iloc[rows]})
+
+
+def describe_model(net: MaskedModel) -> Description:
+    """What is needed to build a model again, besides its data's geometry."""
+    return {"class_path": class_path(type(net)), "config": asdict(net.config)}
+
+
+def class_path(kind: type) -> str:
+    """Where a class is found."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def describe(net: MaskedModel, datamodule: CohortDataModule, start: str = "standard") -> Description:
+    """All that is needed to use a model again, and to build it as it was before its first step.
+
+    Args:
+        net: the model.
+        datamodule: that it was trained on.
+        start: its initial values, ``kernel`` or ``standard``.
+    """
     return {
         "format_version": FORMAT_VERSION,
-        "model": {"class_path": f"{kind.__module__}.{kind.__qualname__}", "config": asdict(net.config)},
+        "model": describe_model(net),
+        "initialisation": {"start": start, "seed": datamodule.seed},
         "package_version": __version__,
         "git_commit": git_commit(),
         **describe_data(datamodule),
     }
 
 
-def check_matches(found: Description, net: MaskedModel, datamodule: CohortDataModule) -> None:
-    """Compares a checkpoint with the model and the data that it is loaded for.
+def check_matches(found: Description, expected: Description, names: Sequence[str] | None = None) -> None:
+    """Compares a checkpoint with what it is loaded for.
+
+    Args:
+        found: the checkpoint's description.
+        expected: that of this experiment.
+        names: which entries of `COMPARED`; None = all.
 
     Raises:
         ValueError: they differ; says in what.
     """
-    expected = describe(net, datamodule)
     differences = []
-    for name, get in _COMPARED.items():
-        here, there = get(expected), get(found)
+    for name in names or COMPARED:
+        here, there = (COMPARED[name](of) for of in (expected, found))
         if here != there:
             differences.append(f"{name}: the checkpoint has {_short(there)}, this experiment {_short(here)}")
     if differences:
         raise ValueError("the checkpoint does not fit this experiment:\n  " + "\n  ".join(differences))
 
 
-_COMPARED: dict[str, Callable[[Description], Any]] = {
+COMPARED: dict[str, Callable[[Description], Any]] = {
     "model class": lambda of: of["model"]["class_path"],
     "model config": lambda of: of["model"]["config"],
     "number of parcels": lambda of: len(of["parcels"]["index"]),
@@ -85,6 +120,8 @@ _COMPARED: dict[str, Callable[[Description], Any]] = {
     "scaling recipe": lambda of: of["scaling"]["recipe"],
     "scaling statistics": lambda of: of["scaling"]["statistics"],
 }
+# A pretrained model brings its own statistics; the rest of the data must be of the kind that it knows.
+COMPARED_DATA = tuple(name for name in COMPARED if not name.startswith("model ") and name != "scaling statistics")
 
 
 def _short(value: Any) -> str:
@@ -153,8 +190,8 @@ def _read_safetensors(path: Path) -> tuple[Description | None, dict[str, Tensor]
     return json.loads(header) if header else None, weights
 
 
-def load_model(path: Path | str) -> tuple[MaskedAutoencoder, Description]:
-    """Rebuilds a pretrained masked autoencoder from its checkpoint alone, in evaluation mode.
+def load_model(path: Path | str) -> tuple[MaskedModel, Description]:
+    """Rebuilds a pretrained model from its checkpoint alone, in evaluation mode.
 
     Args:
         path: a Lightning checkpoint, or an exported ``model.safetensors``.
@@ -163,16 +200,27 @@ def load_model(path: Path | str) -> tuple[MaskedAutoencoder, Description]:
         The model and its description: parcels, ``tr_s``, window, scaling recipe and statistics.
 
     Raises:
-        ValueError: a tensor is missing, unexpected or of another shape; or the checkpoint is of another model.
+        ValueError: a tensor is missing, unexpected or of another shape; or the checkpoint is of an unknown model.
     """
     description, weights = read_checkpoint(path)
-    expected = f"{MaskedAutoencoder.__module__}.{MaskedAutoencoder.__qualname__}"
-    if description["model"]["class_path"] != expected:
-        raise ValueError(f"{path} holds a {description['model']['class_path']}, expected a {expected}")
-    geometry = Geometry(torch.tensor(description["parcels"]["xyz_mm"]), description["window_frames"])
-    model = MaskedAutoencoder(geometry, MAEConfig(**description["model"]["config"]))
+    model = build(description, str(path))
     load_strictly(model, weights, str(path))
     return model.eval(), description
+
+
+def build(description: Description, source: str) -> MaskedModel:
+    """The model of a description, at a random start.
+
+    Raises:
+        ValueError: it is of no class that this package can build.
+    """
+    known = {class_path(kind): kind for kind in MODELS}
+    name = description["model"]["class_path"]
+    if name not in known:
+        raise ValueError(f"{source} holds a {name}, expected one of {', '.join(known)}")
+    kind = known[name]
+    geometry = Geometry(torch.tensor(description["parcels"]["xyz_mm"]), description["window_frames"])
+    return kind(geometry, MODELS[kind](**description["model"]["config"]))
 
 
 def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], source: str) -> None:

@@ -6,7 +6,7 @@ Shapes: B batch, P parcels, T frames, N patches per parcel.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,22 +15,17 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from brainlm_lightning.baselines.linear import ConditionalGaussian
 from brainlm_lightning.baselines.reconstructor import Reconstructor
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2
-from brainlm_lightning.model.embedding import Geometry
-from brainlm_lightning.model.kernel_start import Moments, autocovariance, kernel_start
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.masking import Grid, MaskingName, counter_noise, draw_mask
 from brainlm_lightning.model.reconstruction import MaskedModel, reconstruction_loss
 from brainlm_lightning.tasks import checkpoint as self_describing
 from brainlm_lightning.tasks.optimisation import parameter_groups, warmup_cosine
 from brainlm_lightning.tasks.reconstruction_test import ReconstructionTest, default_baselines
-
-MOMENT_RECORDINGS = 1000  # for the kernel start
-ModelFactory = Callable[[Geometry], MaskedModel]
+from brainlm_lightning.tasks.start import ModelFactory, Start, start_model
 
 
 def check_ratios(name: str, ratios: Sequence[float]) -> None:
@@ -100,12 +95,15 @@ class PretrainTask(pl.LightningModule):
         baselines: what is tested beside the model; None = zero, linear interpolation and conditional Gaussians.
     """
 
+    monitor = ("val/r2", "max")  # by which the best checkpoint is known
+    fitted = True  # `test` needs a checkpoint of `fit`
+
     def __init__(
         self,
         model: ModelFactory = MaskedAutoencoder,
         masking: MaskingPlan = MaskingPlan(),
         optimisation: OptimisationPlan = OptimisationPlan(),
-        initialisation: Literal["kernel", "standard"] = "kernel",
+        initialisation: Start = "kernel",
         test_ratios: tuple[float, ...] = (0.2, 0.5, 0.75, 0.9),
         baselines: dict[str, Reconstructor] | None = None,
     ) -> None:
@@ -131,24 +129,9 @@ class PretrainTask(pl.LightningModule):
         if self.net is not None:
             return
         data = self.datamodule
-        geometry = Geometry(torch.tensor(data.stores[0].atlas.xyz_mm), data.window_frames)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(data.seed)
-            net = self.model_factory(geometry)
-        if self.initialisation == "kernel":
-            if not isinstance(net, MaskedAutoencoder):
-                raise ValueError(f"the kernel start is for the masked autoencoder; {type(net).__name__} needs standard")
-            kernel_start(net, self._training_moments(net.config.patch_frames), seed=data.seed)
-        self.net = net.to(self.device)
+        self.net = start_model(self.model_factory, data, self.initialisation, data.seed).to(self.device)
         network_P = network_numbers(list(data.stores[0].atlas.networks))
         self.register_buffer("network_P", network_P, persistent=False)
-
-    def _training_moments(self, patch_frames: int) -> Moments:
-        """Moments of the training subjects' signal; a thousand recordings settle them."""
-        rows = self.datamodule.train_rows
-        rows = rows[:: max(1, len(rows) // MOMENT_RECORDINGS)]
-        covariance_PP = ConditionalGaussian().fit(self.datamodule.scaled_recordings(rows)).covariance
-        return Moments(covariance_PP, autocovariance(self.datamodule.scaled_recordings(rows), 2 * patch_frames))
 
     def forward(self, batch: Batch, hidden_BPN: Tensor) -> Any:
         """Reconstructs a scaled batch."""
@@ -264,17 +247,21 @@ class PretrainTask(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the checkpoint describe itself."""
         assert self.net is not None
-        checkpoint[self_describing.KEY] = self_describing.describe(self.net, self.datamodule)
+        checkpoint[self_describing.KEY] = self._description()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that the checkpoint fits the model and the data; keeps the untrained model as a control."""
         assert self.net is not None
         description = self_describing.check_format(checkpoint.get(self_describing.KEY), "the checkpoint")
-        self_describing.check_matches(description, self.net, self.datamodule)
+        self_describing.check_matches(description, self._description())
         if self.trainer.testing:
             self.untrained = (copy.deepcopy(self.net),)
         count = sum(name.startswith(self_describing.PREFIX) for name in checkpoint["state_dict"])
         rank_zero_info(f"loaded {count} of {len(self.net.state_dict())} tensors from the checkpoint")
+
+    def _description(self) -> self_describing.Description:
+        assert self.net is not None
+        return self_describing.describe(self.net, self.datamodule, self.initialisation)
 
 
 def network_numbers(networks: list[str]) -> Tensor | None:

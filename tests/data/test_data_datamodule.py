@@ -12,6 +12,7 @@ from brainlm_lightning.data.split import assign_split
 from brainlm_lightning.data.store import Store
 from brainlm_lightning.data.windows import scale_on_device
 from brainlm_lightning.tasks.pretrain import PretrainTask
+from brainlm_lightning.tasks.start import training_moments
 
 
 def trainer(world_size=1, rank=0):
@@ -143,7 +144,7 @@ def what_training_sees(stores, recipe, monkeypatch):
     task.trainer = SimpleNamespace(datamodule=data)
     loader = data.train_dataloader()
     batches = [scale_on_device(batch) for _ in range(2) for batch in loader]
-    moments = task._training_moments(10)
+    moments = training_moments(data, 10)
     gaussian = ConditionalGaussian(lags=(-1, 0)).fit(data.scaled_recordings(data.train_rows))
     tested = next(iter(data.test_dataloader()[0]))["signal_BPT"]
     numbers = moments.covariance_PP, moments.autocovariance, gaussian._covariance_FF, gaussian._mean_F

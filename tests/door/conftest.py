@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tiny import door
 
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 
@@ -20,6 +21,16 @@ def stores(make_tiny_store, tmp_path_factory):
     for seed, name in enumerate(("tiny", "other")):
         make_tiny_store(root, "--split.test=0.3", name=name, seed=seed, subjects=32, frames=100)
     return root
+
+
+@pytest.fixture(scope="session")
+def pretrained(stores, tmp_path_factory):
+    """``best.ckpt`` of a masked autoencoder after two steps on ``tiny``, for what starts from one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINLM_DATA", str(stores))
+        for hook in ("on_validation_end", "on_fit_end"):
+            patch.setattr(TensorBoardFigures, hook, lambda *given: None)
+        return door("fit", tmp_path_factory.mktemp("pretrained")) / "checkpoints" / "best.ckpt"
 
 
 @pytest.fixture

@@ -4,19 +4,21 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.trainer.connectors import data_connector
-from tiny import REPOSITORY, door, newest, run_main, versions
+from tiny import EXPERIMENTS, REPOSITORY, door, newest, of_task, run_main, versions
 
 from brainlm_lightning.data.manifest import load_manifest
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
-from brainlm_lightning.report.run_folder import read_metrics
+from brainlm_lightning.run_folder import read_metrics
 
-EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"), key=lambda path: path.name)
 each_experiment = pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 
 
-@each_experiment
-def test_an_experiment_runs_through_the_door(path, runs):
+each_pretraining = pytest.mark.parametrize("path", of_task("PretrainTask"), ids=lambda path: path.stem)
+
+
+@each_pretraining
+def test_a_pretraining_runs_through_the_door(path, runs):
     fitted = door("fit", runs, {"data.micro_batch_size": 2, "trainer.val_check_interval": 4}, path)
     tested = door("test", runs, {"data.test_cohorts": "[other]"}, path)
     assert versions(runs) == [fitted, tested]
@@ -24,6 +26,12 @@ def test_an_experiment_runs_through_the_door(path, runs):
     metrics = read_metrics(tested)
     assert {name.split("/")[1] for name in metrics} == {"tiny", "other"}
     assert all(-10 < value < 1 for name, value in metrics.items() if name.endswith("/r2_pooled"))
+
+
+def test_every_task_has_a_test_of_its_door():
+    named = {yaml.safe_load(path.read_text())["model"]["class_path"].rsplit(".", 1)[-1] for path in EXPERIMENTS}
+    elsewhere = "".join(path.read_text() for path in (REPOSITORY / "tests" / "door").glob("test_door_*.py"))
+    assert {name for name in named if f'of_task("{name}")' not in elsewhere} == set()
 
 
 @each_experiment
@@ -36,9 +44,12 @@ def test_an_experiment_says_what_it_asks_expects_and_costs(path):
         assert any((folder / name).is_file() for folder in folders), f"{name} is named and not there"
 
 
-@each_experiment
+@each_pretraining
 def test_an_experiment_has_the_size_that_its_name_says(path):
-    config = yaml.safe_load(path.read_text())["model"]["init_args"]["model"]["init_args"]["config"]
+    model = yaml.safe_load(path.read_text())["model"]["init_args"]["model"]
+    if not model["class_path"].endswith("MaskedAutoencoder"):
+        return
+    config = model["init_args"]["config"]
     with torch.device("meta"):
         model = MaskedAutoencoder(Geometry(torch.zeros(424, 3), 200), MAEConfig(**config))
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6

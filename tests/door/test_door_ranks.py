@@ -4,7 +4,7 @@ import time
 import pytest
 from tiny import door, finish, newest, process, scalars, state
 
-from brainlm_lightning.report.run_folder import read_metrics
+from brainlm_lightning.run_folder import read_metrics
 
 STEPS = {"trainer.max_steps": 6, "trainer.val_check_interval": 3, "checkpoint_every": 2}
 RANKS = {"trainer.devices": 2, "trainer.strategy": "ddp"}

@@ -10,27 +10,20 @@ from unittest.mock import patch
 
 import pytest
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from brainlm_lightning.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = "model.init_args.model.init_args.config"
-SIZES = {
+SIZES = {  # of every experiment
     "data.cohorts": "tiny",
     "data.test_cohorts": "[]",
     "data.window_frames": 40,
     "data.global_batch_size": 4,
     "data.eval_batch_size": 8,
     "data.num_workers": 0,
-    f"{CONFIG}.patch_frames": 10,
-    f"{CONFIG}.embed_dim": 40,
-    f"{CONFIG}.depth": 1,
-    f"{CONFIG}.num_heads": 2,
-    f"{CONFIG}.decoder_embed_dim": 40,
-    f"{CONFIG}.decoder_depth": 1,
-    f"{CONFIG}.decoder_num_heads": 2,
-    "model.init_args.test_ratios": "[0.75]",
     "trainer.accelerator": "cpu",
     "trainer.devices": 1,
     "trainer.max_steps": 2,
@@ -40,13 +33,44 @@ SIZES = {
     "trainer.enable_progress_bar": "false",
     "trainer.enable_model_summary": "false",
 }
+TINY_MAE = {
+    f"{CONFIG}.patch_frames": 10,
+    f"{CONFIG}.embed_dim": 40,
+    f"{CONFIG}.depth": 1,
+    f"{CONFIG}.num_heads": 2,
+    f"{CONFIG}.decoder_embed_dim": 40,
+    f"{CONFIG}.decoder_depth": 1,
+    f"{CONFIG}.decoder_num_heads": 2,
+}
+# What else makes an experiment tiny, by the class of its task, or by the class of its model where it names one.
+SIZES_OF: dict[str, dict] = {
+    "PretrainTask": {"model.init_args.test_ratios": "[0.75]"},
+    "MaskedAutoencoder": TINY_MAE,
+}
 BASE = "experiments/demo.yaml"
 
 
 def arguments(verb: str, runs: Path, settings: dict | None = None, config: Path | str = BASE) -> list[str]:
     """A command on the tiny cohort, with further settings."""
-    merged = {**SIZES, "runs": runs, **(settings or {})}
+    merged = {**SIZES, **sizes_of(REPOSITORY / config), "runs": runs, **(settings or {})}
     return [verb, f"--config={REPOSITORY / config}", *(f"--{name}={value}" for name, value in merged.items())]
+
+
+EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"), key=lambda path: path.name)
+
+
+def of_task(name: str) -> list[Path]:
+    """The experiments of one task."""
+    return [
+        path for path in EXPERIMENTS if yaml.safe_load(path.read_text())["model"]["class_path"].endswith(f".{name}")
+    ]
+
+
+def sizes_of(config: Path) -> dict:
+    """What makes this experiment tiny."""
+    model = yaml.safe_load(config.read_text())["model"]
+    kinds = [model["class_path"], model.get("init_args", {}).get("model", {}).get("class_path", "")]
+    return {name: value for kind in kinds for name, value in SIZES_OF.get(kind.rsplit(".", 1)[-1], {}).items()}
 
 
 def door(verb: str, runs: Path, settings: dict | None = None, config: Path | str = BASE) -> Path:

@@ -4,14 +4,16 @@ import re
 import pytest
 from rich.console import Console
 
-from brainlm_lightning.report.tables import (
+from brainlm_lightning.report.reconstruction import (
     PAPER_R2,
-    markdown,
     reconstruction_cells,
     reconstruction_table,
     side_by_side,
 )
-from brainlm_lightning.report.tables import reconstruction_tables as tables
+from brainlm_lightning.report.reconstruction import (
+    reconstruction_markdown as markdown,
+)
+from brainlm_lightning.report.reconstruction import reconstruction_tables as tables
 
 
 def score(method, r2, ratio="0.75", cohort="abide", half=0.01):
@@ -47,7 +49,12 @@ def test_cells_have_the_estimate_and_its_interval_under_their_ratio():
 def test_ratios_are_sorted_as_numbers_and_mae_comes_first():
     metrics = score("zero", 0.0, "1") | score("lstm", 0.1, ".5") | score("mae", 0.2, "0.75") | score("zero", 0.0, "0.2")
     assert list(reconstruction_cells(metrics)["abide"]) == ["mae", "zero", "lstm"]
-    assert row(markdown(metrics), "method")[1:] == ["20 % hidden", "50 % hidden", "75 % hidden", "100 % hidden"]
+    assert row(markdown(metrics), "method")[1:] == [
+        "20 % hidden",
+        "50 % hidden",
+        "75 % hidden",
+        "100 % hidden",
+    ]
 
 
 def test_stars_stand_at_significant_methods_with_their_direction():
@@ -65,7 +72,11 @@ def test_stars_stand_at_significant_methods_with_their_direction():
 
 def test_an_undefined_score_is_a_dash_and_an_undefined_interval_is_left_away():
     metrics = score("mae", math.nan) | score("ar", 0.3, half=math.nan) | {"test/abide/hidden0.75/zero/r2_pooled": 0.0}
-    assert [row(markdown(metrics), method)[1] for method in ("mae", "ar", "zero")] == ["–", "0.300", "0.000"]
+    assert [row(markdown(metrics), method)[1] for method in ("mae", "ar", "zero")] == [
+        "–",
+        "0.300",
+        "0.000",
+    ]
 
 
 def test_the_printed_table_holds_the_same_and_the_papers_numbers_below():

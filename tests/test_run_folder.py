@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainlm_lightning.report.run_folder import (
+from brainlm_lightning.run_folder import (
     inside,
     newest_run,
     next_version_folder,
@@ -106,7 +106,7 @@ def test_starters_at_the_same_moment_never_share_a_folder(tmp_path):
 
 def test_a_folder_made_between_looking_and_making_is_not_taken(tmp_path, monkeypatch):
     (tmp_path / "version_0").mkdir()
-    monkeypatch.setattr("brainlm_lightning.report.run_folder._versions", lambda _: {})
+    monkeypatch.setattr("brainlm_lightning.run_folder._versions", lambda _: {})
     assert next_version_folder(tmp_path).name == "version_1"
 
 
@@ -129,5 +129,5 @@ def test_no_run_says_what_to_run(tmp_path):
 
 
 def test_the_report_is_made_without_torch():
-    code = "import sys, brainlm_lightning.report.run_folder; sys.exit('torch' in sys.modules)"
+    code = "import sys, brainlm_lightning.run_folder; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 VERSION = re.compile(r"version_(\d+)")
+BEST = "checkpoints/best.ckpt"
+CHOSEN = "chosen.json"  # of a search: which of its runs did best
 
 
 def inside(folder: Path | str, name: str) -> Path:
@@ -78,7 +80,7 @@ def _existing(folder: Path | str, name: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is not there: {folder} is no run folder, or its run did not end; "
-            "run `python -m brainlm_lightning.cli test --config experiments/<experiment>.yaml`"
+            f"run `python -m brainlm_lightning.cli {_verb(name)} --config experiments/<experiment>.yaml`"
         )
     return path
 
@@ -140,6 +142,11 @@ def next_version_folder(experiment_folder: Path | str) -> Path:
             return path
 
 
+def _verb(name: str) -> str:
+    """The command that makes a file of a run folder."""
+    return "fit" if "checkpoints" in name.split("/") else "test"
+
+
 def _holds(path: Path) -> bool:
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
@@ -159,9 +166,37 @@ def newest_run(experiment_folder: Path | str, containing: str = "checkpoints") -
     for path in versions.values():
         if path.is_dir() and _holds(inside(path, containing)):
             return path
-    verb = "fit" if containing.split("/")[0] == "checkpoints" else "test"
     seen = f"none of its {len(versions)} runs has {containing}" if versions else "it has no runs"
     raise FileNotFoundError(
         f"no run with {containing} in {folder}: {seen}; "
-        f"run `python -m brainlm_lightning.cli {verb} --config experiments/{folder.name}.yaml` first"
+        f"run `python -m brainlm_lightning.cli {_verb(containing)} --config experiments/{folder.name}.yaml` first"
     )
+
+
+def point_name(settings: Mapping[str, Any]) -> str:
+    """The folder of one point of a sweep, `fold=3,method=tuned`: the last word of each setting and its value."""
+    parts = (f"{name.rsplit('.', 1)[-1]}={value}" for name, value in settings.items())
+    return re.sub(r"[^\w.,=+-]", "_", ",".join(parts))
+
+
+def find_checkpoint(place: Path | str) -> Path:
+    """The checkpoint that a file, a run folder or the folder of an experiment stands for.
+
+    Args:
+        place: a `.ckpt` or `.safetensors` file; `runs/<experiment>/version_<k>`; or `runs/<experiment>`: what a search
+            there chose, else its newest run's.
+
+    Returns:
+        The file; of a run `checkpoints/best.ckpt`.
+
+    Raises:
+        FileNotFoundError: there is none; says what to run.
+    """
+    path = Path(place)
+    if path.is_file():
+        return path
+    if VERSION.fullmatch(path.name):
+        return _existing(path, BEST)
+    if (path / CHOSEN).is_file():
+        return _existing(path, str(read_json(path, CHOSEN)["run"]) + f"/{BEST}")
+    return newest_run(path, BEST) / BEST

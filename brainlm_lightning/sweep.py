@@ -1,0 +1,174 @@
+"""Many runs of one experiment file: a search for settings, or one run for each fold and method.
+
+An experiment may hold
+
+    sweep:
+      over:
+        model.init_args.optimisation.learning_rate: [0.0003, 0.001, 0.003]
+      choose: val/loss
+
+``fit`` makes a run for each point of the grid, in ``runs/<experiment>/learning_rate=0.001/version_<k>``. Points that
+ended are skipped and killed ones go on, so the same command finishes what was begun. With ``choose``, ``test`` tests
+the point whose best value of that metric is lowest; without, it is run once and the task gathers all points.
+"""
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_info
+from omegaconf import DictConfig, OmegaConf
+
+from brainlm_lightning import experiment
+from brainlm_lightning.run_folder import (
+    CHOSEN,
+    find_checkpoint,
+    newest_run,
+    point_name,
+    read_json,
+    read_metrics,
+    write_json,
+)
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid of settings.
+
+    Attributes:
+        over: dotted name of a setting -> the values it takes.
+        choose: a validation metric, the lower the better; None = all points are results.
+    """
+
+    over: dict[str, list[Any]]
+    choose: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what is no grid, before the first run."""
+        wrong = [name for name, values in self.over.items() if not isinstance(values, list) or not values]
+        if wrong or not self.over:
+            raise ValueError(f"sweep.over needs a list of values for each setting; got none for {wrong or 'any'}")
+        words = [name.rsplit(".", 1)[-1] for name in self.over]
+        if len(set(words)) != len(words):
+            raise ValueError(
+                f"two settings of sweep.over end in one word, {sorted(words)}: their runs would be mixed up"
+            )
+
+    def points(self) -> Iterator[Settings]:
+        """Every combination."""
+        for values in itertools.product(*self.over.values()):
+            yield dict(zip(self.over, values, strict=True))
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of an experiment: its verb, its arguments, and where its runs are."""
+
+    verb: str
+    arguments: list[str]
+    folder: Path
+    sweep: Sweep | None
+
+    @classmethod
+    def of(cls, args: list[str]) -> "Command":
+        """Reads what matters here; the rest is the experiment's own parser's."""
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument("--config", action="append", default=[])
+        for name in ("experiment", "runs", "sweep"):
+            parser.add_argument(f"--{name}")
+        given, _ = parser.parse_known_args(args[1:])
+        files = OmegaConf.merge({}, *(OmegaConf.load(name) for name in given.config if Path(name).is_file()))
+        if given.sweep is not None:
+            files = OmegaConf.merge(files, {"sweep": OmegaConf.create(given.sweep)})
+        assert isinstance(files, DictConfig)
+        sweep: Any = OmegaConf.to_object(files.sweep) if files.get("sweep") else None
+        folder = Path(given.runs or files.get("runs") or "runs") / (given.experiment or files.experiment)
+        return cls(args[0], args[1:], folder, Sweep(**sweep) if sweep else None)
+
+    def run(self, *more: str) -> None:
+        """Runs it with further arguments."""
+        experiment.run([self.verb, *self.arguments, *more])
+
+
+def run(args: list[str]) -> None:
+    """Runs one command of an experiment, once or for each point of its sweep.
+
+    Args:
+        args: ``fit --config experiments/pretrain.yaml ...``.
+    """
+    command = Command.of(args)
+    if command.sweep is None or command.verb not in ("fit", "test"):
+        command.run()
+    elif command.verb == "fit":
+        fit_points(command, command.sweep)
+    elif command.sweep.choose:
+        test_chosen(command)
+    else:
+        command.run()
+
+
+def fit_points(command: Command, sweep: Sweep) -> None:
+    """Fits the points that have not ended; then chooses."""
+    points = list(sweep.points())
+    for number, settings in enumerate(points, 1):
+        folder = command.folder / point_name(settings)
+        if ended(folder):
+            rank_zero_info(f"{number} of {len(points)}: {folder.name} has ended before")
+            continue
+        rank_zero_info(f"{number} of {len(points)}: {folder.name}")
+        command.run(*overrides(settings), f"--experiment={folder.relative_to(runs_of(command))}", *resumption(folder))
+    if sweep.choose:
+        choose(command.folder, sweep)
+
+
+def runs_of(command: Command) -> Path:
+    """The folder of all experiments."""
+    return command.folder.parent
+
+
+def overrides(settings: Settings) -> list[str]:
+    """A point as arguments; a point is no sweep."""
+    return [*(f"--{name}={value}" for name, value in settings.items()), "--sweep=null"]
+
+
+def ended(point: Path) -> bool:
+    """True where a run of a point has come to its end, when it writes its metrics."""
+    return any((version / "metrics.json").is_file() for version in point.glob("version_*"))
+
+
+def resumption(point: Path) -> list[str]:
+    """The argument that goes on with a killed run, if there is one."""
+    try:
+        last = newest_run(point, "checkpoints/last.ckpt") / "checkpoints" / "last.ckpt"
+    except FileNotFoundError:
+        return []
+    return [f"--ckpt_path={last}"]
+
+
+def choose(folder: Path, sweep: Sweep) -> None:
+    """Writes which run did best in validation, and how all did."""
+    scores, runs, key = {}, {}, f"{sweep.choose}_best"
+    for settings in sweep.points():
+        name = point_name(settings)
+        run_folder = newest_run(folder / name, "metrics.json")
+        metrics = read_metrics(run_folder)
+        if key not in metrics:
+            raise ValueError(f"{run_folder} has no {key}: sweep.choose names the metric that the best checkpoint is by")
+        scores[name], runs[name] = metrics[key], (settings, f"{name}/{run_folder.name}")
+    best = min(scores, key=lambda name: scores[name])
+    settings, place = runs[best]
+    write_json(folder / CHOSEN, {"run": place, "settings": settings, "by": key, "scores": scores})
+    rank_zero_info(f"chosen by {key}: {best} ({scores[best]:.6g} of {', '.join(f'{s:.6g}' for s in scores.values())})")
+
+
+def test_chosen(command: Command) -> None:
+    """Tests the chosen point, with its settings."""
+    settings = read_json(command.folder, CHOSEN)["settings"]
+    given = any(argument.startswith("--ckpt_path") for argument in command.arguments)
+    checkpoint = [] if given else [f"--ckpt_path={find_checkpoint(command.folder)}"]
+    command.run(*overrides(settings), *checkpoint)

@@ -1,0 +1,66 @@
+import pytest
+from tiny import arguments, door, run_main
+
+from brainlm_lightning.run_folder import find_checkpoint, point_name, read_json, read_metrics, write_json
+from brainlm_lightning.sweep import Sweep
+from brainlm_lightning.tasks.checkpoint import load_model
+
+RATE = "model.init_args.optimisation.learning_rate"
+
+
+def grid(values, choose=None):
+    """A sweep over the learning rate, as the command line takes it."""
+    return {"sweep": f"{{over: {{{RATE}: {values}}}, choose: {choose or 'null'}}}"}
+
+
+def fit(runs, settings):
+    run_main(arguments("fit", runs, {"experiment": "search", **settings}))
+    return sorted(path.relative_to(runs / "search").as_posix() for path in (runs / "search").glob("*/version_*"))
+
+
+def test_points_are_all_combinations():
+    points = list(Sweep({"a.fold": [0, 1], "b.method": ["x", "y"]}).points())
+    assert [point_name(point) for point in points] == [f"fold={f},method={m}" for f in (0, 1) for m in "xy"]
+
+
+@pytest.mark.parametrize("over", [{}, {"a": []}, {"a": 3}, {"a.rate": [1], "b.rate": [2]}])
+def test_what_is_no_grid_is_refused(over):
+    with pytest.raises(ValueError, match=r"sweep\.over"):
+        Sweep(over)
+
+
+def test_a_sweep_makes_what_is_missing_and_no_more(runs):
+    assert fit(runs, grid([0.001])) == ["learning_rate=0.001/version_0"]
+    both = ["learning_rate=0.001/version_0", "learning_rate=0.003/version_0"]
+    assert fit(runs, grid([0.001, 0.003])) == both
+    (runs / "search" / both[1] / "metrics.json").unlink()  # as a run that was killed
+    assert fit(runs, grid([0.001, 0.003])) == [*both, "learning_rate=0.003/version_1"]
+    resumed = read_json(runs / "search" / "learning_rate=0.003" / "version_1", "provenance.json")
+    assert resumed["checkpoint"].endswith("learning_rate=0.003/version_0/checkpoints/last.ckpt")
+
+
+def test_a_search_tests_the_point_that_validated_best(runs):
+    settings = grid([1e-9, 0.01], "val/loss")
+    with pytest.raises(SystemExit, match=r"has no val/loss_best.*the metric that the best checkpoint is by"):
+        fit(runs, settings)
+    folder = runs / "search"
+    scores = {}
+    for rate in ("1e-09", "0.01"):
+        run = folder / f"learning_rate={rate}" / "version_0"
+        scores[rate] = read_metrics(run)["val/r2_best"]
+        write_json(run / "metrics.json", read_metrics(run) | {"val/loss_best": -scores[rate]})
+    fit(runs, settings)
+    best = max(scores, key=scores.get)
+    assert find_checkpoint(folder) == folder / f"learning_rate={best}" / "version_0" / "checkpoints" / "best.ckpt"
+    run_main(arguments("test", runs, {"experiment": "search", **settings}))
+    tested = read_json(folder / "version_0", "provenance.json")
+    assert tested["checkpoint"] == str(find_checkpoint(folder))
+
+
+def test_a_checkpoint_is_found_by_its_run_or_its_experiment(runs):
+    older, newer = (door("fit", runs) for _ in range(2))
+    assert find_checkpoint(runs / "demo") == newer / "checkpoints" / "best.ckpt"
+    assert find_checkpoint(older) == find_checkpoint(older / "checkpoints" / "best.ckpt")
+    assert load_model(find_checkpoint(older))[1]["initialisation"] == {"start": "kernel", "seed": 0}
+    with pytest.raises(FileNotFoundError, match="cli fit --config"):
+        find_checkpoint(runs / "nothing")
