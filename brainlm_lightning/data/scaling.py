@@ -107,19 +107,28 @@ def centre_and_scale(
         (centre, scale), float32 of `mean_P`'s shape. Where a parcel has no statistics, centre is 0 and scale is 1: the
         caller masks it.
     """
-    mean, zero = np.asarray(mean_P, np.float64), np.zeros(np.shape(mean_P))
+    shape = np.shape(mean_P)
+    centre, scale = _statistics_of(recipe, statistics, mean_P, std_P)
+    usable = np.broadcast_to(np.isfinite(centre) & (scale > 0), shape)
+    centre, scale = (np.broadcast_to(values, shape).astype(np.float32) for values in (centre, scale))
+    if not usable.all():  # rare, and as slow as all the rest
+        centre[~usable], scale[~usable] = 0, 1
+    return centre, scale
+
+
+def _statistics_of(
+    recipe: str, statistics: ScalingStatistics, mean_P: np.ndarray, std_P: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and scale, of shapes that broadcast."""
     if recipe == "robust":
-        centre, scale = statistics.robust.centre - mean, statistics.robust.scale + zero
-    elif recipe == "robust_centred":
-        centre, scale = statistics.robust_centred.centre + zero, statistics.robust_centred.scale + zero
-    elif recipe == "recording_zscore":
-        centre, scale = zero, np.asarray(std_P, np.float64)
-    elif recipe == "none":
-        return (-mean).astype(np.float32), (zero + 1).astype(np.float32)
-    else:
-        raise ValueError(f"scaling recipe is {recipe!r}; expected one of {', '.join(RECIPES)}")
-    usable = np.isfinite(centre) & (scale > 0)
-    return np.where(usable, centre, 0).astype(np.float32), np.where(usable, scale, 1).astype(np.float32)
+        return statistics.robust.centre - mean_P, statistics.robust.scale
+    if recipe == "robust_centred":
+        return statistics.robust_centred.centre, statistics.robust_centred.scale
+    if recipe == "recording_zscore":
+        return np.zeros(1), np.asarray(std_P)
+    if recipe == "none":
+        return -np.asarray(mean_P), np.ones(1)
+    raise ValueError(f"scaling recipe is {recipe!r}; expected one of {', '.join(RECIPES)}")
 
 
 def _count_digits(series: Iterable[np.ndarray], prefixes: np.ndarray, shift: int, bits: int) -> np.ndarray:
