@@ -103,6 +103,12 @@ class Store:
         """Returns which parcels were measured, (parcels,) bool."""
         return self._table("observed", row)
 
+    def level(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns mean, std and observed of a recording at once."""
+        shard, place = self._shard[row], self._row[row]
+        maps = self._maps.get(shard) or self._open(shard)
+        return maps["mean"][place], maps["std"][place], maps["observed"][place]
+
     def raw(self, row: int) -> np.ndarray:
         """Returns values as recorded, (frames, parcels) float32; NaN where the parcel is unobserved."""
         return self._with_nan(row, self.mean(row))

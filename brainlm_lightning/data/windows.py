@@ -101,12 +101,12 @@ class WindowDataset(Dataset[Batch]):
         signal = np.empty((len(places), self.window_frames, self.usable.shape[1]), self.dtype)
         for window, (store, row), start in zip(signal, places, request.starts.tolist(), strict=True):
             window[:] = self.recordings.stores[store].series(row)[start : start + self.window_frames]
-        centre, scale = self.scaling(request.rows)
+        centre, scale, observed = self._scaling(places)
         return {
             "signal_BPT": torch.from_numpy(signal).transpose(1, 2),
             "centre_BP": torch.from_numpy(centre),
             "scale_BP": torch.from_numpy(scale),
-            "observed_BP": torch.from_numpy(self.observed(request.rows)),
+            "observed_BP": torch.from_numpy(observed),
             "recording_index_B": torch.from_numpy(request.rows.astype(np.int64)),
             "start_B": torch.from_numpy(request.starts.astype(np.int64)),
             "key_B": torch.from_numpy(request.keys.view(np.int64).copy()),
@@ -114,29 +114,32 @@ class WindowDataset(Dataset[Batch]):
 
     def scaling(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What to subtract from the stored values of recordings, and what to divide by; each (B, P) float32."""
-        places = [self.place[row] for row in rows.tolist()]
-        mean, std = self._stored("mean", places), self._stored("std", places)
-        origin = np.array([store for store, _ in places])
-        if (origin == origin[0]).all():
-            return centre_and_scale(self.recipe, self.statistics[origin[0]], mean, std)
-        centre, scale = np.empty_like(mean), np.empty_like(mean)
-        for store in set(origin.tolist()):
-            here = origin == store
-            centre[here], scale[here] = centre_and_scale(self.recipe, self.statistics[store], mean[here], std[here])
-        return centre, scale
+        return self._scaling([self.place[row] for row in rows.tolist()])[:2]
 
     def observed(self, rows: np.ndarray) -> np.ndarray:
         """True where a recording has data of a parcel that can be scaled, (B, P)."""
-        places = [self.place[row] for row in rows.tolist()]
-        return self._stored("observed", places, bool) & self.usable[[store for store, _ in places]]
+        return self._scaling([self.place[row] for row in rows.tolist()])[2]
 
-    def _stored(self, name: str, places: list[tuple[int, int]], dtype: type = np.float32) -> np.ndarray:
-        """A table's rows, (B, P): a loop of copies, which for a few hundred values each is faster than `np.stack`."""
-        table: np.ndarray = np.empty((len(places), self.usable.shape[1]), dtype)
-        read = [getattr(store, name) for store in self.recordings.stores]
-        for parcels, (store, row) in zip(table, places, strict=True):
-            parcels[:] = read[store](row)
-        return table
+    def _scaling(self, places: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Centre, scale and observed of the recordings at (store, row), each (B, P)."""
+        mean, std, observed = self._stored(places)
+        origin = [store for store, _ in places]
+        if len(set(origin)) == 1:
+            centre, scale = centre_and_scale(self.recipe, self.statistics[origin[0]], mean, std)
+            return centre, scale, observed & self.usable[origin[0]]
+        centre, scale = np.empty_like(mean), np.empty_like(mean)
+        for store in set(origin):
+            here = np.array(origin) == store
+            centre[here], scale[here] = centre_and_scale(self.recipe, self.statistics[store], mean[here], std[here])
+        return centre, scale, observed & self.usable[origin]
+
+    def _stored(self, places: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, sd and observed, each (B, P): a loop of copies, which is faster here than `np.stack`."""
+        shape = (len(places), self.usable.shape[1])
+        mean, std, observed = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, bool)
+        for window, (store, row) in enumerate(places):
+            mean[window], std[window], observed[window] = self.recordings.stores[store].level(row)
+        return mean, std, observed
 
     def scaled_recording(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """A whole recording as the model sees it, (P, frames) float32, and which parcels are observed, (P,)."""
