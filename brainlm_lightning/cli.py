@@ -23,7 +23,7 @@ def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, l
     parser.add_argument("--config", type=Path, required=True, help="manifest of the cohort, data_manifests/*.yaml")
     parser.add_argument("--output", type=Path, help="folder of the store (default: $BRAINLM_DATA/<cohort>)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    parser.add_argument("--backend", default="loky", help="of joblib: loky, threading; dask or ray if registered")
+    parser.add_argument("--backend", default="loky", help="loky, threading, multiprocessing, dask or ray")
     parser.epilog = "Any setting of the manifest can be overridden: --split.test 0.3"
 
     def run(args: argparse.Namespace, overrides: list[str]) -> None:

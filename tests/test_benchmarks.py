@@ -1,6 +1,5 @@
 import json
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,15 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import gpu, loading, results, training_step
+from benchmarks.reference import DenseAttention, PlainAutoencoder, plain_loss
+from brainlm_lightning.model.embedding import Geometry
+from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.model.masking import Grid, counter_noise, draw_mask
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # benchmarks are no part of the installed package
-
-from benchmarks import gpu, loading, results, training_step  # noqa: E402
-from benchmarks.reference import DenseAttention, PlainAutoencoder, plain_loss  # noqa: E402
-from brainlm_lightning.model.embedding import Geometry  # noqa: E402
-from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder  # noqa: E402
-from brainlm_lightning.model.masking import Grid, counter_noise, draw_mask  # noqa: E402
-
 TINY = MAEConfig(patch_frames=5, embed_dim=16, depth=2, num_heads=2, decoder_embed_dim=24, decoder_num_heads=3)
 PARCELS, FRAMES, VISIBLE, TOKENS = 6, 20, 7, 24
 

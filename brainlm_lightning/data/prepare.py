@@ -29,6 +29,7 @@ from brainlm_lightning.data.convert import Outcome, Task, convert, load_converte
 from brainlm_lightning.data.manifest import Manifest
 from brainlm_lightning.data.split import SPLITS
 from brainlm_lightning.data.store import Store, store_root
+from brainlm_lightning.data.workers import workers
 from brainlm_lightning.data.write import Cohort, write_store
 
 MOST_LISTED = 10  # problems in an error message
@@ -48,7 +49,7 @@ def prepare(
         manifest: What to prepare.
         output: The store's folder; `$BRAINLM_DATA/<cohort>` where None.
         jobs: Processes; each holds one recording at a time.
-        backend: Of joblib: `loky`, `threading`, `multiprocessing`, or one that a cluster registered.
+        backend: See `workers`; the folders of recordings and store must be there on every machine of a cluster.
         shard_recordings: Recordings in a file of the store.
 
     Returns:
@@ -101,10 +102,10 @@ def _task(manifest: Manifest, atlas: Atlas, row: dict[Any, Any], work: Path) -> 
 
 def _convert_all(tasks: list[Task], jobs: int, backend: str) -> list[Outcome]:
     """Converts every recording, in whatever order; returns the outcomes in the order of the tasks."""
-    parallel = joblib.Parallel(n_jobs=jobs, backend=backend, return_as="generator_unordered")
-    outcomes = parallel(joblib.delayed(convert)(task) for task in tasks)
-    shown = track(outcomes, "recordings", total=len(tasks), console=Console(stderr=True))
-    by_name = {outcome.recording_id: outcome for outcome in shown}
+    with workers(backend, jobs) as parallel:
+        outcomes = parallel(joblib.delayed(convert)(task) for task in tasks)
+        shown = track(outcomes, "recordings", total=len(tasks), console=Console(stderr=True))
+        by_name = {outcome.recording_id: outcome for outcome in shown}
     return [by_name[task.recording_id] for task in tasks]
 
 

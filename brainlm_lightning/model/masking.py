@@ -88,9 +88,10 @@ def whole_networks(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
     if grid.network_P is None:
         raise ValueError("masking 'networks' needs a network label for each parcel; the atlas table has none")
     num_networks = int(grid.network_P.max()) + 1
+    has_network_P = grid.network_P >= 0
     eligible_BK = torch.ones(len(key_B), num_networks, dtype=torch.bool, device=key_B.device)
     hidden_BK = _lowest(counter_noise(key_B, num_networks), eligible_BK, ratio)
-    hidden_BP = hidden_BK[:, grid.network_P] & grid.observed_BP
+    hidden_BP = hidden_BK[:, grid.network_P] & has_network_P & grid.observed_BP
     return hidden_BP[:, :, None].expand(-1, -1, grid.num_patches)
 
 

@@ -265,8 +265,12 @@ class PretrainTask(pl.LightningModule):
 
 
 def network_numbers(networks: list[str]) -> Tensor | None:
-    """The parcels' networks as numbers in order of first appearance, (P,) int64; None where the atlas names none."""
-    if set(networks) == {"none"}:
+    """The parcels' networks as numbers in order of first appearance, (P,) int64; None where the atlas names none.
+
+    A parcel without one has −1: it is hidden with no network.
+    """
+    names = dict.fromkeys(name for name in networks if name != "none")
+    if not names:
         return None
-    order = {name: number for number, name in enumerate(dict.fromkeys(networks))}
-    return torch.tensor([order[name] for name in networks])
+    order = {name: number for number, name in enumerate(names)}
+    return torch.tensor([order.get(name, -1) for name in networks])

@@ -290,3 +290,16 @@ def test_a_duplicate_is_in_no_training_statistic(healthy, tmp_path):
     values = np.concatenate([store.raw(row) for row in train[:-1]]).astype(np.float64)
     np.testing.assert_array_equal(store.statistics.robust.centre, np.quantile(values, 0.5, axis=0))
     assert store.statistics.num_recordings == len(train) - 1
+
+
+def test_a_dask_cluster_makes_the_same_bytes(healthy, tmp_path):
+    one, other = (prepare(healthy, output=tmp_path / name, backend=name) for name in ("loky", "dask"))
+    assert (one / "shard-00000.h5").read_bytes() == (other / "shard-00000.h5").read_bytes()
+
+
+def test_an_unknown_backend_and_one_that_is_not_installed_are_named(healthy, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"backend is 'spark'; expected one of loky, .*dask, ray"):
+        prepare(healthy, output=tmp_path / "a", backend="spark")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match="--backend ray needs a package: pip install ray"):
+        prepare(healthy, output=tmp_path / "b", backend="ray")

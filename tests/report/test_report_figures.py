@@ -116,8 +116,9 @@ def test_parcels_without_a_value_are_left_out_and_counted():
 
 def test_one_parcel_one_hemisphere_and_equal_values_draw():
     xyz_mm = np.array([[10.0, 0, 0], [30, 20, 10]])
-    drawn(parcel_map(np.array([0.2, 0.2]), xyz_mm, "equal, right alone", "unit"))
-    drawn(parcel_map(np.array([0.0]), 0 * xyz_mm[:1], "one, on the midline", "unit"))
+    for values, places in ((np.array([0.2, 0.2]), xyz_mm), (np.array([0.0]), 0 * xyz_mm[:1])):
+        figure = drawn(parcel_map(values, places, "few", "unit"))
+        assert len(markers(figure)[1][0]) == len(values)  # the coronal view shows all
 
 
 def score(cohort, ratio, method, r2, low, high):
