@@ -12,10 +12,10 @@ RUNS   ?= runs
 export BRAINLM_DATA ?= stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo prepare pretrain table1 test test-slow check bench tensorboard clean
+.PHONY: help setup demo simulated_task prepare pretrain table1 test test-slow check bench tensorboard clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z_0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(VENV)/installed  ## make .venv with everything pinned
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -30,6 +30,12 @@ demo: setup  ## simulate, prepare, pretrain, test: a table of held-out R² besid
 	@test -d $(BRAINLM_DATA)/simulated_other || $(BRAINLM) prepare --config data_manifests/simulated_other.yaml --jobs $(JOBS)
 	$(BRAINLM) fit --config experiments/demo.yaml --runs $(RUNS)
 	$(BRAINLM) test --config experiments/demo.yaml --runs $(RUNS)
+
+simulated_task: setup  ## a simulated cohort whose task drives one network, and a model of it, for perturb and attention
+	@test -d $(BRAINLM_DATA)/simulated_task_source || \
+	  $(BRAINLM) simulate $(BRAINLM_DATA)/simulated_task_source --name simulated_task --task_recordings 200 --seed 2
+	@test -d $(BRAINLM_DATA)/simulated_task || $(BRAINLM) prepare --config data_manifests/simulated_task.yaml --jobs $(JOBS)
+	$(BRAINLM) fit --config experiments/pretrain_simulated_task.yaml --runs $(RUNS)
 
 prepare: setup  ## prepare a cohort's store:  make prepare COHORT=ukb
 	$(BRAINLM) prepare --config data_manifests/$(COHORT).yaml --jobs $(JOBS)

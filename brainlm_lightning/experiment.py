@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
+from brainlm_lightning.callbacks.brain_figures import BrainFigures
 from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
 from brainlm_lightning.callbacks.run_folder import RunFolder, folder_of
@@ -104,6 +105,8 @@ class ExperimentCLI(LightningCLI):
         if self.subcommand == "fit":
             callbacks += checkpoint_callbacks(config.checkpoint_every, *self._task_class().monitor)
             callbacks += [LearningRateMonitor("step"), TensorBoardFigures()] if given is not False else []
+        if self.subcommand == "test":
+            callbacks.append(BrainFigures())
         kwargs["callbacks"] = callbacks
         kwargs["plugins"] = [*(config.trainer.plugins or []), AtomicCheckpointIO()]
         # Batches are shared out by the DataModule itself, so that any number of ranks walks through the same ones.

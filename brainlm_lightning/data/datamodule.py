@@ -18,6 +18,7 @@ from brainlm_lightning.data.schedule import (
     EvaluationBatches,
     TrainingBatches,
     TrainingSchedule,
+    WindowRequest,
     evaluation_windows,
     micro_batches,
     recording_hash,
@@ -31,10 +32,17 @@ ScalingRecipe = Literal["robust", "robust_centred", "recording_zscore", "none"]
 
 @dataclass(frozen=True)
 class TestSet:
-    """Windows of one cohort to test on: name of the cohort and rows of the table."""
+    """Windows to test on.
+
+    Attributes:
+        name: of the cohort.
+        rows: of the table.
+        batches: windows to read together, where a task needs them so (pairs); None = every window of the rows.
+    """
 
     name: str
     rows: np.ndarray
+    batches: tuple[WindowRequest, ...] | None = None
 
 
 class ResumableLoader(DataLoader[Batch]):
@@ -216,8 +224,14 @@ class CohortDataModule(pl.LightningDataModule):
         return self._evaluation_loader(self.val_rows)
 
     def test_dataloader(self) -> list[ResumableLoader]:
-        """A loader for each of ``test_sets``."""
-        return [self._evaluation_loader(test_set.rows) for test_set in self.test_sets]
+        """A loader for each of ``test_sets``, which a task may replace in its `setup`."""
+        return [self._test_loader(test_set) for test_set in self.test_sets]
+
+    def _test_loader(self, test_set: TestSet) -> ResumableLoader:
+        if test_set.batches is None:
+            return self._evaluation_loader(test_set.rows)
+        trainer = self._trainer()
+        return self._loader(test_set.batches[trainer.global_rank :: trainer.world_size])
 
     def _evaluation_loader(self, rows: np.ndarray) -> ResumableLoader:
         num_frames = self.recordings.table["num_frames"].to_numpy()

@@ -92,3 +92,18 @@ def percentile_interval(draws: ArrayLike, num_subjects: int, level: float = 0.95
         tails = [50 * (1 - level), 50 * (1 + level)]
         interval[:, defined] = np.nanpercentile(values[:, defined], tails, axis=0)
     return interval
+
+
+def subject_mean(values_R: ArrayLike, subject_of_recording: Sequence[str] | NDArray, seed: int = 0) -> dict[str, float]:
+    """The mean over recordings and its 95 % interval from resampling subjects: `{"": mean, "_low": …, "_high": …}`.
+
+    Args:
+        values_R: a number for each recording.
+        subject_of_recording: (recordings,) subject ids.
+        seed: of the draws.
+    """
+    values = np.asarray(values_R, dtype=np.float64)
+    sums_SK = sum_by_subject(np.stack([values, np.ones_like(values)], axis=-1), subject_of_recording)
+    draws = subject_bootstrap(lambda total: total[..., 0] / total[..., 1], sums_SK, seed=seed)
+    low, high = percentile_interval(draws, len(sums_SK))
+    return {"": float(values.mean()), "_low": float(low), "_high": float(high)}

@@ -1,0 +1,94 @@
+"""Pairs of windows to perturb: each source with a target of another subject, and with a null target of its own group.
+
+The draw is a pure function of the table and the seed. Subjects are used as evenly as can be, on each of the three
+sides, so that no subject's peculiarities pass for those of a group.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from brainlm_lightning.data.schedule import WindowRequest
+
+SIDES = ("source", "target", "null")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs, and where their windows are.
+
+    Attributes:
+        rows: of the table, (sides, pairs): sources, targets and null targets.
+        starts: first frame of each window, (sides, pairs).
+    """
+
+    rows: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return self.rows.shape[1]
+
+    def batches(self, pairs_at_once: int) -> Iterator[WindowRequest]:
+        """Windows to read together: the sources, then the targets, then the null targets of some pairs."""
+        for first in range(0, len(self), pairs_at_once):
+            chosen = slice(first, first + pairs_at_once)
+            rows, starts = self.rows[:, chosen].ravel(), self.starts[:, chosen].ravel()
+            yield WindowRequest(rows, starts, np.zeros(len(rows), np.uint64))  # nothing is hidden: no keys
+
+
+def draw_pairs(
+    table: pd.DataFrame, sources: np.ndarray, targets: np.ndarray, count: int, window_frames: int, seed: int
+) -> Pairs:
+    """Draws pairs of recordings of different subjects, and a window in each.
+
+    Args:
+        table: of recordings.
+        sources: rows to perturb, and to take null targets from.
+        targets: rows to match.
+        count: number of pairs.
+        window_frames: T; windows lie side by side from the first frame on.
+        seed: of the draw.
+
+    Raises:
+        ValueError: no source and target are of different subjects.
+    """
+    rng = np.random.default_rng(seed)
+    subjects = table["subject_id"].to_numpy(str)
+    source = _evenly(sources, subjects, count, rng)
+    sides = [source]
+    for name, rows in (("targets", targets), ("null targets", sources)):
+        if len(np.unique(subjects[np.concatenate([sources, rows])])) < 2 + (name == "null targets"):
+            raise ValueError(
+                f"sources and {name} are of {np.unique(subjects[rows]).tolist()} alone; a pair is of different "
+                "subjects: choose wider filters"
+            )
+        sides.append(_of_others(source, _evenly(rows, subjects, count, rng), subjects, rng))
+    chosen = np.stack(sides)
+    windows = table["num_frames"].to_numpy()[chosen] // window_frames
+    return Pairs(chosen, rng.integers(0, windows) * window_frames)
+
+
+def _evenly(rows: np.ndarray, subjects: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows such that every subject comes once before any comes twice; one recording of a subject at a time."""
+    of_subject = [rows[subjects[rows] == subject] for subject in np.unique(subjects[rows])]
+    rounds = [rng.permutation(len(of_subject)) for _ in range(-(-count // len(of_subject)))]
+    return np.array([rng.choice(of_subject[number]) for number in np.concatenate(rounds)[:count]])
+
+
+def _of_others(source: np.ndarray, target: np.ndarray, subjects: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The targets in such an order that none is of its source's subject."""
+    target = target.copy()
+    for pair in np.flatnonzero(subjects[target] == subjects[source]):
+        if subjects[target[pair]] != subjects[source[pair]]:
+            continue  # an earlier exchange has parted them
+        fits = (subjects[target] != subjects[source[pair]]) & (subjects[source] != subjects[target[pair]])
+        if not fits.any():
+            raise ValueError(
+                f"{len(source)} pairs cannot be made of different subjects: {subjects[source[pair]]!r} is on both "
+                "sides of too many; ask for more pairs, or choose wider filters"
+            )
+        other = rng.choice(np.flatnonzero(fits))
+        target[[pair, other]] = target[[other, pair]]
+    return target
