@@ -33,7 +33,6 @@ class FittedBaseline(Protocol):
         """Fits."""
         ...
 
-    @property
     def chosen(self) -> dict[str, float]:
         """What was chosen on the validation windows."""
         ...
@@ -88,7 +87,6 @@ class _Linear:
             errors.setdefault(float(error), choice)
         self.choice = errors[min(errors)]
 
-    @property
     def chosen(self) -> dict[str, float]:
         """The order, in frames, and the ridge."""
         assert self.choice is not None, "fit it first"
@@ -119,7 +117,7 @@ class AR(_Linear):
     def __init__(
         self,
         orders: Sequence[int] = (1, 2, 5, 10, 20, 40),
-        ridges: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
+        ridges: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0),
         stride: int = 2,
     ) -> None:
         super().__init__(orders, ridges, stride)
@@ -162,7 +160,7 @@ class VAR(_Linear):
     def __init__(
         self,
         orders: Sequence[int] = (1, 2, 5, 10, 20),
-        ridges: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0),
+        ridges: Sequence[float] = (1e-2, 1e-1, 1.0, 10.0),
         stride: int = 4,
         max_features: int = 2000,
     ) -> None:
