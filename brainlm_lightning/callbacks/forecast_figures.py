@@ -1,5 +1,7 @@
 """What forecasts look like: error by frame (the paper's figure 4), forecasts of a few parcels, R² on the brain."""
 
+from typing import Any
+
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
@@ -16,16 +18,17 @@ class ForecastFigures(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws."""
-        metrics, arrays = pl_module.results, pl_module.arrays
-        places = conditions(metrics)  # type: ignore[arg-type]
+        metrics: Any = pl_module.results
+        arrays: Any = pl_module.arrays
+        places = conditions(metrics)
         if not trainer.is_global_zero or not places:
             return
-        self._write(trainer, "forecast_by_frame", forecast_figure(metrics, arrays))  # type: ignore[arg-type]
+        self._write(trainer, "forecast_by_frame", forecast_figure(metrics, arrays))
         xyz_mm = trainer.datamodule.stores[0].atlas.xyz_mm  # type: ignore[attr-defined]
         for place, (name, *others) in places.items():
             cohort, shown = place.split("/")[1], [name, *(other for other in others if other in CURVES)]
-            self._write(trainer, f"forecast_curves_{cohort}", forecast_curves(arrays, place, shown))  # type: ignore[arg-type]
-            brain = parcel_map(arrays[f"{place}/{name}/r2_P"], xyz_mm, f"R² of the forecast by {name}, {cohort}", "R²")  # type: ignore[index]
+            self._write(trainer, f"forecast_curves_{cohort}", forecast_curves(arrays, place, shown))
+            brain = parcel_map(arrays[f"{place}/{name}/r2_P"], xyz_mm, f"R² of the forecast by {name}, {cohort}", "R²")
             self._write(trainer, f"forecast_r2_{cohort}", brain)
 
     def _write(self, trainer: pl.Trainer, name: str, figure: Figure) -> None:

@@ -68,10 +68,7 @@ def _title(metrics: Mapping[str, float], place: str) -> str:
 def _notes(metrics: Mapping[str, float], place: str, reference: str) -> list[str]:
     """What stands below a condition's table."""
     subjects, windows = (int(metrics[f"{place}/{name}"]) for name in (f"{reference}/num_subjects", "num_windows"))
-    paper = "; ".join(
-        f"{method} {' / '.join(f'{number:.3f}' for number in own)} and {' / '.join(f'{number:.3f}' for number in other)}"
-        for method, (own, other) in PAPER.items()
-    )
+    paper = "; ".join(f"{name} " + " and ".join(map(_triple, numbers)) for name, numbers in PAPER.items())
     return [
         f"Pooled over {windows} windows of {subjects} subjects [95 % interval from resampling subjects]; "
         f"{int(metrics[f'{place}/num_recordings_too_short'])} recordings too short for a window.",
@@ -80,6 +77,10 @@ def _notes(metrics: Mapping[str, float], place: str, reference: str) -> list[str
         "methods, frames and cohorts of the test run.",
         f"The paper's Table 3 (R² / R / MSE over 40 frames, UKB and HCP): {paper}.",
     ]
+
+
+def _triple(numbers: tuple[float, float, float]) -> str:
+    return " / ".join(f"{number:.3f}" for number in numbers)
 
 
 def forecast_tables(metrics: Mapping[str, float]) -> list[Table]:
@@ -118,9 +119,7 @@ def frames_better_than_all(arrays: Mapping[str, NDArray], place: str) -> NDArray
         for name in arrays
         if name.startswith(f"{place}/") and name.endswith("/p_corrected_H") and f"_minus_{KNOWS_THE_TRUTH}" not in name
     ]
-    better = [
-        (arrays[f"{pair}/p_corrected_H"] < SIGNIFICANT) & (arrays[f"{pair}/mse_3H"][0] < 0) for pair in pairs
-    ]
+    better = [(arrays[f"{pair}/p_corrected_H"] < SIGNIFICANT) & (arrays[f"{pair}/mse_3H"][0] < 0) for pair in pairs]
     return np.all(better, axis=0) if better else np.zeros(arrays[f"{place}/time_s_H"].shape, dtype=bool)
 
 
@@ -173,7 +172,8 @@ def forecast_figure(metrics: Mapping[str, float], arrays: Mapping[str, NDArray])
         height = np.full(int(starred.sum()), row[0].get_ylim()[1])
         row[0].plot(arrays[f"{place}/time_s_H"][starred], height, "k*", clip_on=False, markersize=7)
     handles, labels = row[0].get_legend_handles_labels()
-    note = f"* error of {next(iter(found.values()))[0]} lower than that of every other method, p < {SIGNIFICANT}, corrected"
+    reference = next(iter(found.values()))[0]
+    note = f"* error of {reference} lower than that of every other method, p < {SIGNIFICANT}, corrected"
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
     figure.supxlabel(note, fontsize=9)
     return figure
