@@ -67,7 +67,7 @@ class _Linear:
     """What AR and VAR share: sums of products over training windows, and a choice on validation windows.
 
     Args:
-        orders: numbers of last frames to choose from.
+        orders: numbers of last frames to choose from; those beyond the context are left out.
         ridges: added to the diagonal of the features' covariance, as shares of its mean, to choose from.
         stride: frames from one origin of the fit to the next; neighbouring ones tell nearly the same.
     """
@@ -98,16 +98,20 @@ class _Linear:
     def __call__(self, context_BPC: Tensor, observed_BP: Tensor, horizon_frames: int) -> Tensor:
         raise NotImplementedError
 
+    def _is_feasible(self, order: int, window: ForecastWindow) -> bool:
+        return order <= window.context_BPC.shape[2]
+
     def _origins(self, window: ForecastWindow) -> tuple[Tensor, Tensor]:
         """Last frames, latest first (B, P, O, K), and what followed them (B, P, O, H), at all origins of windows."""
-        signal_BPT, kept = torch.cat([window.context_BPC, window.future_BPH], dim=2), self.orders[-1]
-        horizon_frames = window.future_BPH.shape[2]
-        if signal_BPT.shape[2] < kept + horizon_frames:
+        signal_BPT = torch.cat([window.context_BPC, window.future_BPH], dim=2)
+        self.orders = [order for order in self.orders if self._is_feasible(order, window)]
+        if not self.orders:
             raise ValueError(
-                f"a window of {signal_BPT.shape[2]} frames does not hold {kept} frames and a horizon of "
-                f"{horizon_frames}; lower the highest order"
+                f"none of the orders can be fitted to {signal_BPT.shape[1]} parcels and a context of "
+                f"{window.context_BPC.shape[2]} frames; name lower ones, or raise max_features"
             )
-        parts = signal_BPT.unfold(2, kept + horizon_frames, self.stride)
+        kept = self.orders[-1]
+        parts = signal_BPT.unfold(2, kept + window.future_BPH.shape[2], self.stride)
         return parts[..., :kept].flip(-1), parts[..., kept:]
 
 
@@ -167,11 +171,13 @@ class VAR(_Linear):
         super().__init__(orders, ridges, stride)
         self.max_features = max_features
 
+    def _is_feasible(self, order: int, window: ForecastWindow) -> bool:
+        return super()._is_feasible(order, window) and order * window.context_BPC.shape[1] <= self.max_features
+
     def _candidates(self, training: Iterable[ForecastWindow]) -> Iterator[Choice]:
         gram_FF = cross_FG = count_PP = torch.zeros(())
         for window in training:
             num_parcels, horizon_frames = window.future_BPH.shape[1:]
-            self.orders = [order for order in self.orders if order * num_parcels <= self.max_features] or [1]
             past_BPOK, next_BPOH = self._origins(window)
             past_SF, next_SG = by_origin(past_BPOK), by_origin(next_BPOH)
             gram_FF = gram_FF + (past_SF.T @ past_SF).double()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from brainlm_lightning.baselines.ode import SolverConfig, VectorField, integrate
+from brainlm_lightning.baselines.ode import SolverConfig, VectorField, full_precision, integrate
 from brainlm_lightning.model.forecast import Forecaster, ForecastSetting, ForecastWindow, forecast_loss
 
 
@@ -64,7 +64,7 @@ class LatentODE(Forecaster):
     def _posterior(self, context_BPC: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latent state at the context's end, each (B, Z)."""
         states_BCD, _ = self.reader(context_BPC.transpose(1, 2))
-        mean_BZ, log_variance_BZ = self.posterior(states_BCD[:, -1]).float().chunk(2, dim=1)
+        mean_BZ, log_variance_BZ = full_precision(self.posterior(states_BCD[:, -1])).chunk(2, dim=1)
         return mean_BZ, log_variance_BZ.clamp(-10, 10)  # exp stays finite
 
     def _emit(self, state_BZ: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from brainlm_lightning.baselines.ode import SolverConfig, VectorField, integrate
+from brainlm_lightning.baselines.ode import SolverConfig, VectorField, full_precision, integrate
 from brainlm_lightning.model.forecast import Forecaster, ForecastSetting
 
 
@@ -43,7 +43,7 @@ class NeuralODE(Forecaster):
 
     def forward(self, context_BPC: Tensor, observed_BP: Tensor) -> Tensor:
         """See `Forecaster.forward`."""
-        summary_BE = self.summary(context_BPC[:, :, -self.seen_frames :].flatten(1)).float()
+        summary_BE = full_precision(self.summary(context_BPC[:, :, -self.seen_frames :].flatten(1)))
         start_BD = torch.cat([context_BPC[:, :, -1], summary_BE], dim=1)
         states_HBD = integrate(self.field, start_BD, self.setting.horizon_frames, self.config)
         return states_HBD[:, :, : self.num_parcels].permute(1, 2, 0)

@@ -68,3 +68,8 @@ def integrate(field: nn.Module, start_BD: Tensor, num_frames: int, solver: Solve
     if not bool(states.isfinite().all()):
         raise ArithmeticError(f"{solver.method} gave values that are not finite")
     return states[1:]
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """Values in half precision as float32, others as they are."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -25,10 +25,12 @@ class ForecastSetting:
     Attributes:
         geometry: parcels, and the window of context and horizon.
         horizon_frames: H, frames to forecast.
+        autoencoder: a masked autoencoder of these parcels and this window, for forecasters that can start from one.
     """
 
     geometry: Geometry
     horizon_frames: int
+    autoencoder: MaskedAutoencoder | None = None
 
     def __post_init__(self) -> None:
         """Refuses a horizon that leaves no context."""
@@ -152,8 +154,8 @@ class MAEForecaster(Forecaster):
     """A masked autoencoder whose last patches are hidden in every parcel (paper, figure 2B and section 4.3).
 
     Args:
-        setting: what it is built for.
-        config: sizes and choices; those of a checkpoint take their place in `start_from`.
+        setting: what it is built for; where it has an autoencoder, that is taken, with its sizes.
+        config: sizes and choices.
 
     Raises:
         ValueError: the horizon is no whole number of patches.
@@ -164,30 +166,24 @@ class MAEForecaster(Forecaster):
 
     def __init__(self, setting: ForecastSetting, config: MAEForecasterConfig | None = None) -> None:
         super().__init__()
-        self.setting = setting
-        self.config = config or MAEForecasterConfig()
-        self._take(MaskedAutoencoder(setting.geometry, self.config))
-
-    def start_from(self, autoencoder: MaskedAutoencoder) -> None:
-        """Takes the sizes and weights of an autoencoder of the same parcels and window; whether to freeze stays."""
-        self.config = MAEForecasterConfig(**{**asdict(autoencoder.config), "encoder": self.config.encoder})
-        self._take(autoencoder)
-
-    def _take(self, autoencoder: MaskedAutoencoder) -> None:
-        patch_frames, horizon_frames = self.config.patch_frames, self.setting.horizon_frames
-        if horizon_frames % patch_frames:
+        config = config or MAEForecasterConfig()
+        if setting.autoencoder is not None:
+            config = MAEForecasterConfig(**{**asdict(setting.autoencoder.config), "encoder": config.encoder})
+        if setting.horizon_frames % config.patch_frames:
             raise ValueError(
-                f"horizon_frames {horizon_frames} is no whole number of patches of {patch_frames} frames: the masked "
-                f"autoencoder hides whole patches; choose {max(1, horizon_frames // patch_frames) * patch_frames}"
+                f"horizon_frames {setting.horizon_frames} is no whole number of patches of {config.patch_frames} "
+                "frames, and the masked autoencoder hides whole patches; choose "
+                f"{max(1, setting.horizon_frames // config.patch_frames) * config.patch_frames}"
             )
-        self.autoencoder = autoencoder
-        encoding = (autoencoder.patch_projection, autoencoder.position, autoencoder.encoder)
-        for parameter in (autoencoder.cls_D, *(each for part in encoding for each in part.parameters())):
-            parameter.requires_grad_(self.config.encoder == "tuned")
+        self.config, self.horizon_frames = config, setting.horizon_frames
+        self.autoencoder = setting.autoencoder or MaskedAutoencoder(setting.geometry, config)
+        encoding = (self.autoencoder.patch_projection, self.autoencoder.position, self.autoencoder.encoder)
+        for parameter in (self.autoencoder.cls_D, *(each for part in encoding for each in part.parameters())):
+            parameter.requires_grad_(config.encoder == "tuned")
 
     def forward(self, context_BPC: Tensor, observed_BP: Tensor) -> Tensor:
         """See `Forecaster.forward`."""
-        horizon_frames = self.setting.horizon_frames
+        horizon_frames = self.horizon_frames
         signal_BPT = nn.functional.pad(context_BPC, (0, horizon_frames))
         future_N = torch.arange(self.autoencoder.num_patches, device=signal_BPT.device)
         future_N = future_N >= self.autoencoder.num_patches - horizon_frames // self.config.patch_frames

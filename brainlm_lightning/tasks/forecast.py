@@ -7,11 +7,12 @@ Shapes: B batch, P parcels, T frames of a window, C of its context, H of the hor
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
@@ -25,16 +26,15 @@ from brainlm_lightning.model.forecast import Forecaster, ForecastWindow, MAEFore
 from brainlm_lightning.tasks import checkpoint as self_describing
 from brainlm_lightning.tasks.forecast_test import ForecastTest, default_forecast_baselines
 from brainlm_lightning.tasks.forecasters import (
-    COMPARED_FORECAST,
     ForecasterFactory,
     ForecasterStart,
+    autoencoder_of,
     build_forecaster,
     new_forecaster,
     setting_of,
-    start_from_checkpoint,
 )
 from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
-from brainlm_lightning.tasks.pretrained import refuse_seen
+from brainlm_lightning.tasks.pretrained import load_pretrained, refuse_seen
 
 FUTURE_AWARE = ("recording_zscore", "robust_centred")  # scaling recipes with statistics of the whole recording
 
@@ -47,8 +47,8 @@ class ForecastTask(pl.LightningModule):
         horizon_frames: H, frames to forecast; the context is what is left of ``data.window_frames``.
         standardise: ``context``, each parcel of each window by the mean and standard deviation of its context, or
             ``training``, as the data are scaled by statistics of the training subjects (the paper's ``robust``).
-        pretrained: checkpoint of a pretrained model, see `find_checkpoint`: the data are scaled as its own were, and an
-            `MAEForecaster` takes its sizes and weights.
+        pretrained: checkpoint of a masked autoencoder, see `find_checkpoint`: the data are scaled as its own were, and
+            an `MAEForecaster` takes its sizes and weights.
         start: of an `MAEForecaster` with a checkpoint: ``pretrained`` weights, or the same architecture without them:
             ``as_pretrained``, as before the first step of the pretraining, or at the ``standard`` random start.
         optimisation: optimiser and learning rate.
@@ -87,7 +87,7 @@ class ForecastTask(pl.LightningModule):
     # -- model ----------------------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
-        """Builds the forecaster: from a checkpoint's own description where one is loaded, else as the YAML says."""
+        """Builds the forecaster that is to be trained; one that is tested is built as its checkpoint says."""
         if self.net is not None:
             return
         if self.standardise == "training" and self.datamodule.scaling in FUTURE_AWARE:
@@ -95,33 +95,25 @@ class ForecastTask(pl.LightningModule):
                 f"data.scaling {self.datamodule.scaling} takes its statistics from the whole recording, the future "
                 "included: choose standardise: context, which undoes it, or data.scaling: robust"
             )
-        path = self.trainer.ckpt_path
-        self.net = (self._described(Path(path)) if path else self._new()).to(self.device)
-        rank_zero_info(
-            f"{self.net.name}: {self.horizon_frames} frames ({self.horizon_frames * self.tr_s:g} s) from "
-            f"{self.datamodule.window_frames - self.horizon_frames} ({self.standardise} statistics)"
-        )
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self.net = self._new().to(self.device)
+            rank_zero_info(
+                f"{self.net.name}: {self.horizon_frames} frames ({self.horizon_frames * self.tr_s:g} s) from "
+                f"{self.datamodule.window_frames - self.horizon_frames} ({self.standardise} statistics)"
+            )
 
     def _new(self) -> Forecaster:
         data = self.datamodule
-        net = new_forecaster(self.forecaster_factory, setting_of(data, self.horizon_frames), data.seed)
+        autoencoder = None
         if self.pretrained is not None:
-            pretrained = start_from_checkpoint(net, self.pretrained, self.start, data)
-            if isinstance(net, MAEForecaster) and self.start == "pretrained":
+            pretrained = load_pretrained(self.pretrained, data)
+            autoencoder = autoencoder_of(pretrained, self.start, data)
+            if self.start == "pretrained":
                 tested = {str(name) for test in data.test_sets for name in self.subjects(test.rows)}
                 refuse_seen(pretrained, tested, "of the test sets")
                 self.pretraining_saw = sorted({seen for of in pretrained.about["subjects"].values() for seen in of})
-        return net
-
-    def _described(self, path: Path) -> Forecaster:
-        about, _ = self_describing.read_checkpoint(path)
-        if "forecast" not in about:
-            raise ValueError(f"{path} holds no forecaster; name it as `pretrained` to start from it")
-        net = build_forecaster(about, str(path))
-        self.datamodule.adopt_statistics(ScalingStatistics.from_json(about["scaling"]["statistics"]))
-        self.pretraining_saw = about["subjects"]["pretraining"]
-        self_describing.check_matches(about, self.description(net), COMPARED_FORECAST)
-        return net
+        setting = setting_of(self_describing.describe_data(data), self.horizon_frames)
+        return new_forecaster(self.forecaster_factory, replace(setting, autoencoder=autoencoder), data.seed)
 
     def forward(self, window: ForecastWindow) -> Tensor:
         """Forecasts the horizon of windows, (B, P, H)."""
@@ -247,7 +239,16 @@ class ForecastTask(pl.LightningModule):
         checkpoint[self_describing.KEY] = self.description(self.net)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Says how much is loaded; `configure_model` has checked that it fits."""
-        assert self.net is not None
+        """Builds the forecaster that the checkpoint describes, where there is none, and checks that it fits the data.
+
+        Raises:
+            ValueError: it was made for other data, another scaling, horizon or standardisation; or is no forecaster.
+        """
+        about = self_describing.check_format(checkpoint.get(self_describing.KEY), "the checkpoint")
+        if self.net is None:
+            self.net = build_forecaster(about, "the checkpoint").to(self.device)
+            self.datamodule.adopt_statistics(ScalingStatistics.from_json(about["scaling"]["statistics"]))
+        self.pretraining_saw = about["subjects"]["pretraining"]
+        self_describing.check_matches(about, self.description(self.net))
         count = sum(name.startswith(self_describing.PREFIX) for name in checkpoint["state_dict"])
         rank_zero_info(f"loaded {count} of {len(self.net.state_dict())} tensors from the checkpoint")

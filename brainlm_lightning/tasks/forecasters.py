@@ -1,6 +1,7 @@
 """Forecasters as they are made, described in checkpoints, and loaded again."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.forecast import Forecaster, ForecastSetting, MAEForecaster
 from brainlm_lightning.model.mae import MaskedAutoencoder
+from brainlm_lightning.model.reconstruction import MaskedModel
 from brainlm_lightning.run_folder import find_checkpoint
 from brainlm_lightning.tasks.checkpoint import (
     COMPARED,
@@ -24,7 +26,7 @@ from brainlm_lightning.tasks.checkpoint import (
     load_strictly,
     read_checkpoint,
 )
-from brainlm_lightning.tasks.pretrained import Pretrained, load_pretrained, untrained
+from brainlm_lightning.tasks.pretrained import Pretrained, untrained
 
 ForecasterFactory = Callable[[ForecastSetting], Forecaster]
 ForecasterStart = Literal["pretrained", "as_pretrained", "standard"]
@@ -34,35 +36,33 @@ OF_FORECASTS = ("frames to forecast", "standardisation by context or training")
 SCALED_DATA = tuple(name for name in COMPARED_FORECAST if name not in OF_FORECASTS)
 
 
-def setting_of(datamodule: CohortDataModule, horizon_frames: int) -> ForecastSetting:
-    """What a forecaster of this data is built for."""
-    geometry = Geometry(torch.tensor(datamodule.stores[0].atlas.xyz_mm), datamodule.window_frames)
+def setting_of(about: Description, horizon_frames: int) -> ForecastSetting:
+    """What a forecaster of described data is built for."""
+    geometry = Geometry(torch.tensor(about["parcels"]["xyz_mm"]), about["window_frames"])
     return ForecastSetting(geometry, horizon_frames)
 
 
 def new_forecaster(make: ForecasterFactory, setting: ForecastSetting, seed: int) -> Forecaster:
-    """A forecaster at its start; torch's own generator is left as it was."""
+    """A forecaster at its start, to be trained; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return make(setting)
+        return make(setting).train()
 
 
-def start_from_checkpoint(
-    net: Forecaster, place: str, start: ForecasterStart, datamodule: CohortDataModule
-) -> Pretrained:
-    """Adopts a pretrained model's scaling, and for an `MAEForecaster` its sizes and its weights or another start.
+def autoencoder_of(pretrained: Pretrained, start: ForecasterStart, datamodule: CohortDataModule) -> MaskedAutoencoder:
+    """The autoencoder that a forecaster may start from.
 
     Raises:
-        ValueError: the checkpoint does not fit the data, or holds no masked autoencoder where one is needed.
+        ValueError: the checkpoint holds another model.
     """
-    pretrained = load_pretrained(place, datamodule)
-    if isinstance(net, MAEForecaster):
-        model = pretrained.model if start == "pretrained" else untrained(pretrained, datamodule, start)
-        if not isinstance(model, MaskedAutoencoder):
-            raise ValueError(f"{pretrained.path} holds a {type(model).__name__}; an MAEForecaster needs an autoencoder")
-        net.start_from(model)
-        net.train()
-    return pretrained
+    model = pretrained.model if start == "pretrained" else untrained(pretrained, datamodule, start)
+    return _autoencoder(model, pretrained.path)
+
+
+def _autoencoder(model: MaskedModel, path: Path) -> MaskedAutoencoder:
+    if not isinstance(model, MaskedAutoencoder):
+        raise ValueError(f"{path} holds a {type(model).__name__}; an autoencoder that hides the future is needed")
+    return model
 
 
 def build_forecaster(about: Description, source: str) -> Forecaster:
@@ -75,9 +75,7 @@ def build_forecaster(about: Description, source: str) -> Forecaster:
     name = about["model"]["class_path"]
     if name not in known:
         raise ValueError(f"{source} holds a {name}, expected a forecaster: one of {', '.join(sorted(known))}")
-    geometry = Geometry(torch.tensor(about["parcels"]["xyz_mm"]), about["window_frames"])
-    setting = ForecastSetting(geometry, about["forecast"]["horizon_frames"])
-    kind = known[name]
+    kind, setting = known[name], setting_of(about, about["forecast"]["horizon_frames"])
     return kind(setting, kind.config_type(**about["model"]["config"]))
 
 
@@ -106,8 +104,7 @@ def load_forecaster(place: str, expected: Description) -> tuple[Forecaster, Desc
     check_matches(about, expected, SCALED_DATA)
     autoencoder = build(about, str(path))
     load_strictly(autoencoder, weights, str(path))
-    geometry = Geometry(torch.tensor(about["parcels"]["xyz_mm"]), about["window_frames"])
-    net = MAEForecaster(ForecastSetting(geometry, expected["forecast"]["horizon_frames"]))
-    net.start_from(autoencoder)  # type: ignore[arg-type]
+    setting = setting_of(about, expected["forecast"]["horizon_frames"])
+    net = MAEForecaster(replace(setting, autoencoder=_autoencoder(autoencoder, path)))
     rank_zero_info(f"{path} forecasts as it was pretrained")
     return net.eval(), about, path
