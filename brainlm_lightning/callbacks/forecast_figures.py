@@ -18,8 +18,8 @@ class ForecastFigures(pl.Callback):
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draws."""
-        metrics: Any = pl_module.results
-        arrays: Any = pl_module.arrays
+        metrics: Any = getattr(pl_module, "results", {})
+        arrays: Any = getattr(pl_module, "arrays", {})
         places = conditions(metrics)
         if not trainer.is_global_zero or not places:
             return
@@ -32,6 +32,8 @@ class ForecastFigures(pl.Callback):
             self._write(trainer, f"forecast_r2_{cohort}", brain)
 
     def _write(self, trainer: pl.Trainer, name: str, figure: Figure) -> None:
-        figure.savefig(folder_of(trainer) / f"{name}.png", dpi=110)
+        folder = folder_of(trainer) / "figures"
+        folder.mkdir(exist_ok=True)
+        figure.savefig(folder / f"{name}.png", dpi=110)
         if isinstance(trainer.logger, TensorBoardLogger):
             trainer.logger.experiment.add_figure(name, figure, trainer.global_step)

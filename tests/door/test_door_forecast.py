@@ -91,7 +91,7 @@ def test_the_pretrained_model_is_tested_without_tuning_and_every_pair_is_compare
 
 def test_figures_are_drawn(compared):
     names = {"forecast_by_frame", "forecast_curves_tiny", "forecast_r2_tiny"}
-    assert names <= {path.stem for path in compared[1].glob("*.png")}
+    assert names <= {path.stem for path in (compared[1] / "figures").glob("*.png")}
     assert names <= set(events(compared[1]).Tags()["images"])
 
 
