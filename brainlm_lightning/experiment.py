@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning.callbacks.brain_figures import BrainFigures
 from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
-from brainlm_lightning.callbacks.forecast_figures import ForecastFigures
+from brainlm_lightning.callbacks.clinical_figures import ClinicalFigures
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
 from brainlm_lightning.callbacks.run_folder import RunFolder, folder_of
 from brainlm_lightning.callbacks.step_seed import StepSeed
@@ -38,6 +38,7 @@ WARNINGS = (  # that say nothing to a user
     r"`isinstance\(treespec, LeafSpec\)`",  # Lightning 2.6 on torch 2.13, of itself
     r"(?s).*(JsonargparseDeprecationWarning|add_instantiator|instantiate_classes|skip_none)",  # Lightning 2.6, too
     ".*callbacks used to create the checkpoint need to be provided",  # `test` makes no checkpoints
+    ".*in eval mode at the start of training",  # a frozen encoder
     ".*does not have many workers",  # reading a window is a copy; one process feeds thousands a second
 )
 
@@ -107,7 +108,7 @@ class ExperimentCLI(LightningCLI):
             callbacks += checkpoint_callbacks(config.checkpoint_every, *self._task_class().monitor)
             callbacks += [LearningRateMonitor("step"), TensorBoardFigures()] if given is not False else []
         if self.subcommand == "test":
-            callbacks += [BrainFigures(), ForecastFigures()]
+            callbacks += [BrainFigures(), ClinicalFigures()]
         kwargs["callbacks"] = callbacks
         kwargs["plugins"] = [*(config.trainer.plugins or []), AtomicCheckpointIO()]
         # Batches are shared out by the DataModule itself, so that any number of ranks walks through the same ones.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 VERSION = re.compile(r"version_(\d+)")
@@ -73,6 +74,11 @@ def write_arrays(path: Path | str, arrays: Mapping[str, NDArray]) -> None:
             raise ValueError(f"array {name!r} holds Python objects; expected numbers or fixed-width text")
     contents: dict[str, Any] = dict(arrays)
     _write_atomically(Path(path), lambda stream: np.savez(stream, **contents))
+
+
+def write_table(path: Path | str, table: pd.DataFrame) -> None:
+    """Writes a table as CSV atomically, without its index."""
+    _write_atomically(Path(path), lambda stream: stream.write(table.to_csv(index=False).encode()))
 
 
 def _existing(folder: Path | str, name: str) -> Path:

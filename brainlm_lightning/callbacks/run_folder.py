@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from brainlm_lightning.provenance import provenance
-from brainlm_lightning.run_folder import write_arrays, write_json
+from brainlm_lightning.run_folder import write_arrays, write_json, write_table
 
 SHOWN = ("r2_pooled", "val/r2", "val/loss")  # metrics beside the settings in TensorBoard's table
 
@@ -57,7 +57,10 @@ class RunFolder(SaveConfigCallback):
             self._finish(trainer, {name: float(value) for name, value in trainer.callback_metrics.items()}, {})
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the task's results."""
+        """Writes the task's results, and its tables where it has some."""
+        if trainer.is_global_zero:
+            for name, table in getattr(pl_module, "tables", {}).items():
+                write_table(folder_of(trainer) / f"{name}.csv", table)
         self._finish(trainer, pl_module.results, pl_module.arrays)  # type: ignore[arg-type]
 
     def _finish(self, trainer: pl.Trainer, metrics: Mapping[str, float], arrays: Mapping[str, np.ndarray]) -> None:

@@ -30,13 +30,13 @@ class TensorBoardFigures(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keeps the first window, and the CLS of the first thousand."""
-        if not trainer.is_global_zero:
+        """Keeps the first window, and the CLS of the first thousand, of a task that reconstructs."""
+        if not trainer.is_global_zero or not outputs:
             return
         if self._shown is None:
-            parts = {"signal_BPT": batch["signal_BPT"], **outputs}  # a task may have changed the scale
+            parts = {**outputs, "signal_BPT": batch["signal_BPT"]}
             self._shown = {name: value[0].float().cpu().numpy() for name, value in parts.items()}
-        if "cls_BD" in outputs and len(self._rows) < PROJECTED_WINDOWS:
+        if len(self._rows) < PROJECTED_WINDOWS:
             self._cls.append(outputs["cls_BD"].float().cpu())
             self._rows += batch["recording_index_B"].tolist()
 

@@ -135,6 +135,7 @@ class CohortDataModule(pl.LightningDataModule):
                 f"{int(double.sum())} duplicates"
             )
         usable = ~short & ~double
+        self.usable = usable.to_numpy()
         trained_on = table["cohort"].isin(list(self.weights))
         in_train = usable & trained_on & (table["split"] == "train")
         in_train &= self._in_fraction(in_train)
@@ -153,6 +154,12 @@ class CohortDataModule(pl.LightningDataModule):
                     f"{len(seen)} subjects of the test cohort {test_set.name!r} train or validate, {sorted(seen)[0]!r} "
                     "first; a test subject must be in no training set: leave the cohort or the subjects out"
                 )
+
+    def use_rows(self, train: np.ndarray, val: np.ndarray, test_sets: list[TestSet], stage: str) -> None:
+        """Takes rows in place of the stored split, for a task with folds of its own; call it in `setup`."""
+        self.train_rows, self.val_rows, self.test_sets = train, val, test_sets
+        if stage == "fit":
+            self._share_out()
 
     def _in_fraction(self, in_train: pd.Series) -> np.ndarray:
         """True for recordings of the training subjects that ``train_fraction`` keeps: the lowest by hash of name."""
@@ -221,7 +228,7 @@ class CohortDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> ResumableLoader:
         """Every window of the validation subjects, the same in each epoch."""
-        return self._evaluation_loader(self.val_rows)
+        return self._own_share(self.val_rows)
 
     def test_dataloader(self) -> list[ResumableLoader]:
         """A loader for each of ``test_sets``, which a task may replace in its `setup`."""
@@ -229,15 +236,19 @@ class CohortDataModule(pl.LightningDataModule):
 
     def _test_loader(self, test_set: TestSet) -> ResumableLoader:
         if test_set.batches is None:
-            return self._evaluation_loader(test_set.rows)
+            return self._own_share(test_set.rows)
         trainer = self._trainer()
         return self._loader(test_set.batches[trainer.global_rank :: trainer.world_size])
 
-    def _evaluation_loader(self, rows: np.ndarray) -> ResumableLoader:
+    def _own_share(self, rows: np.ndarray) -> ResumableLoader:
+        trainer = self._trainer()
+        return self.evaluation_loader(rows, trainer.global_rank, trainer.world_size)
+
+    def evaluation_loader(self, rows: np.ndarray, rank: int = 0, world_size: int = 1) -> ResumableLoader:
+        """Every window of recordings, the same in each call; a rank's share of them."""
         num_frames = self.recordings.table["num_frames"].to_numpy()
         windows = evaluation_windows(self.recordings.hashes, num_frames, rows, self.window_frames, self.seed)
-        trainer = self._trainer()
-        return self._loader(EvaluationBatches(windows, self.eval_batch_size, trainer.global_rank, trainer.world_size))
+        return self._loader(EvaluationBatches(windows, self.eval_batch_size, rank, world_size))
 
     def _loader(self, batches: Iterable[Any]) -> ResumableLoader:
         assert self.dataset is not None

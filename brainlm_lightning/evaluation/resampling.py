@@ -4,7 +4,7 @@ Drawing S subjects with replacement is giving every subject a multinomial weight
 resampled by one matrix product, weights (draws, S) @ per-subject sums (S, ...), without copying a recording.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -40,6 +40,15 @@ def sum_by_subject(values_R: ArrayLike, subject_of_recording: Sequence[str] | ND
     return np.add.reduceat(values[order], starts, axis=0)
 
 
+def subject_weights(num_subjects: int, num_resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each subject is drawn, (draws, subjects) at a time; a function of its three arguments."""
+    generator = np.random.default_rng(seed)
+    chances = np.full(num_subjects, 1 / num_subjects)
+    for start in range(0, num_resamples, DRAWS_AT_ONCE):
+        draws = min(DRAWS_AT_ONCE, num_resamples - start)
+        yield generator.multinomial(num_subjects, chances, size=draws).astype(np.float64)
+
+
 def subject_bootstrap(statistic: Statistic, per_subject: ArrayLike, num_resamples: int = 1000, seed: int = 0) -> Floats:
     """A statistic of sums over subjects, for `num_resamples` draws of the subjects with replacement.
 
@@ -59,14 +68,10 @@ def subject_bootstrap(statistic: Statistic, per_subject: ArrayLike, num_resample
     num_subjects = len(sums)
     if num_subjects == 0:
         raise ValueError("there are no subjects to resample; expected at least one recording with hidden values")
-    generator = np.random.default_rng(seed)
-    chances = np.full(num_subjects, 1 / num_subjects)
     results = []
-    for start in range(0, num_resamples, DRAWS_AT_ONCE):
-        draws = min(DRAWS_AT_ONCE, num_resamples - start)
-        weights = generator.multinomial(num_subjects, chances, size=draws).astype(np.float64)
+    for weights in subject_weights(num_subjects, num_resamples, seed):
         resampled = weights @ sums.reshape(num_subjects, -1)
-        results.append(statistic(resampled.reshape(draws, *sums.shape[1:])))
+        results.append(statistic(resampled.reshape(len(weights), *sums.shape[1:])))
     return np.concatenate(results)
 
 

@@ -121,3 +121,18 @@ def draw_mask(name: MaskingName, key_B: Tensor, ratio: float, grid: Grid) -> Ten
     if not 0 <= ratio <= 1:
         raise ValueError(f"mask ratio {ratio} is outside 0 to 1")
     return MASKINGS[name](key_B, ratio, grid)
+
+
+def deal_tokens(key_B: Tensor, grid: Grid, parts: int) -> Tensor:
+    """Deals each window's tokens out into parts of equal size, to be encoded one by one.
+
+    An encoder that was trained on a quarter of the tokens sees as many in each of four parts, every token once; four
+    quarters cost a quarter of the attention of the whole.
+
+    Returns:
+        (B, P, N) int64, the part of each token, 0 to ``parts`` − 1.
+    """
+    observed_BL = grid.observed_BP.repeat_interleave(grid.num_patches, dim=1)
+    noise_BL = counter_noise(key_B, observed_BL.shape[1]).masked_fill(~observed_BL, torch.iinfo(torch.int64).max)
+    rank_BL = noise_BL.argsort(dim=1, stable=True).argsort(dim=1)
+    return (rank_BL % parts).unflatten(1, (-1, grid.num_patches))

@@ -1,47 +1,15 @@
 """Which parameters decay, and how the learning rate moves."""
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
-
-
-@dataclass(frozen=True)
-class OptimisationPlan:
-    """How weights are changed.
-
-    Attributes:
-        name: ``adamw``, with decay of the linear maps' weights, or ``adam`` (paper), where decay is ignored.
-        learning_rate: at its peak.
-        weight_decay: of AdamW.
-        betas: of both.
-        warmup_fraction: share of all steps in which the rate rises.
-        final_rate: last rate over the peak; 1 keeps it constant after warm-up.
-    """
-
-    name: Literal["adamw", "adam"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    warmup_fraction: float = 0.05
-    final_rate: float = 0.0
-
-
-def planned(module: nn.Module, plan: OptimisationPlan, total_steps: int) -> dict[str, Any]:
-    """The planned optimiser of a module with warm-up and cosine over all optimiser steps, as Lightning takes them."""
-    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[plan.name]
-    groups = parameter_groups(module, plan.weight_decay if plan.name == "adamw" else 0.0)
-    optimizer = kind(groups, lr=plan.learning_rate, betas=plan.betas)
-    schedule = warmup_cosine(optimizer, total_steps, plan.warmup_fraction, plan.final_rate)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -57,6 +25,32 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     assert len(decay) + len(keep) == len(trained) == len({id(parameter) for parameter in trained})
     groups = [{"params": decay, "weight_decay": weight_decay}, {"params": keep, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def layerwise_groups(
+    module: nn.Module, layers: Sequence[Sequence[nn.Parameter]], learning_rate: float, weight_decay: float, decay: float
+) -> list[dict[str, Any]]:
+    """`parameter_groups` with a learning rate that shrinks with the distance from the output (Clark et al. 2020).
+
+    Args:
+        module: whose parameters are trained.
+        layers: all of its trained parameters, from the output down.
+        learning_rate: of the first layer.
+        weight_decay: of linear maps.
+        decay: factor from a layer to the one below it; 1 trains all alike.
+
+    Raises:
+        AssertionError: a trained parameter is in no layer, or in two.
+    """
+    place = {id(parameter): depth for depth, layer in enumerate(layers) for parameter in layer}
+    assert len(place) == sum(map(len, layers))
+    found = []
+    for group in parameter_groups(module, weight_decay):
+        for depth in sorted({place[id(parameter)] for parameter in group["params"]}):
+            members = [parameter for parameter in group["params"] if place[id(parameter)] == depth]
+            rate = {"params": members, "lr": learning_rate * decay**depth}
+            found.append({**group, **rate})
+    return found
 
 
 def warmup_cosine(optimizer: Optimizer, total_steps: int, warmup_fraction: float, final: float = 0.0) -> LambdaLR:

@@ -46,11 +46,14 @@ TINY_MAE = {
 SIZES_OF: dict[str, dict] = {
     "PretrainTask": {"model.init_args.test_ratios": "[0.75]"},
     "MaskedAutoencoder": TINY_MAE,
-    "ForecastTask": {  # the test gives the checkpoint
-        "sweep": "null",
+    "ClinicalTask": {
         "data.scaling": "robust",
-        "model.init_args.horizon_frames": 10,
-        "model.init_args.compare_with": "{}",
+        "trainer.precision": "32-true",
+        "model.init_args.parts": 2,
+        "model.init_args.head.hidden": 8,
+        "model.init_args.folds.number": 2,
+        "model.init_args.folds.test_on": "all",
+        "model.init_args.folds.train_on": "all",
     },
 }
 BASE = "experiments/demo.yaml"

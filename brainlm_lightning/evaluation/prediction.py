@@ -1,0 +1,277 @@
+"""How well a phenotype is predicted out of fold: scores with intervals from resampling subjects.
+
+A constant prediction of each fold's training mean is anti-correlated with the truth once folds are pooled (a fold of
+old subjects trains on young ones). So Pearson's r and AUC look within folds: r takes out each fold's means, AUC counts
+pairs of one fold; a method that knows nothing has r undefined or 0, and AUC exactly 0.5 where it is constant.
+
+Several repeats: every score is computed in each and averaged; a resampled subject brings its predictions of all
+repeats. Repeats share subjects: they lessen the noise of the dealing, not that of having few subjects.
+
+Shapes: n predictions (one for each subject and repeat), S subjects, F folds of all repeats, Q repeats, D draws, C
+classes, K sums.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainlm_lightning.evaluation.comparison import paired_comparison
+from brainlm_lightning.evaluation.metrics import mse, r2
+from brainlm_lightning.evaluation.resampling import percentile_interval, subject_bootstrap, subject_weights
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+NUM_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where predictions stand; the same for every method.
+
+    Attributes:
+        subject_n: number of the subject, 0 to S − 1.
+        fold_n: number of the fold, 0 to F − 1.
+        repeat_F: the repeat of each fold.
+    """
+
+    subject_n: Ints
+    fold_n: Ints
+    repeat_F: Ints
+
+    @property
+    def num_subjects(self) -> int:
+        """S."""
+        return int(self.subject_n.max()) + 1
+
+    def by_repeat(self, values_F: Floats) -> Floats:
+        """Adds up folds, (..., F) to (..., Q)."""
+        member_FQ = (self.repeat_F[:, None] == np.unique(self.repeat_F)).astype(float)
+        return values_F @ member_FQ
+
+    def spread(self, terms_nK: Floats) -> Floats:
+        """The predictions' terms as sums of each subject and fold, (S, F, K)."""
+        sums = np.zeros((self.num_subjects, len(self.repeat_F), terms_nK.shape[1]))
+        np.add.at(sums, (self.subject_n, self.fold_n), terms_nK)
+        return sums
+
+    def by_subject(self, values_n: Floats) -> Floats:
+        """The mean over repeats, (S,)."""
+        counts = np.bincount(self.subject_n, minlength=self.num_subjects)
+        return np.bincount(self.subject_n, weights=values_n, minlength=self.num_subjects) / counts
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one method.
+
+    Attributes:
+        estimates: by name.
+        draws: by name, (D,) of the same draws of subjects for every method.
+    """
+
+    estimates: dict[str, float]
+    draws: dict[str, Floats]
+
+    def flat(self, num_subjects: int) -> dict[str, float]:
+        """``name``, ``name_low`` and ``name_high``, a 95 % interval."""
+        found = dict(self.estimates)
+        for name, draws in self.draws.items():
+            low, high = percentile_interval(draws, num_subjects)
+            found |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+        return found
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def regression_scores(
+    layout: Layout,
+    truth_n: Floats,
+    predicted_n: Floats,
+    scaled_n: tuple[Floats, Floats],
+    num_resamples: int = NUM_RESAMPLES,
+    seed: int = 0,
+) -> Scores:
+    """R², Pearson's r, MAE and MSE of a number.
+
+    Args:
+        layout: of the predictions.
+        truth_n: in the phenotype's own unit.
+        predicted_n: likewise.
+        scaled_n: truth and prediction on the scale that models are trained on.
+        num_resamples: draws of the subjects.
+        seed: of the draws.
+
+    Returns:
+        ``r2`` (never clipped), ``pearson_r`` within folds, ``mae`` and ``mse`` in own units, ``mse_scaled`` and
+        ``r2_scaled``; without draws ``mse_scaled_fold_mean`` and ``_fold_std`` (n − 1), the paper's MSE mean ± std.
+    """
+    own, scaled = _terms(truth_n, predicted_n), _terms(*scaled_n)
+    errors = np.abs(truth_n - predicted_n)[:, None]
+    sums_SFK = layout.spread(np.concatenate([own, scaled, errors], axis=1))
+    half = own.shape[1]
+
+    def statistic(sums_DFK: Floats) -> Floats:
+        pooled_DKQ = layout.by_repeat(np.moveaxis(sums_DFK, -1, 1))
+        own_DQK, scaled_DQK = (np.moveaxis(part, 1, -1) for part in np.split(pooled_DKQ[:, :-1], 2, axis=1))
+        mae_DQ = pooled_DKQ[:, -1] / own_DQK[..., 0]
+        r_DQ = _within_folds_r(sums_DFK[..., :half], layout)
+        scores = [r2(own_DQK), r_DQ, mae_DQ, mse(own_DQK), mse(scaled_DQK), r2(scaled_DQK)]
+        return np.stack([score.mean(-1) for score in scores], axis=-1)
+
+    names = ("r2", "pearson_r", "mae", "mse", "mse_scaled", "r2_scaled")
+    found = _with_draws(names, statistic, sums_SFK, num_resamples, seed)
+    return _with_folds(found, "mse_scaled", mse(sums_SFK[..., half:-1].sum(0)))
+
+
+def _terms(truth_n: Floats, predicted_n: Floats) -> Floats:
+    """Terms of the sums of `evaluation.metrics`, (n, 6)."""
+    columns = [truth_n, truth_n**2, predicted_n, predicted_n**2, truth_n * predicted_n]
+    return np.stack([np.ones(len(truth_n)), *columns], axis=1)
+
+
+def _within_folds_r(sums_DFK: Floats, layout: Layout) -> Floats:
+    """Pearson's r with each fold's means taken out, (D, Q); NaN where either side is constant in every fold."""
+    n, y, yy, p, pp, yp = np.moveaxis(sums_DFK, -1, 0)
+    size = np.maximum(n, 1)
+    products = (yp - y * p / size, yy - y * y / size, pp - p * p / size)
+    rounding = (0.0, 1e-12 * yy, 1e-12 * pp)
+    shared, own, predicted = (
+        layout.by_repeat(np.where(np.abs(part) > floor, part, 0))
+        for part, floor in zip(products, rounding, strict=True)
+    )
+    defined = (own > 0) & (predicted > 0)
+    return np.where(defined, shared, np.nan) / np.sqrt(np.where(defined, own * predicted, 1))
+
+
+# -- classes ----------------------------------------------------------------------------------------------------------
+
+
+def class_scores(
+    layout: Layout, truth_n: Ints, score_nC: Floats, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+) -> Scores:
+    """AUC and balanced accuracy of classes.
+
+    Args:
+        layout: of the predictions.
+        truth_n: numbers of the classes.
+        score_nC: of each class; the highest is the prediction. For AUC compared within a fold alone.
+        num_resamples: draws of the subjects.
+        seed: of the draws.
+
+    Returns:
+        ``auc``, with two classes that of the second, else the mean over classes of each against the rest; and
+        ``balanced_accuracy``, the mean over classes of the share found; without draws ``auc_fold_mean`` and
+        ``_fold_std`` (n − 1).
+    """
+    num_classes = score_nC.shape[1]
+    shown = range(1, 2) if num_classes == 2 else range(num_classes)
+    member_nC = truth_n[:, None] == np.arange(num_classes)
+    found_nC = member_nC & (score_nC.argmax(1) == truth_n)[:, None]
+    hits_S2QC = _by_subject_and_repeat(layout, np.stack([member_nC, found_nC], axis=1).astype(float))
+
+    def statistic(weight_DS: Floats) -> Floats:
+        pairs = [_auc_pairs(layout, score_nC[:, c], member_nC[:, c], weight_DS) for c in shown]
+        auc_DQ = np.mean([layout.by_repeat(won) / _positive(layout.by_repeat(all_)) for won, all_ in pairs], axis=0)
+        count, found = np.moveaxis(np.tensordot(weight_DS, hits_S2QC, axes=1), 1, 0)
+        return np.stack([auc_DQ.mean(-1), (found / _positive(count)).mean((-1, -2))], axis=-1)
+
+    estimate = statistic(np.ones((1, layout.num_subjects)))[0]
+    weights = subject_weights(layout.num_subjects, num_resamples, seed)
+    draws = np.concatenate([statistic(weight_DS) for weight_DS in weights])
+    names = ("auc", "balanced_accuracy")
+    scores = Scores(dict(zip(names, estimate.tolist(), strict=True)), dict(zip(names, draws.T, strict=True)))
+    everyone = np.ones((1, layout.num_subjects))
+    pairs = [_auc_pairs(layout, score_nC[:, c], member_nC[:, c], everyone) for c in shown]
+    return _with_folds(scores, "auc", np.mean([(won / _positive(all_))[0] for won, all_ in pairs], axis=0))
+
+
+def _positive(count: Floats) -> Floats:
+    """NaN for 0: a class that a draw misses has no score."""
+    return np.where(count > 0, count, np.nan)
+
+
+def _by_subject_and_repeat(layout: Layout, terms_n2C: Floats) -> Floats:
+    """(n, 2, C) to (S, 2, Q, C)."""
+    spread_SFK = layout.spread(terms_n2C.reshape(len(terms_n2C), -1))
+    by_repeat = layout.by_repeat(np.moveaxis(spread_SFK, -1, 1))
+    return np.moveaxis(by_repeat.reshape(layout.num_subjects, 2, terms_n2C.shape[2], -1), 2, 3)
+
+
+def _auc_pairs(
+    layout: Layout, score_n: Floats, positive_n: NDArray[np.bool_], weight_DS: Floats
+) -> tuple[Floats, Floats]:
+    """Of the pairs of a member and another subject in each fold: how many are in order (ties half), and all; (D, F)."""
+    weight_Dn = weight_DS[:, layout.subject_n]
+    won, pairs = (np.zeros((len(weight_DS), len(layout.repeat_F))) for _ in range(2))
+    for fold in range(len(layout.repeat_F)):
+        here = np.flatnonzero(layout.fold_n == fold)
+        here = here[np.argsort(score_n[here], kind="stable")]
+        _, starts = np.unique(score_n[here], return_index=True)
+        member, other = (
+            np.add.reduceat(np.where(side, weight_Dn[:, here], 0), starts, axis=1)
+            for side in (positive_n[here], ~positive_n[here])
+        )
+        won[:, fold] = (member * (np.cumsum(other, axis=1) - other / 2)).sum(1)
+        pairs[:, fold] = member.sum(1) * other.sum(1)
+    return won, pairs
+
+
+# -- both -------------------------------------------------------------------------------------------------------------
+
+
+def _with_draws(
+    names: tuple[str, ...], statistic: Callable[[Floats], Floats], sums: Floats, num_resamples: int, seed: int
+) -> Scores:
+    estimate = statistic(sums.sum(0)[None])[0]
+    draws = subject_bootstrap(statistic, sums, num_resamples, seed)
+    return Scores(dict(zip(names, estimate.tolist(), strict=True)), dict(zip(names, draws.T, strict=True)))
+
+
+def _with_folds(scores: Scores, name: str, value_F: Floats) -> Scores:
+    """Adds mean and standard deviation over folds: what papers print; no interval, for folds share their training."""
+    defined = value_F[~np.isnan(value_F)]
+    mean = float(defined.mean()) if len(defined) else float("nan")
+    std = float(defined.std(ddof=1)) if len(defined) > 1 else float("nan")
+    return Scores(scores.estimates | {f"{name}_fold_mean": mean, f"{name}_fold_std": std}, scores.draws)
+
+
+def compare_errors(error_S: Mapping[str, Floats], pairs: list[tuple[str, str]], seed: int = 0) -> dict[str, float]:
+    """Paired tests of squared errors over subjects (Wilcoxon): `<a>_minus_<b>/{squared_error, _low, _high, p, ...}`."""
+    found: dict[str, float] = {}
+    for a, b in pairs:
+        result = paired_comparison(error_S[a], error_S[b], NUM_RESAMPLES, seed)
+        place = f"{a}_minus_{b}"
+        found |= {
+            f"{place}/squared_error": result.difference,
+            f"{place}/squared_error_low": result.low,
+            f"{place}/squared_error_high": result.high,
+            f"{place}/p": result.p,
+            f"{place}/num_subjects": float(result.num_subjects),
+        }
+    return found
+
+
+def compare_auc(scores: Mapping[str, Scores], pairs: list[tuple[str, str]], num_subjects: int) -> dict[str, float]:
+    """Paired bootstrap tests of AUC: `<a>_minus_<b>/{auc, auc_low, auc_high, p, num_subjects}`.
+
+    p is twice the share of draws on the far side of 0, (b + 1) / (D + 1) (Davison & Hinkley 1997, equation 4.11).
+    """
+    found: dict[str, float] = {}
+    for a, b in pairs:
+        draws = scores[a].draws["auc"] - scores[b].draws["auc"]
+        draws = draws[~np.isnan(draws)]
+        beyond = min((draws <= 0).sum(), (draws >= 0).sum())
+        low, high = percentile_interval(draws, num_subjects)
+        place = f"{a}_minus_{b}"
+        found |= {
+            f"{place}/auc": scores[a].estimates["auc"] - scores[b].estimates["auc"],
+            f"{place}/auc_low": float(low),
+            f"{place}/auc_high": float(high),
+            f"{place}/p": min(1.0, 2 * (beyond + 1) / (len(draws) + 1)),
+            f"{place}/num_subjects": float(num_subjects),
+        }
+    return found

@@ -1,0 +1,101 @@
+import pandas as pd
+import pytest
+from tiny import arguments, door, events, of_task, run_main
+
+from brainlm_lightning.baselines.phenotype import METHODS
+from brainlm_lightning.run_folder import newest_run, read_metrics
+from brainlm_lightning.tasks import clinical_test
+
+# The tiny cohort's phenotype that stands for each experiment's.
+COLUMNS = {"neuroticism": "noise_score", "pcl5": "symptoms", "gad7": "symptoms", "dx": "sex"}
+FEW = ("mean", "raw_linear", "connectivity_linear")
+SHORT = {"trainer.max_steps": 2, "trainer.val_check_interval": 1}
+each_clinical = pytest.mark.parametrize("path", of_task("ClinicalTask"), ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def pretrained(stores, tmp_path_factory):
+    """The run folder of a tiny pretraining."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINLM_DATA", str(stores))
+        return door("fit", tmp_path_factory.mktemp("pretrained"))
+
+
+@pytest.fixture(autouse=True)
+def few_baselines(monkeypatch):
+    """Each has tests of its own."""
+    monkeypatch.setattr(clinical_test, "METHODS", {name: METHODS[name] for name in FEW})
+
+
+def run(verb, runs, pretrained, path, methods, **more):
+    """A command on a sweep of two folds; the folder of the experiment."""
+    sweep = f"{{over: {{model.init_args.method: [{methods}], model.init_args.fold: [0, 1]}}}}"
+    settings = {"model.init_args.pretrained": pretrained, "sweep": sweep, **SHORT, **more}
+    column = path.read_text().split("column: ")[1].split(",")[0]
+    settings["model.init_args.target.column"] = COLUMNS.get(column, column)
+    run_main(arguments(verb, runs, {**settings, **more}, path))
+    return runs / path.stem
+
+
+@each_clinical
+def test_a_clinical_experiment_runs_through_the_door(path, runs, pretrained, capsys):
+    run("fit", runs, pretrained, path, "frozen")
+    folder = run("test", runs, pretrained, path, "frozen")
+    found = read_metrics(newest_run(folder, "metrics.json"))
+    metrics = {name: value for name, value in found.items() if name.count("/") == 4 and "_minus_" not in name}
+    assert {name.split("/")[3] for name in metrics} == {"frozen", *FEW}
+    assert all(0 < value < 20 for name, value in metrics.items() if name.endswith("/mse_scaled"))
+    assert all(0 <= value <= 1 for name, value in metrics.items() if name.endswith(("/auc", "/balanced_accuracy")))
+    assert "Prediction of" in capsys.readouterr().out
+
+
+AGE = next(path for path in of_task("ClinicalTask") if path.stem == "clinical_age")
+
+
+def test_every_network_predicts_every_subject_once_on_identical_folds(runs, pretrained):
+    methods = ["frozen", "tuned", "untrained_frozen", "untrained_tuned"]
+    run("fit", runs, pretrained, AGE, ", ".join(methods))
+    tested = newest_run(run("test", runs, pretrained, AGE, ", ".join(methods)), "metrics.json")
+    table = pd.read_csv(tested / "predictions.csv")
+    folds = table.pivot_table(index="subject", columns="method", values="fold")
+    assert set(folds) == {*methods, *FEW}
+    assert len(folds) == 32
+    assert (folds.nunique(axis=1) == 1).all()
+    assert (tested / "figures" / "age_predicted.png").stat().st_size > 10_000
+    assert events(tested).Tags()["images"] == ["age_predicted"]
+
+
+def test_a_killed_sweep_makes_what_is_missing_and_a_test_says_what_that_is(runs, pretrained):
+    folder = run("fit", runs, pretrained, AGE, "frozen, tuned")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.json")}
+    killed = folder / "method=tuned,fold=1" / "version_0" / "metrics.json"
+    killed.unlink()
+    with pytest.raises(SystemExit, match=r"lacks runs of tuned, folds 1\. Run fit"):
+        run("test", runs, pretrained, AGE, "frozen, tuned")
+    run("fit", runs, pretrained, AGE, "frozen, tuned")
+    after = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.json")}
+    assert {path: before[path] for path in before if path != killed}.items() <= after.items()
+    assert set(after) - set(before) == {killed.parents[1] / "version_1" / "metrics.json"}
+
+
+def test_networks_of_other_folds_are_refused(runs, pretrained):
+    run("fit", runs, pretrained, AGE, "frozen")
+    with pytest.raises(SystemExit, match="its test subjects may have trained it"):
+        run("test", runs, pretrained, AGE, "frozen", **{"model.init_args.folds.seed": 1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model.init_args.target.column": "iq"}, "there is no phenotype 'iq' in the cohort"),
+        ({"model.init_args.target.column": "sex"}, "'sex' is not a number in 32 of 32"),
+        ({"model.init_args.folds.number": 50}, "fewer than 50 folds"),
+        ({"data.test_cohorts": "[other]"}, "leave data.test_cohorts and data.train_fraction out"),
+        ({"data.scaling": "recording_zscore"}, "scaling recipe: the checkpoint has 'robust'"),
+        ({"model.init_args.head.dropout": 1.5}, "head.dropout is 1.5"),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_error_before_any_training(settings, message, runs, pretrained):
+    with pytest.raises(SystemExit, match=message):
+        run("fit", runs, pretrained, AGE, "frozen", **settings)
+    assert not list(runs.rglob("metrics.json"))

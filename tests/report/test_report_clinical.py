@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from brainlm_lightning.report.clinical import PAPER_MSE, clinical_markdown, clinical_results, clinical_tables
+from brainlm_lightning.report.clinical_figures import calibration, calibration_figure, clinical_figures
+
+PLACE = "test/abide/age"
+
+
+def number(method, r2, mse=0.5, place=PLACE):
+    scores = {"mse_scaled": mse, "mse_scaled_fold_mean": mse, "mse_scaled_fold_std": 0.1, "r2": r2}
+    scores |= {"r2_low": r2 - 0.1, "r2_high": r2 + 0.1, "pearson_r": np.nan, "mae": 3.0}
+    return {f"{place}/{method}/{name}": value for name, value in scores.items()}
+
+
+def compared(a, b, difference, p, score="squared_error", place=PLACE):
+    return {f"{place}/{a}_minus_{b}/{score}": difference, f"{place}/{a}_minus_{b}/p_corrected": p}
+
+
+METRICS = (
+    number("mean", -0.01, 1.0)
+    | number("connectivity_linear", 0.4)
+    | number("tuned", 0.2, 0.8)
+    | compared("tuned", "mean", -5.0, 0.01)
+    | compared("tuned", "connectivity_linear", 7.0, 0.001)
+    | compared("tuned", "untrained_tuned", -0.5, 0.4)
+    | {f"{PLACE}/num_tested": 109, f"{PLACE}/num_subjects": 543, f"{PLACE}/num_tested_seen_in_pretraining": 3}
+)
+
+
+def row(method, metrics=METRICS):
+    (line,) = [line for line in clinical_markdown(metrics).splitlines() if line.startswith(f"| {method}")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_row_has_the_papers_mean_over_folds_and_intervals_over_subjects():
+    assert row("tuned") == ["tuned", "0.800 ± 0.100", "0.200 [0.100, 0.300]", "–", "3.000"]
+    assert row("method") == ["method", "MSE, scaled", "R²", "r within folds", "MAE, own unit"]
+
+
+def test_marks_say_which_methods_are_better_or_worse_than_the_reference():
+    assert row("connectivity_linear")[0] == "connectivity_linear *↑"
+    assert row("mean")[0] == "mean *↓"
+
+
+def test_marks_of_classes_follow_the_auc():
+    place = "test/abide/dx"
+    metrics = {f"{place}/{name}/{score}": 0.6 for name in ("frozen", "mean") for score in ("auc", "balanced_accuracy")}
+    metrics |= compared("frozen", "mean", 0.1, 0.01, "auc", place)
+    assert row("mean", metrics)[0] == "mean *↓"
+    assert row("method", metrics)[1:] == ["AUC by fold", "AUC within folds", "balanced accuracy"]
+
+
+def test_notes_say_who_was_seen_and_what_pretraining_and_the_paper_gave():
+    text = clinical_markdown(METRICS)
+    assert "109 of 543 subjects" in text
+    assert "The pretraining has seen 3 of those tested" in text
+    assert "Pretraining, tuned: squared error -0.500 against untrained_tuned (corrected p = 0.4)" in text
+    assert PAPER_MSE["GAD-7"][2] in text
+
+
+def test_each_phenotype_has_a_table_and_other_results_have_none():
+    metrics = METRICS | number("mean", 0.0, place="test/abide/fiq")
+    assert [result.title for result in clinical_results(metrics)] == [
+        "Prediction of age, abide",
+        "Prediction of fiq, abide",
+    ]
+    assert len(clinical_tables(metrics)) == 2
+    assert clinical_tables({"test/abide/hidden0.75/mae/r2_pooled": 0.4}) == []
+    assert clinical_markdown({}) == ""
+
+
+def test_a_calibrated_method_lies_on_the_diagonal_with_classes_weighted_alike():
+    generator = np.random.default_rng(0)
+    truth = (generator.random(20000) < 0.2).astype(int)
+    evidence = generator.normal(2 * truth - 1, 1.5)
+    said, share = calibration(truth, 1 / (1 + np.exp(-2 * evidence / 1.5**2)))  # Bayes' rule with equal classes
+    assert share == pytest.approx(said, abs=0.05)
+    assert said.min() < 0.15
+
+
+def test_figures_are_drawn_of_what_there_is():
+    truth = np.arange(20.0)
+    arrays = {f"{PLACE}/truth": truth, f"{PLACE}/mean/predicted": truth * 0, f"{PLACE}/tuned/predicted": truth}
+    figure = clinical_figures(arrays, [PLACE])["age_predicted"]
+    assert [axes.get_title() for axes in figure.axes] == ["mean", "tuned"]
+    half = np.full((20, 2), 0.5)
+    arrays = {f"{PLACE}/truth": truth % 2, f"{PLACE}/mean/predicted": half, f"{PLACE}/svm/predicted": half - 0.5}
+    figure = clinical_figures(arrays, [PLACE])["age_calibration"]
+    assert [axes.get_title() for axes in figure.axes] == ["mean"]
+    three = {f"{PLACE}/truth": truth % 3, f"{PLACE}/mean/predicted": np.full((20, 3), 1 / 3)}
+    assert clinical_figures(three, [PLACE]) == {}
+    with pytest.raises(ValueError, match="no method gives probabilities"):
+        calibration_figure(truth.astype(int) % 2, {"svm": half - 0.5}, "sex")
