@@ -12,7 +12,7 @@ RUNS   ?= runs
 export BRAINLM_DATA ?= stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo simulated_task prepare pretrain table1 test test-slow check bench tensorboard clean
+.PHONY: help setup demo simulated_task prepare pretrain table1 forecast forecast-abide test test-slow check bench tensorboard clean
 
 help:  ## this list
 	@grep -E '^[a-z_0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -51,6 +51,23 @@ table1: setup  ## the paper's table 1:  make table1 GPUS=8 COHORT=ukb  (four tra
 	  $(BRAINLM) fit $$options && $(BRAINLM) test $$options || exit 1; \
 	done; done
 	$(BRAINLM) report $(RUNS)/table1_*
+
+# Fits that have ended are skipped and killed ones go on: the same command finishes what was begun.
+FORECASTS := forecast_scratch forecast_kernel_start forecast_lstm forecast_neural_ode forecast_latent_ode forecast
+
+forecast: setup  ## table 3 and figure 4 of the paper on the simulated cohorts, after `make demo` (25 minutes, CPU)
+	@for name in $(FORECASTS); do $(BRAINLM) fit --config experiments/$$name.yaml --runs $(RUNS) || exit 1; done
+	$(BRAINLM) test --config experiments/forecast.yaml --runs $(RUNS)
+
+forecast-abide: setup  ## the same on real recordings, after `make pretrain CONFIG=experiments/pretrain_abide.yaml ...`
+	@fit="$(BRAINLM) fit --config experiments/forecast_abide.yaml --runs $(RUNS)"; class=--model.init_args.forecaster; \
+	baselines=brainlm_lightning.baselines; name="--experiment forecast_abide"; \
+	$$fit $${name}_kernel_start --model.init_args.start as_pretrained && \
+	$$fit $${name}_lstm $$class $$baselines.lstm.LSTM && \
+	$$fit $${name}_neural_ode $$class $$baselines.neural_ode.NeuralODE && \
+	$$fit $${name}_latent_ode $$class $$baselines.latent_ode.LatentODE && \
+	$$fit
+	$(BRAINLM) test --config experiments/forecast_abide.yaml --runs $(RUNS)
 
 test: setup  ## the tests (CPU, under 10 minutes)
 	$(BIN)/python -m pytest -m 'not slow'

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
 
@@ -84,7 +85,7 @@ class Command:
         given, _ = parser.parse_known_args(args[1:])
         files = OmegaConf.merge({}, *(OmegaConf.load(name) for name in given.config if Path(name).is_file()))
         if given.sweep is not None:
-            files = OmegaConf.merge(files, {"sweep": OmegaConf.create(given.sweep)})
+            files = OmegaConf.merge(files, {"sweep": yaml.safe_load(given.sweep)})
         assert isinstance(files, DictConfig)
         sweep: Any = OmegaConf.to_object(files.sweep) if files.get("sweep") else None
         folder = Path(given.runs or files.get("runs") or "runs") / (given.experiment or files.experiment)

@@ -9,6 +9,7 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from brainlm_lightning.callbacks.run_folder import folder_of
+from brainlm_lightning.report.attention import matrix_figures, matrix_pages
 from brainlm_lightning.report.brain import Z_LABEL, brain_figures, brain_page, map_names, parcel_table, shown_maps
 
 
@@ -22,7 +23,7 @@ class BrainFigures(pl.Callback):
         if not trainer.is_global_zero or "parcels/label" not in arrays:
             return
         folder, logger = folder_of(trainer), trainer.logger
-        for name, figure in brain_figures(arrays, metrics):
+        for name, figure in (*brain_figures(arrays, metrics), *matrix_figures(arrays)):
             path = _file(folder / "figures", name, "png")
             figure.savefig(path, dpi=130)
             if isinstance(logger, TensorBoardLogger):
@@ -34,6 +35,9 @@ class BrainFigures(pl.Callback):
                 title = ", ".join(place.split("/")[1:]).replace("_", " ")
                 page = brain_page(arrays[f"{place}/z_P"], arrays, title, Z_LABEL.replace("\n", " "))
                 _file(folder / "pages", name, "html").write_text(page, encoding="utf-8")
+
+        for name, page in matrix_pages(arrays):
+            _file(folder / "pages", name, "html").write_text(page, encoding="utf-8")
 
 
 def _file(folder: Path, name: str, suffix: str) -> Path:

@@ -34,9 +34,9 @@ class TensorBoardFigures(pl.Callback):
         if not trainer.is_global_zero or not outputs:
             return
         if self._shown is None:
-            parts = {**outputs, "signal_BPT": batch["signal_BPT"]}
+            parts = {"signal_BPT": batch["signal_BPT"], **outputs}  # a task may have changed the scale
             self._shown = {name: value[0].float().cpu().numpy() for name, value in parts.items()}
-        if len(self._rows) < PROJECTED_WINDOWS:
+        if "cls_BD" in outputs and len(self._rows) < PROJECTED_WINDOWS:
             self._cls.append(outputs["cls_BD"].float().cpu())
             self._rows += batch["recording_index_B"].tolist()
 

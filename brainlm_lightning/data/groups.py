@@ -98,6 +98,11 @@ def _values(column: pd.Series) -> str:
     return shown + (f" and {len(counts) - SHOWN_VALUES} more" if len(counts) > SHOWN_VALUES else "")
 
 
+def in_words(filters: tuple[Filter, ...]) -> str:
+    """`task equals rest, age below 65`."""
+    return ", ".join(map(str, filters)) or "everybody"
+
+
 def select(table: pd.DataFrame, filters: tuple[Filter, ...], name: str, among: np.ndarray) -> np.ndarray:
     """Rows of the table that pass every filter in turn.
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, wilcoxon
 
-from brainlm_lightning.evaluation.metrics import r2
+from brainlm_lightning.evaluation.metrics import mse, r2
 from brainlm_lightning.evaluation.resampling import percentile_interval, subject_bootstrap, sum_by_subject
 
 Floats = NDArray[np.float64]
@@ -129,6 +129,58 @@ def compare(
         found[f"{name}/p"] = result.p
         found[f"{name}/num_subjects"] = float(result.num_subjects)
     return found
+
+
+@dataclass(frozen=True)
+class FrameComparison:
+    """Method a minus method b in squared error, at each frame, over the same subjects; arrays (H,).
+
+    Attributes:
+        difference: mean over subjects of a − b; below 0 where a is better.
+        low: lower end of its 95 % interval from resampling subjects.
+        high: upper end.
+        p: two-sided, Wilcoxon's signed-rank test; not corrected.
+    """
+
+    difference: Floats
+    low: Floats
+    high: Floats
+    p: Floats
+
+
+def compare_frames(
+    sums_RHK: ArrayLike,
+    other_RHK: ArrayLike,
+    subject_of_recording: Sequence[str] | NDArray,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> FrameComparison:
+    """Compares two methods frame by frame, by each subject's mean squared error over recordings and parcels.
+
+    Args:
+        sums_RHK: sums of method a at each frame; all NaN follow where a sum of either is not finite.
+        other_RHK: those of method b over the same values.
+        subject_of_recording: (R,) subject ids.
+        num_resamples: draws of the subjects.
+        seed: of the draws.
+    """
+    a, b = np.asarray(sums_RHK, dtype=np.float64), np.asarray(other_RHK, dtype=np.float64)
+    _require_same_values("a method", a, "another", b)
+    differences_SH = subject_mse(a, subject_of_recording) - subject_mse(b, subject_of_recording)
+    differences_SH = differences_SH[~np.isnan(differences_SH).any(axis=1)]
+    if not len(differences_SH):
+        nothing = np.full(a.shape[1], np.nan)
+        return FrameComparison(nothing, nothing, nothing, nothing)
+    draws = subject_bootstrap(lambda total: total / len(differences_SH), differences_SH, num_resamples, seed)
+    low, high = percentile_interval(draws, len(differences_SH))
+    p = np.array([_signed_rank_p(differences) for differences in differences_SH.T])
+    return FrameComparison(differences_SH.mean(axis=0), low, high, p)
+
+
+def subject_mse(sums_RHK: ArrayLike, subject_of_recording: Sequence[str] | NDArray) -> Floats:
+    """Mean squared error of each subject at each frame, (S, H), for the sorted subjects; all NaN as `subject_r2`."""
+    sums_SHK = sum_by_subject(sums_RHK, subject_of_recording)
+    return mse(sums_SHK) if np.isfinite(sums_SHK).all() else np.full(sums_SHK.shape[:2], np.nan)
 
 
 def correct(p_values: ArrayLike) -> Floats:

@@ -25,7 +25,7 @@ from brainlm_lightning.report.figures import parcel_map
 Arrays = Mapping[str, NDArray[Any]]
 Metrics = Mapping[str, float]
 
-STATISTICS = ("mean_target", "mean_null", "difference", "low", "high", "effect_size", "z", "p", "p_fdr", "p_max")
+STATISTICS = ("mean_a", "mean_b", "difference", "low", "high", "effect_size", "z", "p", "p_fdr", "p_max")
 NEAR_MIDLINE_MM, BILATERAL_SHARE = 5.0, 0.2  # an atlas with so many centres so near has parcels of both hemispheres
 Z_LABEL = "z of the difference\n(permutation standard deviations)"
 ICON = re.compile(r"<link rel=\"icon\"[^>]*>")  # nilearn's would be fetched from the network
@@ -56,8 +56,8 @@ def brain_figures(arrays: Arrays, metrics: Metrics) -> Iterator[tuple[str, Figur
     for place in shown_maps(metrics):
         _, cohort, contrast, name = place.split("/")
         title = f"{cohort}, {contrast}: {name}".replace("_", " ")
-        if f"{place}/mean_target_P" in arrays:
-            yield f"{contrast}/{name}_mean", mean_figure(arrays, place, title)
+        for group in ("a", "b"):
+            yield f"{contrast}/{name}_mean_{group}", mean_figure(arrays, place, group, title)
         if np.isfinite(arrays[f"{place}/z_P"]).any():
             yield f"{contrast}/{name}_difference", difference_figure(arrays, place, title)
         if any(key.startswith(f"{place}/network/") for key in metrics):
@@ -67,20 +67,25 @@ def brain_figures(arrays: Arrays, metrics: Metrics) -> Iterator[tuple[str, Figur
         yield f"{contrast}/{name}_loss", loss_figure(arrays, place, f"{cohort}, {contrast}: {name}".replace("_", " "))
 
 
-def mean_figure(arrays: Arrays, place: str, title: str) -> Figure:
-    """The map of the first group itself (for perturbations the paper's figures 7 and 8)."""
-    return _on_brain(arrays, arrays[f"{place}/mean_target_P"], title, str(arrays[f"{place}/unit"]))
+def mean_figure(arrays: Arrays, place: str, group: str, title: str) -> Figure:
+    """The map of group ``a`` or ``b`` itself, both in one scale of colours (paper, figures 5A, 7 and 8)."""
+    values = {name: arrays[f"{place}/mean_{name}_P"] for name in "ab"}
+    text = f"{title}, {dict(zip('ab', arrays[f'{place}/groups'], strict=True))[group]}"
+    return _on_brain(arrays, values[group], text, str(arrays[f"{place}/unit"]), np.concatenate(list(values.values())))
 
 
 def difference_figure(arrays: Arrays, place: str, title: str) -> Figure:
     """Where the groups differ, in standard deviations under permutation, and in how many parcels significantly."""
-    found = int((arrays[f"{place}/p_fdr_P"] < FALSE_DISCOVERY_RATE).sum())
-    text = f"{title}, difference; {found} parcels significant, false discovery rate {FALSE_DISCOVERY_RATE:g}"
+    p_P = arrays[f"{place}/p_fdr_P"]
+    found = f"{(p_P < FALSE_DISCOVERY_RATE).sum()} of {len(p_P)} parcels significant"
+    text = f"{title}, difference; {found}, false discovery rate {FALSE_DISCOVERY_RATE:g}"
     return _on_brain(arrays, arrays[f"{place}/z_P"], text, Z_LABEL)
 
 
-def _on_brain(arrays: Arrays, values_P: NDArray[Any], title: str, label: str) -> Figure:
-    figure = parcel_map(values_P, arrays["parcels/xyz_mm"], title, label)
+def _on_brain(
+    arrays: Arrays, values_P: NDArray[Any], title: str, label: str, scale: NDArray[Any] | None = None
+) -> Figure:
+    figure = parcel_map(values_P, arrays["parcels/xyz_mm"], title, label, scale)
     note = midline_note(arrays["parcels/xyz_mm"])
     if note:
         figure.text(0.45, 0.005, note, ha="center", va="bottom", fontsize=8, color="0.3")

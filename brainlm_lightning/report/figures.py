@@ -111,7 +111,9 @@ def _colours(values: Floats) -> tuple[Normalize, str, str]:
     return Normalize(low, high), name, extend
 
 
-def parcel_map(values_P: Floats, xyz_mm: Floats, title: str, colour_bar_label: str) -> Figure:
+def parcel_map(
+    values_P: Floats, xyz_mm: Floats, title: str, colour_bar_label: str, scale_values: Floats | None = None
+) -> Figure:
     """One value for each parcel on a glass brain, at the parcels' centres, left and right marked L and R.
 
     The colours span the 2nd to the 98th percentile (arrows on the bar where values lie beyond) and are red and blue
@@ -122,6 +124,7 @@ def parcel_map(values_P: Floats, xyz_mm: Floats, title: str, colour_bar_label: s
         xyz_mm: (P, 3) MNI coordinates.
         title: of the figure.
         colour_bar_label: what the colours mean, with the unit.
+        scale_values: what the colours span instead of the values themselves: give two maps the same to compare them.
 
     Raises:
         ValueError: if the shapes disagree or nothing is left to draw.
@@ -132,7 +135,8 @@ def parcel_map(values_P: Floats, xyz_mm: Floats, title: str, colour_bar_label: s
     drawn = np.isfinite(values_P)
     if not drawn.any():
         raise ValueError(f"none of the {len(values_P)} parcels has a finite value; there is nothing to draw")
-    norm, colours, extend = _colours(values_P[drawn])
+    spanned = values_P if scale_values is None else np.asarray(scale_values, dtype=np.float64)
+    norm, colours, extend = _colours(spanned[np.isfinite(spanned)])
     figure = Figure(figsize=(12, 3.6))
     brain = figure.add_axes((0.01, 0.02, 0.88, 0.84))
     display = plot_markers(
@@ -155,7 +159,7 @@ def parcel_map(values_P: Floats, xyz_mm: Floats, title: str, colour_bar_label: s
     bar.set_label(colour_bar_label)
     left_out = int((~drawn).sum())
     counted = f" ({left_out} of {len(drawn)} parcels without a value left out)" if left_out else ""
-    figure.suptitle(f"{title}{counted}", fontsize=11)
+    figure.suptitle(f"{title}{counted}", fontsize=11, parse_math=False)
     return figure
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -31,6 +31,12 @@ KEY = "brainlm"
 FORMAT_VERSION = 1
 PREFIX = "net."
 Description = dict[str, Any]
+
+
+class Configured(Protocol):
+    """A model that its class and ``config``, a dataclass of plain values, describe."""
+
+    config: Any
 
 
 def describe_data(datamodule: CohortDataModule) -> Description:
@@ -62,7 +68,7 @@ def _digests(datamodule: CohortDataModule, split: str) -> list[str]:
     return sorted({subject_digest(subject) for subject in datamodule.recordings.table["subject_id"].iloc[rows]})
 
 
-def describe_model(net: MaskedModel) -> Description:
+def describe_model(net: Configured) -> Description:
     """What is needed to build a model again, besides its data's geometry."""
     return {"class_path": class_path(type(net)), "config": asdict(net.config)}
 
@@ -72,7 +78,7 @@ def class_path(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def describe(net: MaskedModel, datamodule: CohortDataModule, start: str = "standard") -> Description:
+def describe(net: Configured, datamodule: CohortDataModule, start: str = "standard") -> Description:
     """All that is needed to use a model again, and to build it as it was before its first step.
 
     Args:
@@ -119,6 +125,8 @@ COMPARED: dict[str, Callable[[Description], Any]] = {
     "frames of a window": lambda of: of["window_frames"],
     "scaling recipe": lambda of: of["scaling"]["recipe"],
     "scaling statistics": lambda of: of["scaling"]["statistics"],
+    "frames to forecast": lambda of: of.get("forecast", {}).get("horizon_frames"),
+    "standardisation by context or training": lambda of: of.get("forecast", {}).get("standardise"),
 }
 # A pretrained model brings its own statistics; the rest of the data must be of the kind that it knows.
 COMPARED_DATA = tuple(name for name in COMPARED if not name.startswith("model ") and name != "scaling statistics")

@@ -29,8 +29,7 @@ from brainlm_lightning.tasks import checkpoint as self_describing
 from brainlm_lightning.tasks.clinical_test import ClinicalTest
 from brainlm_lightning.tasks.cohort_question import KEY, CohortQuestion
 from brainlm_lightning.tasks.embedding import hidden_parts
-from brainlm_lightning.tasks.optimisation import layerwise_groups, warmup_cosine
-from brainlm_lightning.tasks.pretrain import OptimisationPlan
+from brainlm_lightning.tasks.optimisation import OptimisationPlan, layerwise_groups, warmup_cosine
 
 MethodName = Literal["frozen", "tuned", "untrained_frozen", "untrained_tuned"]
 

@@ -111,7 +111,8 @@ def contrast_numbers(
         procedure: how it is tested.
 
     Returns:
-        Metrics (`num_parcels_fdr`, `network/<name>/...`, `auc`), and arrays `<statistic>_P`.
+        Metrics (`num_parcels_fdr`, `network/<name>/...`, `auc`), and arrays: `<statistic>_P`, and each group's mean
+        over its recordings, `mean_a_P` and `mean_b_P`.
     """
     test = compare_groups(values_RP, in_a_R, subject_R, procedure.permutations, procedure.seed)
     significant = test.p_fdr < FALSE_DISCOVERY_RATE
@@ -134,7 +135,15 @@ def contrast_numbers(
             metrics[f"network/{name}/{statistic}"] = float(getattr(networks, statistic)[number])
         for end in ("low", "high"):
             metrics[f"network/{name}/difference_{end}"] = float(getattr(networks, end)[number])
-    return metrics, {f"{name}_P": getattr(test, name) for name in SHOWN}
+    arrays = {f"{name}_P": getattr(test, name) for name in SHOWN}
+    return metrics, arrays | {"mean_a_P": known_mean(values_RP[in_a_R]), "mean_b_P": known_mean(values_RP[~in_a_R])}
+
+
+def known_mean(values_RP: np.ndarray) -> np.ndarray:
+    """Mean over the recordings that observe a parcel, (P,); NaN where none does."""
+    known = np.isfinite(values_RP)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values_RP, 0).sum(0) / known.sum(0)
 
 
 def by_network(values_RP: np.ndarray, networks_P: np.ndarray) -> tuple[list[str], np.ndarray]:

@@ -2,14 +2,46 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+
+
+@dataclass(frozen=True)
+class OptimisationPlan:
+    """How weights are changed.
+
+    Attributes:
+        name: ``adamw``, with decay of the linear maps' weights, or ``adam`` (paper), where decay is ignored.
+        learning_rate: at its peak.
+        weight_decay: of AdamW.
+        betas: of both.
+        warmup_fraction: share of all steps in which the rate rises.
+        final_rate: last rate over the peak; 1 keeps it constant after warm-up.
+    """
+
+    name: Literal["adamw", "adam"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_fraction: float = 0.05
+    final_rate: float = 0.0
+
+
+def planned(module: nn.Module, plan: OptimisationPlan, total_steps: int) -> dict[str, Any]:
+    """The planned optimiser of a module with warm-up and cosine over all optimiser steps, as Lightning takes them."""
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[plan.name]
+    groups = parameter_groups(module, plan.weight_decay if plan.name == "adamw" else 0.0)
+    optimizer = kind(groups, lr=plan.learning_rate, betas=plan.betas)
+    schedule = warmup_cosine(optimizer, total_steps, plan.warmup_fraction, plan.final_rate)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

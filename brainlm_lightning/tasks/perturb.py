@@ -10,7 +10,6 @@ Shapes: B pairs at once, C pairs of a contrast, P parcels, I steps of the optimi
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from brainlm_lightning.data.datamodule import CohortDataModule, TestSet
-from brainlm_lightning.data.groups import Filter, select
+from brainlm_lightning.data.groups import Filter, in_words, select
 from brainlm_lightning.data.pairs import Pairs, draw_pairs
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import with_corrected_p
@@ -197,10 +196,13 @@ class PerturbTask(pl.LightningModule):
             parts = [read_arrays(path.parent, path.name) for path in sorted(folder.glob("batch-*.npz"))]
             found = {key: joined([part[key] for part in parts]) for key in parts[0]}
             place = f"test/{cohort_name(self.table.iloc[pairs.rows.ravel()])}/{name}"
+            contrast = self.contrasts[name]
+            groups = np.array([f"to {in_words(to)}" for to in (contrast.targets, contrast.sources)])
             counts = count_seen(self.pretrained, self.table.iloc[pairs.rows.ravel()], name)
             for method, values_CP in maps_of(found, list(self.nets)).items():
-                numbers, arrays = self._contrast(values_CP, pairs, self.contrasts[name].expected_networks)
+                numbers, arrays = self._contrast(values_CP, pairs, contrast.expected_networks)
                 self.arrays[f"{place}/{method}/unit"] = np.array(self._unit(method))
+                self.arrays[f"{place}/{method}/groups"] = groups
                 results |= {f"{place}/{method}/{key}": value for key, value in (counts | numbers).items()}
                 self.arrays |= {f"{place}/{method}/{key}": value for key, value in arrays.items()}
             for method in self.nets:
@@ -219,12 +221,7 @@ class PerturbTask(pl.LightningModule):
         self, values_CP: np.ndarray, pairs: Pairs, expected: tuple[str, ...]
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Targets against null targets, over their subjects: one map's numbers."""
-        in_targets, subjects = self._sides(pairs)
-        numbers, arrays = contrast_numbers(values_CP, in_targets, subjects, expected, self.procedure)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # the mean of a parcel that nobody's recording observes
-            means = {"target": np.nanmean(values_CP[in_targets], 0), "null": np.nanmean(values_CP[~in_targets], 0)}
-        return numbers, arrays | {f"mean_{side}_P": value for side, value in means.items()}
+        return contrast_numbers(values_CP, *self._sides(pairs), expected, self.procedure)
 
     def _distances(
         self, found: Mapping[str, np.ndarray], method: str, pairs: Pairs

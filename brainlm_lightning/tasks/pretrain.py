@@ -23,7 +23,7 @@ from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.masking import Grid, MaskingName, counter_noise, draw_mask
 from brainlm_lightning.model.reconstruction import MaskedModel, reconstruction_loss
 from brainlm_lightning.tasks import checkpoint as self_describing
-from brainlm_lightning.tasks.optimisation import parameter_groups, warmup_cosine
+from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
 from brainlm_lightning.tasks.reconstruction_test import ReconstructionTest, default_baselines
 from brainlm_lightning.tasks.start import ModelFactory, Start, start_model
 
@@ -59,27 +59,6 @@ class MaskingPlan:
         ends = (self.ratio,) if isinstance(self.ratio, float | int) else self.ratio
         check_ratios("masking.ratio", ends)
         check_ratios("masking.validation_ratio", (self.validation_ratio,))
-
-
-@dataclass(frozen=True)
-class OptimisationPlan:
-    """How weights are changed.
-
-    Attributes:
-        name: ``adamw``, with decay of the linear maps' weights, or ``adam`` (paper), where decay is ignored.
-        learning_rate: at its peak.
-        weight_decay: of AdamW.
-        betas: of both.
-        warmup_fraction: share of all steps in which the rate rises.
-        final_rate: last rate over the peak; 1 keeps it constant after warm-up.
-    """
-
-    name: Literal["adamw", "adam"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    warmup_fraction: float = 0.05
-    final_rate: float = 0.0
 
 
 class PretrainTask(pl.LightningModule):
@@ -185,13 +164,7 @@ class PretrainTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The planned optimiser with warm-up and cosine over all optimiser steps."""
-        plan = self.optimisation
-        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[plan.name]
-        groups = parameter_groups(self, plan.weight_decay if plan.name == "adamw" else 0.0)
-        optimizer = kind(groups, lr=plan.learning_rate, betas=plan.betas)
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = warmup_cosine(optimizer, total, plan.warmup_fraction, plan.final_rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return planned(self, self.optimisation, int(self.trainer.estimated_stepping_batches))
 
     # -- validation -----------------------------------------------------------------------------------------------
 

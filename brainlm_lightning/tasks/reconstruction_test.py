@@ -15,13 +15,12 @@ from rich.progress import track
 from torch import Tensor
 
 from brainlm_lightning.baselines.linear import BOLD_LAGS, ConditionalGaussian, LinearInterpolation, Zero
-from brainlm_lightning.baselines.optimum import Optimum
 from brainlm_lightning.baselines.reconstructor import Reconstructor
-from brainlm_lightning.data.state_space import load_truth
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import compare, with_corrected_p
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2, scores
 from brainlm_lightning.model.reconstruction import MaskedModel
+from brainlm_lightning.tasks.known_optimum import known_optimum
 
 if TYPE_CHECKING:
     from brainlm_lightning.tasks.pretrain import PretrainTask
@@ -82,7 +81,7 @@ class ReconstructionTest:
         for net in untrained:
             self.methods[f"{self.name}_untrained"] = Network(net.to(task.device).eval())
         self.methods |= baselines
-        self.optima = {i: self._optimum(test.rows) for i, test in enumerate(self.data.test_sets)}
+        self.optima = {i: known_optimum(self.data, test.rows) for i, test in enumerate(self.data.test_sets)}
         self.sums: dict[tuple[int, float, str], HiddenSums] = {}
         self.shown: dict[str, list[np.ndarray]] = {}
 
@@ -127,25 +126,6 @@ class ReconstructionTest:
     def _methods_of(self, cohort: int) -> dict[str, Reconstructor]:
         optimum = self.optima[cohort]
         return self.methods if optimum is None else {**self.methods, "optimum": optimum}
-
-    def _optimum(self, rows: np.ndarray) -> Optimum | None:
-        """The best there can be, where a cohort was simulated and its truth is known; it knows the scaling, too."""
-        table, dataset = self.data.recordings.table.iloc[rows], self.data.dataset
-        assert dataset is not None
-        if not len(table):
-            return None
-        store = self.data.stores[table["store"].iloc[0]]
-        if not (store.folder / "truth.npz").is_file():
-            return None
-        stored_centre_RP, scale_RP = dataset.scaling(rows)
-        mean_RP = np.stack([store.mean(row) for row in table["row"]])
-        names = list(table["recording_id"])
-        truth = load_truth(store.folder / "truth.npz")
-        return Optimum(
-            {name: truth[name] for name in names},
-            dict(zip(names, stored_centre_RP + mean_RP, strict=True)),
-            dict(zip(names, np.where(dataset.observed(rows), scale_RP, np.nan), strict=True)),
-        )
 
     def _predict(self, method: Reconstructor, batch: Batch, hidden_BPT: Tensor) -> Tensor:
         ids = self.data.recordings.table["recording_id"]

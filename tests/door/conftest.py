@@ -2,6 +2,7 @@ import pytest
 import torch
 from tiny import door
 
+from brainlm_lightning.callbacks.forecast_figures import ForecastFigures
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 
 
@@ -45,3 +46,4 @@ def no_figures(monkeypatch):
     """They take longer than the training. Runs of a module's fixtures are made before this, and draw theirs."""
     for hook in ("on_validation_end", "on_fit_end"):
         monkeypatch.setattr(TensorBoardFigures, hook, lambda *given: None)
+    monkeypatch.setattr(ForecastFigures, "on_test_end", lambda *given: None)

@@ -55,7 +55,7 @@ def test_a_perturbation_runs_through_the_door(path, runs, settings, capsys):
     assert metrics[f"{place}/mae/num_pairs"] == 5
     assert metrics[f"{place}/mae/distance_after"] < metrics[f"{place}/mae/distance_before"]
     for name in ("mae_theta_size", "mae_untrained_theta_shift", "signal_level"):
-        difference = arrays[f"{place}/{name}/mean_target_P"] - arrays[f"{place}/{name}/mean_null_P"]
+        difference = arrays[f"{place}/{name}/mean_a_P"] - arrays[f"{place}/{name}/mean_b_P"]
         np.testing.assert_allclose(arrays[f"{place}/{name}/difference_P"], difference, rtol=1e-4, atol=1e-6)
         assert 0 <= metrics[f"{place}/{name}/auc"] <= 1
     assert "Perturbation, tasked: rest_to_task" in " ".join(capsys.readouterr().out.split())
@@ -66,7 +66,7 @@ def test_a_perturbation_runs_through_the_door(path, runs, settings, capsys):
 def test_tables_figures_and_pages_are_in_the_run_folder(runs, settings):
     tested = door("test", runs, settings, BASE)
     figures = {path.name for path in (tested / "figures").iterdir()}
-    what = {"mean", "difference", "networks"}
+    what = {"mean_a", "mean_b", "difference", "networks"}
     expected = {f"rest_to_task_mae_theta_{measure}_{name}.png" for measure in ("size", "shift") for name in what}
     assert figures == expected | {f"rest_to_task_mae{name}_loss.png" for name in ("", "_untrained")}
     assert set(events(tested).Tags()["images"]) == {

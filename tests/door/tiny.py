@@ -46,6 +46,12 @@ TINY_MAE = {
 SIZES_OF: dict[str, dict] = {
     "PretrainTask": {"model.init_args.test_ratios": "[0.75]"},
     "MaskedAutoencoder": TINY_MAE,
+    "ForecastTask": {  # the test gives the checkpoint
+        "sweep": "null",
+        "data.scaling": "robust",
+        "model.init_args.horizon_frames": 10,
+        "model.init_args.compare_with": "{}",
+    },
     "ClinicalTask": {
         "data.scaling": "robust",
         "trainer.precision": "32-true",
