@@ -1,11 +1,14 @@
-"""Neural ODE (Chen et al. 2018; paper, section 4.3): parcels flow on from the last frame along a learnt field.
+"""Neural ODE (Chen et al. 2018; paper, section 4.3): parcels flow on from the last frames along a learnt field.
+
+The state has a dimension for each parcel and some more (Dupont et al. 2019), for one frame says nothing of where it
+moves. It starts as a linear map of the last frames and not as the last frame itself, whose noise a continuous flow could
+only shed over time.
 
 Shapes: B batch, P parcels, C context frames, H horizon frames.
 """
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from brainlm_lightning.baselines.ode import SolverConfig, VectorField, full_precision, integrate
@@ -18,8 +21,8 @@ class NeuralODEConfig(SolverConfig):
 
     Attributes:
         hidden: width of the field's hidden layer.
-        extra: further dimensions of the state (Dupont et al. 2019): one frame alone says nothing of where it moves.
-        seen_frames: last frames of the context that these are a linear map of.
+        extra: dimensions of the state beside the parcels.
+        seen_frames: last frames of the context that the state is a linear map of.
     """
 
     hidden: int = 128
@@ -28,7 +31,7 @@ class NeuralODEConfig(SolverConfig):
 
 
 class NeuralODE(Forecaster):
-    """The state is the last frame's parcels and a summary of the frames before it; its parcels are the forecast."""
+    """Follows a state that starts from the last frames; its parcels are the forecast, 0 before training."""
 
     name = "neural_ode"
     config_type = NeuralODEConfig
@@ -38,12 +41,12 @@ class NeuralODE(Forecaster):
         self.setting, self.config = setting, config or NeuralODEConfig()
         self.num_parcels = setting.geometry.num_parcels
         self.seen_frames = min(self.config.seen_frames, setting.context_frames)
-        self.summary = nn.Linear(self.num_parcels * self.seen_frames, self.config.extra)
+        self.start = nn.Linear(self.num_parcels * self.seen_frames, self.num_parcels + self.config.extra, bias=False)
+        nn.init.zeros_(self.start.weight[: self.num_parcels].detach())
         self.field = VectorField(self.num_parcels + self.config.extra, self.config.hidden)
 
     def forward(self, context_BPC: Tensor, observed_BP: Tensor) -> Tensor:
         """See `Forecaster.forward`."""
-        summary_BE = full_precision(self.summary(context_BPC[:, :, -self.seen_frames :].flatten(1)))
-        start_BD = torch.cat([context_BPC[:, :, -1], summary_BE], dim=1)
+        start_BD = full_precision(self.start(context_BPC[:, :, -self.seen_frames :].flatten(1)))
         states_HBD = integrate(self.field, start_BD, self.setting.horizon_frames, self.config)
         return states_HBD[:, :, : self.num_parcels].permute(1, 2, 0)
