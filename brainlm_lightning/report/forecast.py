@@ -173,9 +173,8 @@ def forecast_figure(metrics: Mapping[str, float], arrays: Mapping[str, NDArray])
         row[0].plot(arrays[f"{place}/time_s_H"][starred], height, "k*", clip_on=False, markersize=7)
     handles, labels = row[0].get_legend_handles_labels()
     reference = next(iter(found.values()))[0]
-    note = f"* error of {reference} lower than that of every other method, p < {SIGNIFICANT}, corrected"
-    figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
-    figure.supxlabel(note, fontsize=9)
+    note = f"★ {reference} errs less than\nall but the optimum,\np < {SIGNIFICANT}, corrected"
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9, title=note, title_fontsize=8)
     return figure
 
 
