@@ -142,7 +142,8 @@ def _draw(axes: Axes, arrays: Mapping[str, NDArray], place: str, methods: list[s
         colour = "red" if leading else "black" if truth else f"C{(number - 1) % 10}"
         colour = "tab:cyan" if colour == "C3" else colour  # C3 is red
         style = "-" if leading or truth else styles[(number - 1) % len(styles)]
-        axes.plot(time_s_H, estimate_H, style, color=colour, linewidth=2.0 if leading else 1.2, label=method)
+        (line,) = axes.plot(time_s_H, estimate_H, style, color=colour, linewidth=2.0 if leading else 1.2, label=method)
+        line.set_in_layout(False)  # some leave the panel
         if leading:
             axes.fill_between(time_s_H, low_H, high_H, color=colour, alpha=0.15, linewidth=0)
     axes.set_ylim(*_limits(arrays, place, methods, score))
@@ -170,7 +171,8 @@ def forecast_figure(metrics: Mapping[str, float], arrays: Mapping[str, NDArray])
             axes.set_title(_title(metrics, place), fontsize=9, loc="left", parse_math=False)
         starred = frames_better_than_all(arrays, place)
         height = np.full(int(starred.sum()), row[0].get_ylim()[1])
-        row[0].plot(arrays[f"{place}/time_s_H"][starred], height, "k*", clip_on=False, markersize=7)
+        (stars,) = row[0].plot(arrays[f"{place}/time_s_H"][starred], height, "k*", clip_on=False, markersize=7)
+        stars.set_in_layout(False)  # they stand on the panel's edge
     handles, labels = row[0].get_legend_handles_labels()
     reference = next(iter(found.values()))[0]
     note = f"★ {reference} errs less than\nall but the optimum,\np < {SIGNIFICANT}, corrected"
