@@ -1,8 +1,8 @@
 """Neural ODE (Chen et al. 2018; paper, section 4.3): parcels flow on from the last frames along a learnt field.
 
 The state has a dimension for each parcel and some more (Dupont et al. 2019), for one frame says nothing of where it
-moves. It starts as a linear map of the last frames and not as the last frame itself, whose noise a continuous flow could
-only shed over time.
+moves. It starts as a linear map of the last frames and not as the last frame itself, whose noise a continuous flow
+could only shed over time.
 
 Shapes: B batch, P parcels, C context frames, H horizon frames.
 """
