@@ -123,7 +123,10 @@ def test_statistics_that_saw_the_future_are_refused(runs):
 def test_a_solver_that_fails_names_the_batch(runs):
     solver = f"{TASK}.forecaster.init_args.config"
     wild = {f"{solver}.max_steps": 1, f"{solver}.rtol": 1e-9, f"{solver}.atol": 1e-9, "trainer.max_steps": 6}
-    message = r"neural_ode failed at step \d+: dopri5 stopped: max_num_steps exceeded.*; in the batch of tiny-\d+_rest \(frames \d+ to \d+\), "
+    message = (
+        r"neural_ode failed at step \d+: dopri5 stopped: max_num_steps exceeded.*; in the batch of "
+        r"tiny-\d+_rest \(frames \d+ to \d+\), "
+    )
     with pytest.raises(SystemExit, match=message):
         door("fit", runs, wild, ODE)
 
