@@ -91,7 +91,7 @@ def compare_groups(
     entries = _entries(values, in_a, subjects)
     observed = _differences(entries, entries.in_a[None].astype(float))[0]
     permuted = np.concatenate([_differences(entries, names) for names in _names(entries, num_permutations, seed)])
-    spread = np.nanstd(np.concatenate([observed[None], permuted]), axis=0)
+    spread = _spread(np.concatenate([observed[None], permuted]))
     spread = np.where(spread > ROUNDING * np.abs(observed), spread, np.nan)  # no permutation changes anything
     p, p_max = _p_values(observed, permuted, spread)
     low, high = _interval(entries, seed)
@@ -143,6 +143,13 @@ def _names(entries: _Entries, num_permutations: int, seed: int) -> "Sequence[Flo
         names[:, single] = rng.permuted(np.tile(entries.in_a[single], (count, 1)), axis=1)
         parts.append(names)
     return parts
+
+
+def _spread(differences_MV: Floats) -> Floats:
+    """Standard deviation over the permutations that give a difference, (V,); 0 where none does."""
+    known = np.isfinite(differences_MV)
+    count, filled = np.maximum(known.sum(0), 1), np.where(known, differences_MV, 0)
+    return np.sqrt(((filled - filled.sum(0) / count) ** 2 * known).sum(0) / count)
 
 
 def _p_values(observed: Floats, permuted: Floats, spread: Floats) -> tuple[Floats, Floats]:

@@ -128,15 +128,26 @@ def contrast_numbers(
     }
     if expected:
         metrics["auc"] = expected_auc(test, np.isin(procedure.networks_P, expected))
+    metrics |= network_numbers(values_RP, in_a_R, subject_R, procedure)
+    arrays = {f"{name}_P": getattr(test, name) for name in SHOWN}
+    return metrics, arrays | {"mean_a_P": known_mean(values_RP[in_a_R]), "mean_b_P": known_mean(values_RP[~in_a_R])}
+
+
+def network_numbers(
+    values_RP: np.ndarray, in_a_R: np.ndarray, subject_R: np.ndarray, procedure: Procedure
+) -> dict[str, float]:
+    """Tests each network's mean over its parcels, `network/<name>/...`; {} where the atlas names no networks."""
     names, values_RK = by_network(values_RP, procedure.networks_P)
+    if not names:
+        return {}
+    metrics = {}
     networks = compare_groups(values_RK, in_a_R, subject_R, procedure.permutations, procedure.seed)
     for number, name in enumerate(names):
         for statistic in ("difference", "effect_size", "p"):
             metrics[f"network/{name}/{statistic}"] = float(getattr(networks, statistic)[number])
         for end in ("low", "high"):
             metrics[f"network/{name}/difference_{end}"] = float(getattr(networks, end)[number])
-    arrays = {f"{name}_P": getattr(test, name) for name in SHOWN}
-    return metrics, arrays | {"mean_a_P": known_mean(values_RP[in_a_R]), "mean_b_P": known_mean(values_RP[~in_a_R])}
+    return metrics
 
 
 def known_mean(values_RP: np.ndarray) -> np.ndarray:

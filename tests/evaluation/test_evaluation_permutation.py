@@ -75,12 +75,14 @@ def test_a_difference_is_found_after_every_correction_and_its_interval_holds_it(
 
 
 def test_missing_values_are_left_out_and_groups_without_any_have_no_p():
-    values = default_rng(8).normal(size=(16, 2))
-    values[:8, 1] = np.nan
+    values = default_rng(8).normal(size=(16, 3))
+    values[:8, 1] = values[:, 2] = np.nan
     values[0, 0] = np.nan
     found = compare_groups(values, np.arange(16) < 8, NAMES, 199)
     assert found.difference[0] == pytest.approx(values[1:8, 0].mean() - values[8:, 0].mean())
-    assert np.isnan([found.difference[1], found.p[1], found.p_fdr[1], found.p_max[1], found.low[1]]).all()
+    for parcel in (1, 2):
+        nothing = [found.difference, found.p, found.p_fdr, found.p_max, found.low, found.z, found.effect_size]
+        assert np.isnan([statistic[parcel] for statistic in nothing]).all()
 
 
 def test_no_difference_at_all_is_no_finding():

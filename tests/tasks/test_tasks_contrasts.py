@@ -41,6 +41,14 @@ def test_a_driven_network_is_ranked_first_and_found():
     assert (numbers["num_subjects_a"], numbers["num_subjects_both"]) == (14, 14)
 
 
+def test_an_atlas_without_networks_has_parcels_alone():
+    given = perturbation_sizes(0)
+    numbers, arrays = contrast_numbers(*given, (), Procedure(np.repeat("none", 12), 99, 0))
+    assert numbers["num_parcels"] == 12
+    assert not [name for name in numbers if name.startswith("network")]
+    np.testing.assert_array_equal(arrays["p_P"], contrast_numbers(*given, (), Procedure(NETWORKS, 99, 0))[1]["p_P"])
+
+
 def test_parcels_of_no_network_are_in_no_mean_and_missing_ones_left_out():
     values = np.arange(24.0).reshape(2, 12)
     values[0, 1] = np.nan
