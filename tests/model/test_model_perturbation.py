@@ -83,7 +83,9 @@ def test_a_pair_is_the_same_in_any_batch(function, model, windows):
     torch.testing.assert_close(together.loss_BI[1], alone.loss_BI[0], rtol=1e-3, atol=1e-6)
 
 
-def test_parcels_that_either_lacks_play_no_part(model, windows):
+@pytest.mark.parametrize("reads_everything", [False, True])
+def test_parcels_that_either_lacks_play_no_part(reads_everything, model, windows):
+    model = Linear() if reads_everything else model
     seen = SEEN.clone()
     seen[:, 2] = False
     other = windows.clone()
