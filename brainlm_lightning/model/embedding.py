@@ -31,6 +31,19 @@ class Geometry:
         """P."""
         return len(self.xyz_mm)
 
+    def patches(self, patch_frames: int) -> int:
+        """N, patches of a window.
+
+        Raises:
+            ValueError: the window is no whole number of patches.
+        """
+        if self.window_frames % patch_frames:
+            raise ValueError(
+                f"a window of {self.window_frames} frames does not divide into patches of {patch_frames}; "
+                "choose a patch_frames or window_frames that does"
+            )
+        return self.window_frames // patch_frames
+
 
 def sinusoidal(count: int, width: int) -> Tensor:
     """The fixed sine and cosine table of Vaswani et al. 2017, (count, width)."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from brainlm_lightning.model.embedding import Geometry, PositionEmbedding, SpatialEmbedding, TemporalEmbedding
-from brainlm_lightning.model.reconstruction import MaskedModel, Reconstruction
+from brainlm_lightning.model.reconstruction import Embedding, MaskedModel, Reconstruction
 from brainlm_lightning.model.transformer import NormPlace, Transformer
 
 
@@ -94,14 +94,9 @@ class MaskedAutoencoder(MaskedModel):
     def __init__(self, geometry: Geometry, config: MAEConfig | None = None) -> None:
         super().__init__()
         config = config or MAEConfig()
-        if geometry.window_frames % config.patch_frames:
-            raise ValueError(
-                f"a window of {geometry.window_frames} frames does not divide into patches of "
-                f"{config.patch_frames}; choose a patch_frames or window_frames that does"
-            )
         self.config = config
         self.geometry = geometry
-        self.num_patches = geometry.window_frames // config.patch_frames
+        self.num_patches = geometry.patches(config.patch_frames)
         kinds = (config.spatial_embedding, config.temporal_embedding)
         self.patch_projection = nn.Linear(config.patch_frames, config.embed_dim)
         self.position = PositionEmbedding(geometry, self.num_patches, config.embed_dim, *kinds)
@@ -152,17 +147,20 @@ class MaskedAutoencoder(MaskedModel):
 
     def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Reconstruction:
         """See `MaskedModel.forward`."""
-        self._check(signal_BPT)
+        self.check_signal(signal_BPT, self.geometry.num_parcels, self.geometry.window_frames)
         encoding = self.encode(signal_BPT, hidden_BPN, observed_BP)
         return Reconstruction(self.decode(encoding, observed_BP), encoding.cls_BD)
 
-    def _check(self, signal_BPT: Tensor) -> None:
-        expected = (self.geometry.num_parcels, self.geometry.window_frames)
-        if signal_BPT.shape[1:] != expected:
-            raise ValueError(
-                f"the signal is (batch, parcels, frames) = {tuple(signal_BPT.shape)}, the model was built for "
-                f"{expected[0]} parcels and {expected[1]} frames"
-            )
+    def embed(self, signal_BPT: Tensor, observed_BP: Tensor) -> Embedding:
+        """See `MaskedModel.embed`: a parcel's is the mean over patches of the encoder's output tokens."""
+        self.check_signal(signal_BPT, self.geometry.num_parcels, self.geometry.window_frames)
+        hidden_BPN = torch.zeros_like(observed_BP)[:, :, None].expand(-1, -1, self.num_patches)
+        encoding = self.encode(signal_BPT, hidden_BPN, observed_BP)
+        parcel_BVD = (encoding.index_BV // self.num_patches)[:, :, None].expand_as(encoding.tokens_BVD)
+        known_BVD = encoding.tokens_BVD.where(encoding.valid_BV[:, :, None], 0)
+        sum_BPD = known_BVD.new_zeros(*observed_BP.shape, known_BVD.shape[2]).scatter_add(1, parcel_BVD, known_BVD)
+        mean_BPD = (sum_BPD / self.num_patches).where(observed_BP[:, :, None], torch.nan)
+        return Embedding(encoding.cls_BD, mean_BPD)
 
 
 def _standard_start(module: nn.Module) -> None:

@@ -16,10 +16,25 @@ class Reconstruction:
     Attributes:
         prediction_BPT: the whole window in the scale of the input.
         cls_BD: the encoder's summary of the visible tokens.
+        regularisation: what training adds to the reconstruction loss, a scalar; 0 for most models.
     """
 
     prediction_BPT: Tensor
     cls_BD: Tensor
+    regularisation: Tensor | float = 0.0
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What a model makes of a window with nothing hidden.
+
+    Attributes:
+        cls_BD: of the window.
+        parcel_BPD: of each parcel; NaN for parcels that the recording does not observe.
+    """
+
+    cls_BD: Tensor
+    parcel_BPD: Tensor
 
 
 class MaskedModel(nn.Module):
@@ -44,6 +59,27 @@ class MaskedModel(nn.Module):
             observed_BP: False where a recording has no data of a parcel.
         """
         raise NotImplementedError
+
+    def embed(self, signal_BPT: Tensor, observed_BP: Tensor) -> Embedding:
+        """Represents a window and each of its parcels, nothing hidden.
+
+        Args:
+            signal_BPT: scaled signal.
+            observed_BP: False where a recording has no data of a parcel.
+        """
+        raise NotImplementedError
+
+    def check_signal(self, signal_BPT: Tensor, num_parcels: int, window_frames: int) -> None:
+        """Compares a signal with what the model was built for.
+
+        Raises:
+            ValueError: its parcels or frames are of another number.
+        """
+        if signal_BPT.shape[1:] != (num_parcels, window_frames):
+            raise ValueError(
+                f"the signal is (batch, parcels, frames) = {tuple(signal_BPT.shape)}, the model was built for "
+                f"{num_parcels} parcels and {window_frames} frames"
+            )
 
 
 def reconstruction_loss(prediction_BPT: Tensor, signal_BPT: Tensor, scored_BPN: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from brainlm_lightning import __version__
+from brainlm_lightning.baselines.gcn import GCNConfig, GraphConvolutionalNetwork
+from brainlm_lightning.baselines.vae import VAEConfig, VariationalAutoencoder
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
@@ -25,7 +27,11 @@ from brainlm_lightning.model.reconstruction import MaskedModel
 from brainlm_lightning.provenance import git_commit
 
 # What can be rebuilt from a checkpoint, and from which configuration.
-MODELS: dict[type[MaskedModel], type] = {MaskedAutoencoder: MAEConfig}
+MODELS: dict[type[MaskedModel], type] = {
+    MaskedAutoencoder: MAEConfig,
+    VariationalAutoencoder: VAEConfig,
+    GraphConvolutionalNetwork: GCNConfig,
+}
 
 KEY = "brainlm"
 FORMAT_VERSION = 1

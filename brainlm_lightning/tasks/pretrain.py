@@ -126,14 +126,14 @@ class PretrainTask(pl.LightningModule):
     # -- training -------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean squared error of one micro-batch."""
+        """Mean squared error of one micro-batch, and what the model asks to add to it."""
         hidden_BPN = self.draw_mask(batch, self.training_ratio(), self.masking.strategy)
-        prediction_BPT = self(batch, hidden_BPN).prediction_BPT
+        output = self(batch, hidden_BPN)
         observed_BPN = batch["observed_BP"][:, :, None].expand_as(hidden_BPN)
         scored_BPN = hidden_BPN if self.masking.loss_on == "hidden" else observed_BPN
-        loss = reconstruction_loss(prediction_BPT, batch["signal_BPT"], scored_BPN)
+        loss = reconstruction_loss(output.prediction_BPT, batch["signal_BPT"], scored_BPN)
         self._log_training(loss.detach(), batch["signal_BPT"], scored_BPN, batch_idx)
-        return loss
+        return loss + output.regularisation
 
     def training_ratio(self) -> float:
         """The share hidden in this optimiser step: fixed, or drawn anew, the same on every rank."""

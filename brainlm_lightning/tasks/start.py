@@ -6,8 +6,12 @@ Shapes: P parcels.
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
+from brainlm_lightning.baselines.gcn import GraphConvolutionalNetwork
 from brainlm_lightning.baselines.linear import ConditionalGaussian
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.model.embedding import Geometry
@@ -25,7 +29,8 @@ def start_model(make: ModelFactory, datamodule: CohortDataModule, start: Start, 
 
     Args:
         make: the model for a geometry.
-        datamodule: after its setup; the kernel start takes its training subjects' covariances.
+        datamodule: after its setup; the kernel start and a graph of connectivity take its training subjects'
+            covariances.
         start: ``kernel``, from which learning begins at once (`brainlm_lightning.model.kernel_start`), or ``standard``.
         seed: of what is random.
 
@@ -40,12 +45,22 @@ def start_model(make: ModelFactory, datamodule: CohortDataModule, start: Start, 
         if not isinstance(net, MaskedAutoencoder):
             raise ValueError(f"the kernel start is for the masked autoencoder; {type(net).__name__} needs standard")
         kernel_start(net, training_moments(datamodule, net.config.patch_frames), seed=seed)
+    if isinstance(net, GraphConvolutionalNetwork) and net.config.graph == "connectivity":
+        net.learn_graph(training_covariance(datamodule))
     return net
 
 
 def training_moments(datamodule: CohortDataModule, patch_frames: int) -> Moments:
     """Moments of the training subjects' signal."""
+    series = datamodule.scaled_recordings(_moment_rows(datamodule))
+    return Moments(training_covariance(datamodule), autocovariance(series, 2 * patch_frames))
+
+
+def training_covariance(datamodule: CohortDataModule) -> Tensor:
+    """Covariance of the training subjects' parcels, (P, P) float64."""
+    return ConditionalGaussian().fit(datamodule.scaled_recordings(_moment_rows(datamodule))).covariance
+
+
+def _moment_rows(datamodule: CohortDataModule) -> NDArray[np.intp]:
     rows = datamodule.train_rows
-    rows = rows[:: max(1, len(rows) // MOMENT_RECORDINGS)]
-    covariance_PP = ConditionalGaussian().fit(datamodule.scaled_recordings(rows)).covariance
-    return Moments(covariance_PP, autocovariance(datamodule.scaled_recordings(rows), 2 * patch_frames))
+    return rows[:: max(1, len(rows) // MOMENT_RECORDINGS)]
