@@ -22,6 +22,7 @@ from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoi
 from brainlm_lightning.callbacks.clinical_figures import ClinicalFigures
 from brainlm_lightning.callbacks.forecast_figures import ForecastFigures
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
+from brainlm_lightning.callbacks.network_figures import NetworkFigures
 from brainlm_lightning.callbacks.run_folder import RunFolder, folder_of
 from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
@@ -109,7 +110,7 @@ class ExperimentCLI(LightningCLI):
             callbacks += checkpoint_callbacks(config.checkpoint_every, *self._task_class().monitor)
             callbacks += [LearningRateMonitor("step"), TensorBoardFigures()] if given is not False else []
         if self.subcommand == "test":
-            callbacks += [BrainFigures(), ClinicalFigures(), ForecastFigures()]
+            callbacks += [BrainFigures(), ClinicalFigures(), ForecastFigures(), NetworkFigures()]
         kwargs["callbacks"] = callbacks
         kwargs["plugins"] = [*(config.trainer.plugins or []), AtomicCheckpointIO()]
         # Batches are shared out by the DataModule itself, so that any number of ranks walks through the same ones.

@@ -7,12 +7,27 @@ from rich.table import Table
 from brainlm_lightning.report.attention import attention_markdown, attention_tables
 from brainlm_lightning.report.clinical import clinical_markdown, clinical_tables
 from brainlm_lightning.report.forecast import forecast_markdown, forecast_tables
+from brainlm_lightning.report.network import network_markdown, network_tables
 from brainlm_lightning.report.perturbation import perturbation_markdown, perturbation_tables
 from brainlm_lightning.report.reconstruction import reconstruction_markdown, reconstruction_tables
 
 # One of each family of results; each finds its own among a run's metrics by their names.
-TABLES = (reconstruction_tables, forecast_tables, attention_tables, clinical_tables, perturbation_tables)
-MARKDOWN = (reconstruction_markdown, forecast_markdown, attention_markdown, clinical_markdown, perturbation_markdown)
+TABLES = (
+    reconstruction_tables,
+    forecast_tables,
+    attention_tables,
+    clinical_tables,
+    perturbation_tables,
+    network_tables,
+)
+MARKDOWN = (
+    reconstruction_markdown,
+    forecast_markdown,
+    attention_markdown,
+    clinical_markdown,
+    perturbation_markdown,
+    network_markdown,
+)
 
 
 def tables(metrics: Mapping[str, float]) -> list[Table]:

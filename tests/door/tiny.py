@@ -45,6 +45,11 @@ TINY_MAE = {
 # What else makes an experiment tiny, by the class of its task, or by the class of its model where it names one.
 SIZES_OF: dict[str, dict] = {
     "PretrainTask": {"model.init_args.test_ratios": "[0.75]"},
+    "NetworkTask": {
+        "model.init_args.neighbours": "{folds: 2, test_share: 0.25, repeats: 2}",
+        "model.init_args.embeddings": "{}",
+        "data.scaling": "robust",
+    },
     "MaskedAutoencoder": TINY_MAE,
     "ForecastTask": {  # the test gives the checkpoint
         "sweep": "null",
@@ -61,6 +66,8 @@ SIZES_OF: dict[str, dict] = {
         "model.init_args.folds.test_on": "all",
         "model.init_args.folds.train_on": "all",
     },
+    "VariationalAutoencoder": {f"{CONFIG}.patch_frames": 10, f"{CONFIG}.hidden_dim": 16, f"{CONFIG}.latent_dim": 4},
+    "GraphConvolutionalNetwork": {f"{CONFIG}.patch_frames": 10, f"{CONFIG}.width": 16, f"{CONFIG}.neighbours": 3},
 }
 BASE = "experiments/demo.yaml"
 

@@ -1,0 +1,75 @@
+"""How well parcels are sorted into networks: accuracy by recording, intervals over subjects, paired tests.
+
+Intervals and tests are over subjects. All subjects share one atlas and its labels, so they say what to expect of other
+people, not of another atlas.
+
+Shapes: R recordings, S subjects, C networks (true, predicted in C × C).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from brainlm_lightning.evaluation.comparison import paired_comparison
+from brainlm_lightning.evaluation.metrics import ENDS, mean_defined
+from brainlm_lightning.evaluation.resampling import percentile_interval, subject_bootstrap, sum_by_subject
+
+Floats = NDArray[np.float64]
+SCORES = ("accuracy", "balanced_accuracy")
+
+
+def recording_scores(confusion_RCC: ArrayLike) -> Floats:
+    """Accuracy and balanced accuracy (mean over networks of the share found) of each recording, (R, 2)."""
+    counts_RCC = np.asarray(confusion_RCC, dtype=np.float64)
+    right_RC, all_RC = np.diagonal(counts_RCC, axis1=1, axis2=2), counts_RCC.sum(2)
+    recall_RC = np.where(all_RC > 0, right_RC / np.maximum(all_RC, 1), np.nan)
+    return np.stack([right_RC.sum(1) / all_RC.sum(1), mean_defined(recall_RC)], axis=1)
+
+
+def subject_scores(confusion_RCC: ArrayLike, subject_of_recording: Sequence[str] | NDArray) -> Floats:
+    """Mean over each subject's recordings, (S, 2), subjects in sorted order."""
+    scores_R2 = recording_scores(confusion_RCC)
+    totals = sum_by_subject(np.concatenate([scores_R2, np.ones((len(scores_R2), 1))], axis=1), subject_of_recording)
+    return totals[:, :2] / totals[:, 2:]
+
+
+def network_scores(
+    confusion_RCC: ArrayLike, subject_of_recording: Sequence[str] | NDArray, num_resamples: int = 1000, seed: int = 0
+) -> dict[str, float]:
+    """Mean over recordings of accuracy and balanced accuracy, with 95 % intervals from resampling subjects.
+
+    Args:
+        confusion_RCC: counts of true and predicted networks over the test parcels of all divisions.
+        subject_of_recording: (R,) subject ids.
+        num_resamples: draws of the subjects.
+        seed: of the draws.
+    """
+    scores_R2 = recording_scores(confusion_RCC)
+    totals = sum_by_subject(np.concatenate([scores_R2, np.ones((len(scores_R2), 1))], axis=1), subject_of_recording)
+    draws = subject_bootstrap(lambda sums: sums[:, :2] / sums[:, 2:], totals, num_resamples, seed)
+    numbers = np.stack([scores_R2.mean(0), *percentile_interval(draws, len(totals))])
+    found = {name + end: float(numbers[i, j]) for j, name in enumerate(SCORES) for i, end in enumerate(ENDS)}
+    return found | {"num_subjects": float(len(totals)), "num_recordings": float(len(scores_R2))}
+
+
+def compare_methods(
+    confusions: Mapping[str, ArrayLike], subject_of_recording: Sequence[str] | NDArray, method: str
+) -> dict[str, float]:
+    """A method against every other, by each subject's accuracy and balanced accuracy; p-values are corrected later.
+
+    Returns:
+        `<method>_minus_<other>/{accuracy, accuracy_low, accuracy_high, p, num_subjects}`, the test by accuracy, and
+        `balanced_accuracy` with its interval.
+    """
+    scores = {name: subject_scores(confusion_RCC, subject_of_recording) for name, confusion_RCC in confusions.items()}
+    found: dict[str, float] = {}
+    for other in (name for name in confusions if name != method):
+        place = f"{method}_minus_{other}"
+        for column, score in enumerate(SCORES):
+            result = paired_comparison(scores[method][:, column], scores[other][:, column])
+            ends = (result.difference, result.low, result.high)
+            found |= {f"{place}/{score}{end}": value for end, value in zip(ENDS, ends, strict=True)}
+            if score == "accuracy":
+                found |= {f"{place}/p": result.p, f"{place}/num_subjects": float(result.num_subjects)}
+    return found

@@ -1,0 +1,102 @@
+"""Functional networks through the real command line."""
+
+import re
+
+import numpy as np
+import pytest
+import yaml
+from tiny import door, events, of_task, run_main, versions
+
+from brainlm_lightning.callbacks.network_figures import NetworkFigures
+from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
+from brainlm_lightning.run_folder import read_arrays, read_metrics
+
+NETWORK = "experiments/network.yaml"
+GIVEN = "model.init_args"
+each_experiment = pytest.mark.parametrize("path", of_task("NetworkTask"), ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def stores(make_tiny_store, tmp_path_factory):
+    """The cohort ``tiny`` with networks large enough to divide: 20 parcels of 3."""
+    root = tmp_path_factory.mktemp("stores")
+    make_tiny_store(root, "--split.test=0.3", parcels=20, networks=3, atlas_seed=1, frames=100)
+    return root
+
+
+@pytest.fixture(scope="module")
+def pretrained(stores, tmp_path_factory):
+    """``best.ckpt`` of a masked autoencoder after two steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINLM_DATA", str(stores))
+        for hook in ("on_validation_end", "on_fit_end"):
+            patch.setattr(TensorBoardFigures, hook, lambda *given: None)
+        return door("fit", tmp_path_factory.mktemp("pretrained")) / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Glass brains take longer than all else."""
+    monkeypatch.setattr(NetworkFigures, "on_test_end", lambda *given: None)
+
+
+@pytest.mark.usefixtures("undrawn")
+@each_experiment
+def test_a_test_of_networks_runs_through_the_door(path, pretrained, runs):
+    methods = yaml.safe_load(path.read_text())["model"]["init_args"]["readings"]
+    metrics = read_metrics(door("test", runs, {f"{GIVEN}.pretrained": pretrained}, path))
+    found = {match[1] for name in metrics if (match := re.fullmatch(r"test/tiny/networks/(\w+)/accuracy", name))}
+    assert {*methods, "attention_untrained", "attention_random_start", "embedding", "connectivity"} <= found
+    assert all(0 <= value <= 1 for name, value in metrics.items() if name.endswith("curacy") and "minus" not in name)
+    assert 0 <= metrics["test/tiny/networks/attention_minus_position/p_corrected"] <= 1
+
+
+def test_other_models_are_compared_and_everything_is_written_and_the_same_again(pretrained, runs, capsys):
+    for name in ("vae", "gcn"):
+        door("fit", runs, config=f"experiments/pretrain_{name}.yaml")
+    embeddings = f"{{vae: {runs}/pretrain_vae, gcn: {runs}/pretrain_gcn}}"
+    settings = {f"{GIVEN}.pretrained": pretrained, f"{GIVEN}.embeddings": embeddings}
+    capsys.readouterr()
+    for _ in range(2):
+        door("test", runs, settings, NETWORK)
+    first, second = (runs / "network" / f"version_{number}" for number in range(2))
+    assert "Functional networks, tiny" in capsys.readouterr().out
+    assert read_metrics(first) == read_metrics(second)
+    assert {"test/tiny/networks/vae/accuracy", "test/tiny/networks/gcn/accuracy"} <= set(read_metrics(first))
+    assert len(list((first / "figures").glob("networks_tiny_*.png"))) == 4
+    assert len([tag for tag in events(first).Tags()["images"] if tag.startswith("networks_tiny")]) == 4
+    arrays = read_arrays(first)
+    number_P, votes_PC = arrays["networks/number_P"], arrays["test/tiny/networks/vae/votes_PC"]
+    assert votes_PC.shape == (20, 3)
+    accuracy = votes_PC[np.arange(20), number_P].sum() / votes_PC.sum()
+    assert read_metrics(first)["test/tiny/networks/vae/accuracy"] == pytest.approx(accuracy)  # equal recordings
+    run_main(["report", str(first), "--markdown"])
+    assert "| VAE's embedding |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("neighbours.folds", 8, r"too small to divide: \{'network\d': .*expected at least 9"),
+        ("readings", "{attention: {layers: [7]}}", "no layer 7: it has 1"),
+        ("readings", "{embedding: {}}", "two methods have one name"),
+        ("readings", "{attention: {layers: [0], rollout: true}}", "rollout goes through all layers"),
+    ],
+)
+def test_what_cannot_be_done_is_one_message_before_any_work(setting, value, message, pretrained, runs):
+    with pytest.raises(SystemExit) as error:
+        door("test", runs, {f"{GIVEN}.pretrained": pretrained, f"{GIVEN}.{setting}": value}, NETWORK)
+    assert re.search(message, str(error.value))
+    assert not [run for run in versions(runs) if (run / "metrics.json").exists()]
+
+
+def test_a_model_without_attention_is_refused(runs):
+    place = door("fit", runs, config="experiments/pretrain_gcn.yaml")
+    with pytest.raises(SystemExit, match="holds a gcn, which has no attention"):
+        door("test", runs, {f"{GIVEN}.pretrained": place}, NETWORK)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_recordings_can_be_limited(pretrained, runs):
+    run = door("test", runs, {f"{GIVEN}.pretrained": pretrained, f"{GIVEN}.max_recordings": 3}, NETWORK)
+    assert read_metrics(run)["test/tiny/networks/attention/num_recordings"] == 3
