@@ -17,9 +17,7 @@ PAPER_MSE = {
 }
 SIGNIFICANT = 0.05
 # `networks` is no phenotype: how well parcels are sorted has a balanced accuracy, too.
-NUMBER_NAME = re.compile(
-    r"(?P<place>test/[^/]+/(?!networks/)[^/]+)/(?P<method>[^/]+)/(?:mse_scaled|balanced_accuracy)"
-)
+NUMBER_NAME = re.compile(r"(?P<place>test/[^/]+/(?!networks/)[^/]+)/(?P<method>[^/]+)/(?:mse_scaled|balanced_accuracy)")
 COMPARISON_NAME = re.compile(r"(?P<a>.+?)_minus_(?P<b>.+)/(?:squared_error|auc)")
 # Column -> the score, and what else stands in it: an interval, or the mean ± std over folds.
 NUMBER_COLUMNS = {"MSE, scaled": "mse_scaled_fold", "R²": "r2", "r within folds": "pearson_r", "MAE, own unit": "mae"}
