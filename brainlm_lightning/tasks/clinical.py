@@ -29,7 +29,7 @@ from brainlm_lightning.tasks import checkpoint as self_describing
 from brainlm_lightning.tasks.clinical_test import ClinicalTest
 from brainlm_lightning.tasks.cohort_question import KEY, CohortQuestion
 from brainlm_lightning.tasks.embedding import hidden_parts
-from brainlm_lightning.tasks.optimisation import OptimisationPlan, layerwise_groups, warmup_cosine
+from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
 
 MethodName = Literal["frozen", "tuned", "untrained_frozen", "untrained_tuned"]
 
@@ -91,7 +91,9 @@ class ClinicalTask(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Reads labels and pretrained model and deals out the subjects; whatever cannot be is said here."""
-        self.question = CohortQuestion.pose(self.datamodule, self.place, self.target, self.plan)
+        logger, folder = self.trainer.logger, self.trainer.default_root_dir
+        runs = Path((logger.save_dir if logger else None) or folder)
+        self.question = CohortQuestion.pose(self.datamodule, self.place, self.target, self.plan, runs)
         folds = self.question.folds
         if not 0 <= self.fold < len(folds):
             raise ValueError(f"fold is {self.fold}; there are {len(folds)}, 0 to {len(folds) - 1}")
@@ -130,11 +132,10 @@ class ClinicalTask(pl.LightningModule):
         assert self.predictor is not None
         if self.head.pooling == "attention":
             return
-        folder = Path(self.trainer.logger.save_dir) if self.trainer.logger else Path(self.trainer.default_root_dir)  # type: ignore[arg-type]
         untrained = self.method.startswith("untrained")
         here = self.question.folds[self.fold]
-        kept = self.question.features(folder, untrained, here, self.parts, self.predictor.net)
-        feature_RD = torch.from_numpy(kept[self.head.pooling]).to(self.device)
+        both = self.question.features(untrained, here, self.parts, self.predictor.net)
+        feature_RD = torch.from_numpy(both[self.head.pooling]).to(self.device)
         self.predictor.head.standardise(feature_RD[torch.from_numpy(here.train)])
         self.feature_RD = None if self.online else feature_RD
 
@@ -167,14 +168,8 @@ class ClinicalTask(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW or Adam with layer-wise learning rates, warm-up and cosine."""
         assert self.predictor is not None
-        plan = self.optimisation
-        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[plan.name]
-        decay = plan.weight_decay if plan.name == "adamw" else 0.0
-        groups = layerwise_groups(self.predictor, self.predictor.layers(), plan.learning_rate, decay, self.layer_decay)
-        optimizer = kind(groups, lr=plan.learning_rate, betas=plan.betas)
         total = int(self.trainer.estimated_stepping_batches)
-        schedule = warmup_cosine(optimizer, total, plan.warmup_fraction, plan.final_rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return planned(self.predictor, self.optimisation, total, self.predictor.layers(), self.layer_decay)
 
     # -- validation -------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,6 @@ class ClinicalTest:
 
     def __init__(self, task: "ClinicalTask") -> None:
         self.task, self.question, self.data = task, task.question, task.datamodule
-        self.runs = task.sweep_folder.parent
         self.paths = find_networks(task.sweep_folder, len(self.question.folds))
         rank_zero_info(
             f"networks: {', '.join(self.paths) or f'none below {task.sweep_folder}: run fit first for them'}"
@@ -81,7 +80,7 @@ class ClinicalTest:
         fold = self.question.folds[number]
         if not self.online[name]:
             network, untrained = self._load(name, number), name.startswith("untrained")
-            feature_RD = self.question.features(self.runs, untrained, fold, network.parts)[network.model.pooling]
+            feature_RD = self.question.features(untrained, fold, network.parts)[network.model.pooling]
             with torch.no_grad():
                 output_BK = network.model.head(torch.from_numpy(feature_RD[fold.test]).to(self.task.device))
             return self._likelihood(output_BK).cpu().double().numpy()
@@ -108,7 +107,7 @@ class ClinicalTest:
             "most_recordings": self.task.baselines.most_recordings,
             "seed": self.data.seed,
         }
-        return kept(self.runs / "baselines", what, lambda: {"scores": self._fitted(method, fold)})["scores"]
+        return kept(self.question.runs / "baselines", what, lambda: {"scores": self._fitted(method, fold)})["scores"]
 
     def _fitted(self, method: str, fold: Fold) -> Scores:
         features, estimator = METHODS[method]
@@ -140,7 +139,7 @@ class ClinicalTest:
         if name == "connectivity":
             place = {row: number for number, row in enumerate(self.question.rows.tolist())}
             return lambda rows: self._correlations[[place[row] for row in rows.tolist()]]
-        both = self.question.features(self.runs, name.startswith("untrained"), fold, self.task.parts)
+        both = self.question.features(name.startswith("untrained"), fold, self.task.parts)
         feature_RD = np.concatenate([both["cls"], both["mean"]], axis=1)
         return lambda rows: feature_RD[rows]
 

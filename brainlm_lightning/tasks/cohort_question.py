@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
@@ -35,6 +36,7 @@ class CohortQuestion:
         rows: recordings with a label and a window.
         folds: as rows; all repeats.
         pretrained: the encoder.
+        runs: folder of all runs, where embeddings and controls are kept, shared by all experiments.
     """
 
     data: CohortDataModule
@@ -44,9 +46,10 @@ class CohortQuestion:
     rows: NDArray
     folds: list[Fold]
     pretrained: Pretrained
+    runs: Path
 
     @classmethod
-    def pose(cls, data: CohortDataModule, place: str, target: Target, plan: FoldPlan) -> "CohortQuestion":
+    def pose(cls, data: CohortDataModule, place: str, target: Target, plan: FoldPlan, runs: Path) -> "CohortQuestion":
         """Reads, checks and deals.
 
         Raises:
@@ -67,7 +70,7 @@ class CohortQuestion:
                 f"{pretrained.path} holds a {type(pretrained.model).__name__}; expected a MaskedAutoencoder"
             )
         folds = recording_folds(table, labels, rows, plan, pretrained.seen)
-        question = cls(data, target, plan, labels, rows, folds, pretrained)
+        question = cls(data, target, plan, labels, rows, folds, pretrained, runs)
         rank_zero_info(question.summary())
         return question
 
@@ -140,25 +143,35 @@ class CohortQuestion:
 
     def encoder(self, without_pretraining: bool, fold: Fold) -> MaskedAutoencoder:
         """The pretrained encoder, or the same before its first step; each call gives a model of its own."""
-        if not without_pretraining:
-            net = load_pretrained(self.pretrained.path, self.data).model
-        else:
-            before = self.data.train_rows
-            self.data.train_rows = self.start_rows(fold)
-            try:
-                net = untrained(self.pretrained, self.data)
-            finally:
-                self.data.train_rows = before
+        net = load_pretrained(self.pretrained.path, self.data).model
         assert isinstance(net, MaskedAutoencoder)
+        if without_pretraining:
+            what = {"control_of": self.checkpoint_sha256(), "from": self._recordings(self.start_rows(fold))}
+            weights = kept(self.runs / "embeddings", what, lambda: self._control(fold))
+            net.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         return net
 
+    def _control(self, fold: Fold) -> dict[str, NDArray]:
+        """The weights of the model before its first step."""
+        before = self.data.train_rows
+        self.data.train_rows = self.start_rows(fold)
+        try:
+            net = untrained(self.pretrained, self.data)
+        finally:
+            self.data.train_rows = before
+        return {name: value.numpy() for name, value in net.state_dict().items()}
+
+    def _recordings(self, rows: NDArray) -> list[list[str]]:
+        """Names and contents of recordings: windows, their keys and all that is made of them follow from these."""
+        table = self.data.recordings.table.iloc[rows]
+        return [(table["cohort"] + "/" + table["recording_id"]).tolist(), table["sha256"].tolist()]
+
     def features(
-        self, runs: Path, without_pretraining: bool, fold: Fold, parts: int, net: MaskedAutoencoder | None = None
+        self, without_pretraining: bool, fold: Fold, parts: int, net: MaskedAutoencoder | None = None
     ) -> dict[str, NDArray[np.float32]]:
-        """Embeddings of all recordings by a frozen encoder; kept in ``runs/embeddings``, shared by all experiments.
+        """Embeddings of all recordings by a frozen encoder, computed once.
 
         Args:
-            runs: folder of all runs.
             without_pretraining: of the control.
             fold: from whose training subjects the control may start.
             parts: see `hidden_parts`.
@@ -168,16 +181,11 @@ class CohortQuestion:
             ``cls`` and ``mean``, each (R, D) by row of the table; NaN for recordings without a window.
         """
         rows = np.flatnonzero(self.data.usable)
-        table = self.data.recordings.table
-        of = table.iloc[self.start_rows(fold)]["sha256"].tolist() if without_pretraining else None
         what = {
             "checkpoint": self.checkpoint_sha256(),
-            "control_from": of,
+            "control_from": self._recordings(self.start_rows(fold)) if without_pretraining else None,
             "parts": parts,
-            "recordings": table["sha256"].iloc[rows].tolist(),
-            "names": (table["cohort"] + "/" + table["recording_id"])
-            .iloc[rows]
-            .tolist(),  # windows' keys follow from them
+            "of": self._recordings(rows),
             "seed": self.data.seed,
         }
 
@@ -185,8 +193,10 @@ class CohortQuestion:
             encoder = net or self.encoder(without_pretraining, fold)
             return dict(zip(POOLINGS, np.moveaxis(embed(encoder, self.data, rows, parts), 1, 0), strict=True))
 
-        found = kept(runs / "embeddings", what, make)
-        full = {name: np.full((len(table), array.shape[1]), np.nan, np.float32) for name, array in found.items()}
+        found = kept(self.runs / "embeddings", what, make)
+        full = {
+            name: np.full((len(self.data.usable), array.shape[1]), np.nan, np.float32) for name, array in found.items()
+        }
         for name, array in found.items():
             full[name][rows] = array
         return full

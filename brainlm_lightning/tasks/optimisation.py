@@ -35,10 +35,22 @@ class OptimisationPlan:
     final_rate: float = 0.0
 
 
-def planned(module: nn.Module, plan: OptimisationPlan, total_steps: int) -> dict[str, Any]:
-    """The planned optimiser of a module with warm-up and cosine over all optimiser steps, as Lightning takes them."""
+def planned(
+    module: nn.Module,
+    plan: OptimisationPlan,
+    total_steps: int,
+    layers: Sequence[Sequence[nn.Parameter]] | None = None,
+    layer_decay: float = 1.0,
+) -> dict[str, Any]:
+    """The planned optimiser of a module with warm-up and cosine over all optimiser steps, as Lightning takes them.
+
+    With ``layers``, from the output down, the learning rate shrinks by ``layer_decay`` from each to the next.
+    """
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[plan.name]
-    groups = parameter_groups(module, plan.weight_decay if plan.name == "adamw" else 0.0)
+    weight_decay = plan.weight_decay if plan.name == "adamw" else 0.0
+    groups = parameter_groups(module, weight_decay)
+    if layers is not None:
+        groups = layerwise_groups(module, layers, plan.learning_rate, weight_decay, layer_decay)
     optimizer = kind(groups, lr=plan.learning_rate, betas=plan.betas)
     schedule = warmup_cosine(optimizer, total_steps, plan.warmup_fraction, plan.final_rate)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
