@@ -47,7 +47,7 @@ INNER_FOLDS = 5
 # Features are brought to a mean squared norm of 1, so one grid serves three confounds and 76,000 connections.
 ALPHAS = np.logspace(-3, 2, 11).tolist()
 SVM_COSTS = [0.1, 1.0, 10.0, 100.0]
-LOGISTIC_COSTS = np.logspace(-1, 4, 11).tolist()
+LOGISTIC_COSTS = np.logspace(-1, 4, 6).tolist()
 SVR_TUBE = 0.1  # half width of the tube without loss, in standard deviations of the training labels (SVR's own: 0.1)
 LARGEST_CORRELATION = 0.999999  # arctanh(1) is infinite
 

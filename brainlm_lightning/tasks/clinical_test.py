@@ -107,7 +107,7 @@ class ClinicalTest:
             "most_recordings": self.task.baselines.most_recordings,
             "seed": self.data.seed,
         }
-        return kept(self.question.runs / "baselines", what, lambda: {"scores": self._fitted(method, fold)})["scores"]
+        return kept(self.question.runs, what, lambda: {"scores": self._fitted(method, fold)})["scores"]
 
     def _fitted(self, method: str, fold: Fold) -> Scores:
         features, estimator = METHODS[method]

@@ -147,7 +147,7 @@ class CohortQuestion:
         assert isinstance(net, MaskedAutoencoder)
         if without_pretraining:
             what = {"control_of": self.checkpoint_sha256(), "from": self._recordings(self.start_rows(fold))}
-            weights = kept(self.runs / "embeddings", what, lambda: self._control(fold))
+            weights = kept(self.runs, what, lambda: self._control(fold))
             net.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         return net
 
@@ -193,7 +193,7 @@ class CohortQuestion:
             encoder = net or self.encoder(without_pretraining, fold)
             return dict(zip(POOLINGS, np.moveaxis(embed(encoder, self.data, rows, parts), 1, 0), strict=True))
 
-        found = kept(self.runs / "embeddings", what, make)
+        found = kept(self.runs, what, make)
         full = {
             name: np.full((len(self.data.usable), array.shape[1]), np.nan, np.float32) for name, array in found.items()
         }

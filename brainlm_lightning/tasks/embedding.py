@@ -64,15 +64,16 @@ def embed(net: MaskedAutoencoder, datamodule: CohortDataModule, rows: NDArray, p
     return (total / count[:, None, None]).float().numpy()
 
 
-def kept(folder: Path, what: dict[str, Any], make: Callable[[], dict[str, NDArray]]) -> dict[str, NDArray]:
+def kept(runs: Path, what: dict[str, Any], make: Callable[[], dict[str, NDArray]]) -> dict[str, NDArray]:
     """Arrays that follow from ``what``: read where they were made before, else made and kept.
 
     Args:
-        folder: of such files.
+        runs: folder of all runs, which all experiments share; such files are in its ``.kept``.
         what: all that the arrays depend on, as plain values.
         make: makes them.
     """
     name = f"{digest_of(what)}.npz"
+    folder = runs / ".kept"  # hidden: it is no experiment, and may be deleted
     if (folder / name).is_file():
         return read_arrays(folder, name)
     arrays = make()

@@ -37,15 +37,16 @@ def test_ridge_on_components_is_ridge_on_the_features():
 
 @pytest.mark.parametrize("labels", [NUMBER, CLASS])
 def test_inner_folds_keep_a_subjects_recordings_together(labels):
-    for fit, held_out in training(labels, 2 * (labels is CLASS)).inner_folds():
+    fitted = pipeline("embedding", "linear", training(labels, 2 * (labels is CLASS)), "correlation")
+    for fit, held_out in fitted[-1].cv:
         assert set(GROUPS[fit]) & set(GROUPS[held_out]) == set()
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("classes", [0, 2, 3])
+@pytest.mark.parametrize("classes", [0, 3])
 def test_nothing_of_a_test_recording_reaches_what_is_fitted(method, classes):
     features, estimator = METHODS[method]
-    labels = {0: NUMBER, 2: CLASS, 3: np.digitize(NUMBER, [-0.5, 0.5]).astype(float)}[classes]
+    labels = {0: NUMBER, 3: np.digitize(NUMBER, [-0.5, 0.5]).astype(float)}[classes]
     given, poisoned = WIDE[:, :20].copy(), WIDE[:, :20].copy()
     poisoned[-1] = 1e6
     if features == "confounds":

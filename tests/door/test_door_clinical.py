@@ -1,3 +1,5 @@
+import shutil
+
 import pandas as pd
 import pytest
 from tiny import arguments, door, events, of_task, run_main
@@ -8,7 +10,7 @@ from brainlm_lightning.tasks import clinical_test
 
 # The tiny cohort's phenotype that stands for each experiment's.
 COLUMNS = {"neuroticism": "noise_score", "pcl5": "symptoms", "gad7": "symptoms", "dx": "sex"}
-FEW = ("mean", "raw_linear", "connectivity_linear")
+FEW = ("mean", "connectivity_linear")
 SHORT = {"trainer.max_steps": 2, "trainer.val_check_interval": 1}
 each_clinical = pytest.mark.parametrize("path", of_task("ClinicalTask"), ids=lambda path: path.stem)
 
@@ -50,38 +52,48 @@ def test_a_clinical_experiment_runs_through_the_door(path, runs, pretrained, cap
 
 
 AGE = next(path for path in of_task("ClinicalTask") if path.stem == "clinical_age")
+NETWORKS = ["frozen", "tuned", "untrained_frozen", "untrained_tuned"]
 
 
-def test_every_network_predicts_every_subject_once_on_identical_folds(runs, pretrained):
-    methods = ["frozen", "tuned", "untrained_frozen", "untrained_tuned"]
-    run("fit", runs, pretrained, AGE, ", ".join(methods))
-    tested = newest_run(run("test", runs, pretrained, AGE, ", ".join(methods)), "metrics.json")
+@pytest.fixture(scope="module")
+def swept(stores, pretrained, tmp_path_factory):
+    """The runs of a whole sweep."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINLM_DATA", str(stores))
+        return run("fit", tmp_path_factory.mktemp("swept"), pretrained, AGE, ", ".join(NETWORKS)).parent
+
+
+@pytest.fixture
+def own(swept, runs):
+    """A copy of them, to be changed."""
+    shutil.copytree(swept, runs)
+    return runs
+
+
+def test_every_network_predicts_every_subject_once_on_identical_folds(own, pretrained):
+    tested = newest_run(run("test", own, pretrained, AGE, ", ".join(NETWORKS)), "metrics.json")
     table = pd.read_csv(tested / "predictions.csv")
     folds = table.pivot_table(index="subject", columns="method", values="fold")
-    assert set(folds) == {*methods, *FEW}
+    assert set(folds) == {*NETWORKS, *FEW}
     assert len(folds) == 32
     assert (folds.nunique(axis=1) == 1).all()
     assert (tested / "figures" / "age_predicted.png").stat().st_size > 10_000
     assert events(tested).Tags()["images"] == ["age_predicted"]
 
 
-def test_a_killed_sweep_makes_what_is_missing_and_a_test_says_what_that_is(runs, pretrained):
-    folder = run("fit", runs, pretrained, AGE, "frozen, tuned")
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.json")}
-    killed = folder / "method=tuned,fold=1" / "version_0" / "metrics.json"
+def test_a_killed_sweep_makes_what_is_missing_and_a_test_says_what_that_is(own, pretrained):
+    before = set(own.rglob("metrics.json"))
+    killed = own / AGE.stem / "method=tuned,fold=1" / "version_0" / "metrics.json"
     killed.unlink()
     with pytest.raises(SystemExit, match=r"lacks runs of tuned, folds 1\. Run fit"):
-        run("test", runs, pretrained, AGE, "frozen, tuned")
-    run("fit", runs, pretrained, AGE, "frozen, tuned")
-    after = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.json")}
-    assert {path: before[path] for path in before if path != killed}.items() <= after.items()
-    assert set(after) - set(before) == {killed.parents[1] / "version_1" / "metrics.json"}
+        run("test", own, pretrained, AGE, "tuned")
+    run("fit", own, pretrained, AGE, ", ".join(NETWORKS))
+    assert set(own.rglob("metrics.json")) ^ before == {killed, killed.parents[1] / "version_1" / "metrics.json"}
 
 
-def test_networks_of_other_folds_are_refused(runs, pretrained):
-    run("fit", runs, pretrained, AGE, "frozen")
+def test_networks_of_other_folds_are_refused(own, pretrained):
     with pytest.raises(SystemExit, match="its test subjects may have trained it"):
-        run("test", runs, pretrained, AGE, "frozen", **{"model.init_args.folds.seed": 1})
+        run("test", own, pretrained, AGE, "frozen", **{"model.init_args.folds.seed": 1})
 
 
 @pytest.mark.parametrize(

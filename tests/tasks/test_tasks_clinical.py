@@ -20,8 +20,8 @@ from brainlm_lightning.tasks.start import start_model
 pytestmark = pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training")  # a frozen encoder
 SMALL = MAEConfig(patch_frames=10, embed_dim=40, depth=1, num_heads=2, decoder_embed_dim=40, decoder_depth=1)
 AGE, HALVES = Target("age"), FoldPlan(number=2, test_on="all")
-FEW = ("mean", "raw_linear", "connectivity_linear", "untrained_embedding_linear", "embedding_linear")
-SIMULATION = {"subjects": 90, "frames": 200, "phenotype_r": 0.97, "strength_sd": 0.5}
+FEW = ("mean", "raw_linear", "connectivity_linear", "embedding_linear")
+SIMULATION = {"subjects": 90, "frames": 160, "phenotype_r": 0.97, "strength_sd": 0.5}
 SPLIT = {"key": "brainlm", "val": 0.2, "test": 0.3}
 OLDEST = next(name for name in (f"tiny-{i:05d}" for i in range(90)) if assign_split(name, **SPLIT) == "test")
 
@@ -154,12 +154,12 @@ def test_embeddings_are_a_function_of_the_recording_alone(pretrained, tmp_path):
     task = fitted(pretrained, tmp_path, 1)
     question, fold = task.question, task.question.folds[0]
     first = question.features(False, fold, 2)["cls"]
-    assert len(list((tmp_path / "embeddings").iterdir())) == 1
+    assert len(list((tmp_path / ".kept").iterdir())) == 1
     question.data.eval_batch_size = 3
     elsewhere = replace(question, runs=tmp_path / "elsewhere")
     assert np.allclose(elsewhere.features(False, fold, 2)["cls"], first, atol=1e-5)
     assert not np.allclose(question.features(True, fold, 2)["cls"], question.features(False, fold, 1)["cls"])
-    assert len(list((tmp_path / "embeddings").iterdir())) == 4  # the control's weights, too
+    assert len(list((tmp_path / ".kept").iterdir())) == 4  # the control's weights, too
 
 
 def test_the_control_starts_from_subjects_that_never_test(pretrained, tmp_path):
@@ -181,7 +181,7 @@ def test_the_control_starts_from_subjects_that_never_test(pretrained, tmp_path):
 def test_a_question_that_cannot_be_asked_is_one_error(options, message, pretrained, tmp_path):
     with pytest.raises(ValueError, match=message):
         run_test(pretrained, tmp_path, **options)
-    assert not (tmp_path / "embeddings").exists()
+    assert not (tmp_path / ".kept").exists()
 
 
 def test_a_fold_that_is_not_there_is_one_error(pretrained, tmp_path):
