@@ -3,6 +3,7 @@
 Shapes: n predictions (a subject in a repeat), K outputs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from brainlm_lightning.data.phenotype import TargetScale
 from brainlm_lightning.evaluation.prediction import (
     Layout,
     Scores,
@@ -102,7 +104,7 @@ class Predictions:
     def _scaled_truth(self) -> Floats:
         return self._by_fold(lambda scale, here: scale.forward(self.truth_n[here]))
 
-    def _by_fold(self, change) -> Floats:  # type: ignore[no-untyped-def]
+    def _by_fold(self, change: Callable[[TargetScale, NDArray[np.bool_]], Floats]) -> Floats:
         """Each fold's numbers through its own scale."""
         changed = np.empty(len(self.truth_n))
         for number, fold in enumerate(self.question.folds):

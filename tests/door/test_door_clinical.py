@@ -1,12 +1,19 @@
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tiny import arguments, door, events, of_task, run_main
 
 from brainlm_lightning.baselines.phenotype import METHODS
+from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.windows import scale_on_device
 from brainlm_lightning.run_folder import newest_run, read_metrics
 from brainlm_lightning.tasks import clinical_test
+from brainlm_lightning.tasks.clinical_runs import load_network
+from brainlm_lightning.tasks.embedding import hidden_parts
 
 # The tiny cohort's phenotype that stands for each experiment's.
 COLUMNS = {"neuroticism": "noise_score", "pcl5": "symptoms", "gad7": "symptoms", "dx": "sex"}
@@ -79,6 +86,26 @@ def test_every_network_predicts_every_subject_once_on_identical_folds(own, pretr
     assert (folds.nunique(axis=1) == 1).all()
     assert (tested / "figures" / "age_predicted.png").stat().st_size > 10_000
     assert events(tested).Tags()["images"] == ["age_predicted"]
+
+
+@torch.no_grad()
+def test_a_prediction_is_the_mean_over_all_parts_of_all_windows(own, pretrained):
+    tested = newest_run(run("test", own, pretrained, AGE, "tuned"), "metrics.json")
+    network = load_network(own / AGE.stem / "method=tuned,fold=0" / "version_0" / "checkpoints" / "best.ckpt")
+    data = CohortDataModule("tiny", window_frames=40, num_workers=0, eval_batch_size=1)
+    data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    data.setup("test")
+    table = pd.read_csv(tested / "predictions.csv").query("method == 'tuned' and fold == 0").set_index("subject")
+    subject = table.index[0]
+    row = data.recordings.table.index[data.recordings.table["subject_id"] == subject].to_numpy()
+    said = []
+    for batch in data.evaluation_loader(row):
+        batch = scale_on_device(batch)
+        parts = hidden_parts(batch, 4, 2)
+        said += [network.model(batch["signal_BPT"], hidden, batch["observed_BP"]).item() for hidden in parts]
+    assert len(said) == 2 * 2  # windows of 100 frames, parts
+    assert table.loc[subject, "predicted_scaled"] == pytest.approx(np.mean(said), abs=1e-5)
+    assert table.loc[subject, "predicted"] == pytest.approx(network.scale.inverse(np.mean(said)), abs=1e-4)
 
 
 def test_a_killed_sweep_makes_what_is_missing_and_a_test_says_what_that_is(own, pretrained):

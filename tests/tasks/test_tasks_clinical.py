@@ -87,6 +87,7 @@ def fitted(pretrained, folder, steps=1, method="frozen", **options):
     )
     running = trainer(steps)
     running._default_root_dir = str(folder)
+    torch.manual_seed(0)  # of dropout
     running.fit(task, datamodule=cohort())
     return task
 
@@ -112,17 +113,22 @@ def test_classes_are_found_and_saved_by_subject(pretrained, tmp_path):
     assert np.allclose(one["score_F"] + one["score_M"], 1)
 
 
-def test_nothing_of_a_test_subject_moves_what_is_fitted_or_said_of_others(
-    pretrained, tmp_path, make_tiny_store, monkeypatch
-):
-    clean = run_test(pretrained, tmp_path / "clean")
+@pytest.fixture(scope="module")
+def poisoned_store(make_tiny_store, tmp_path_factory):
+    """The same cohort, with one subject's age and series made nonsense."""
 
     def poison(series, table):
         table.loc[table["subject"] == OLDEST, "age"] = 1e6  # still the oldest: the folds stay as they were
         series[f"{OLDEST}_rest"] = series[f"{OLDEST}_rest"][::-1] ** 3
 
-    make_tiny_store(tmp_path / "stores", "--split.test=0.3", alter=poison, **SIMULATION)
-    monkeypatch.setenv("BRAINLM_DATA", str(tmp_path / "stores"))
+    root = tmp_path_factory.mktemp("poisoned")
+    make_tiny_store(root, "--split.test=0.3", alter=poison, **SIMULATION)
+    return root
+
+
+def test_nothing_of_a_test_subject_moves_what_is_said_of_others(pretrained, tmp_path, poisoned_store, monkeypatch):
+    clean = run_test(pretrained, tmp_path / "clean")
+    monkeypatch.setenv("BRAINLM_DATA", str(poisoned_store))
     poisoned = run_test(pretrained, tmp_path / "poisoned")
     tables = [task.tables["predictions"].set_index(["method", "subject"]) for task in (clean, poisoned)]
     fold = int(tables[0].loc[("mean", OLDEST), "fold"])
@@ -131,6 +137,20 @@ def test_nothing_of_a_test_subject_moves_what_is_fitted_or_said_of_others(
     assert others[0].equals(others[1])
     elsewhere = [table[table["fold"] != fold] for table in tables]
     assert not np.allclose(elsewhere[0]["predicted"], elsewhere[1]["predicted"])  # there it trains
+
+
+@pytest.mark.parametrize("method", ["frozen", "untrained_tuned"])
+def test_nothing_of_a_test_subject_moves_a_weight(method, pretrained, tmp_path, poisoned_store, monkeypatch):
+    trained = {}
+    for fold in (0, 1):
+        before = fitted(pretrained, tmp_path / "clean", 2, method, fold=fold)
+        with monkeypatch.context() as patch:
+            patch.setenv("BRAINLM_DATA", str(poisoned_store))
+            after = fitted(pretrained, tmp_path / "poisoned", 2, method, fold=fold)
+        states = [task.predictor.state_dict() for task in (before, after)]
+        tests = before.datamodule.recordings.table["subject_id"].iloc[before.question.folds[fold].test]
+        trained[OLDEST in set(tests)] = all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert trained == {True: True, False: False}
 
 
 @pytest.mark.parametrize("method", ["frozen", "tuned", "untrained_frozen", "untrained_tuned"])
