@@ -55,7 +55,7 @@ table1: setup  ## the paper's table 1:  make table1 GPUS=8 COHORT=ukb  (four tra
 # Fits that have ended are skipped and killed ones go on: the same command finishes what was begun.
 FORECASTS := forecast_scratch forecast_kernel_start forecast_lstm forecast_neural_ode forecast_latent_ode forecast
 
-forecast: setup  ## table 3 and figure 4 of the paper on the simulated cohorts, after `make demo` (25 minutes, CPU)
+forecast: setup  ## table 3 and figure 4 of the paper on the simulated cohorts, after `make demo` (10 minutes, CPU)
 	@for name in $(FORECASTS); do $(BRAINLM) fit --config experiments/$$name.yaml --runs $(RUNS) || exit 1; done
 	$(BRAINLM) test --config experiments/forecast.yaml --runs $(RUNS)
 
