@@ -37,12 +37,12 @@ def network_figures(metrics: Mapping[str, float], arrays: Mapping[str, NDArray])
         names = [str(name) for name in arrays["networks/names"]]
         number_P, xyz_mm = arrays["networks/number_P"], arrays["networks/xyz_mm"]
         votes_PC = arrays[f"{place}/{reference}/votes_PC"]
-        title = f"{cohort}, {shown_name(reference)}"
+        title = f"Functional networks, {cohort}, by {shown_name(reference)}"
         found[f"networks_{cohort}_accuracy"] = accuracy_figure(metrics, cohort)
         confusion_CC = arrays[f"{place}/{reference}/confusion_RCC"].sum(0)
         found[f"networks_{cohort}_confusion"] = confusion_figure(confusion_CC, names, title)
         missed_P = 100 * missed(votes_PC, number_P)
-        text = f"{title}: parcels sorted into the wrong network"
+        text = f"Parcels sorted into the wrong network, {cohort}, by {shown_name(reference)}"
         found[f"networks_{cohort}_missed"] = parcel_map(missed_P, xyz_mm, text, "times when tested (%)")
         found[f"networks_{cohort}_map"] = network_map(votes_PC, number_P, xyz_mm, names, title)
     return found

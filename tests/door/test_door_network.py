@@ -3,13 +3,16 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 import yaml
 from tiny import door, events, of_task, run_main, versions
 
 from brainlm_lightning.callbacks.network_figures import NetworkFigures
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.run_folder import read_arrays, read_metrics
+from brainlm_lightning.tasks.checkpoint import KEY, subject_digest
 
 NETWORK = "experiments/network.yaml"
 GIVEN = "model.init_args"
@@ -88,6 +91,25 @@ def test_what_cannot_be_done_is_one_message_before_any_work(setting, value, mess
         door("test", runs, {f"{GIVEN}.pretrained": pretrained, f"{GIVEN}.{setting}": value}, NETWORK)
     assert re.search(message, str(error.value))
     assert not [run for run in versions(runs) if (run / "metrics.json").exists()]
+
+
+def test_a_model_that_has_seen_a_test_subject_is_refused(pretrained, runs, stores):
+    table = pd.read_csv(stores / "tiny" / "recordings.csv")
+    subject = table["subject_id"][table["split"] == "test"].iloc[0]
+    content = torch.load(pretrained, weights_only=True)
+    content[KEY]["subjects"]["train"].append(subject_digest(subject))
+    torch.save(content, runs.parent / "seen.ckpt")
+    with pytest.raises(SystemExit, match=f"1 of .* subjects to be tested on were seen .*'{subject}' first"):
+        door("test", runs, {f"{GIVEN}.pretrained": runs.parent / "seen.ckpt"}, NETWORK)
+
+
+def test_models_of_differently_scaled_data_are_not_compared(pretrained, runs):
+    content = torch.load(pretrained, weights_only=True)
+    content[KEY]["scaling"]["statistics"]["robust"]["scale"][0] *= 2
+    torch.save(content, runs.parent / "other.ckpt")
+    settings = {f"{GIVEN}.pretrained": pretrained, f"{GIVEN}.embeddings": f"{{two: {runs.parent}/other.ckpt}}"}
+    with pytest.raises(SystemExit, match="trained on data scaled by other statistics"):
+        door("test", runs, settings, NETWORK)
 
 
 def test_a_model_without_attention_is_refused(runs):
