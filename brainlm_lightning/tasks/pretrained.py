@@ -73,7 +73,8 @@ def refuse_seen(pretrained: Pretrained, subject_ids: Iterable[str], purpose: str
     if len(seen):
         raise ValueError(
             f"{len(seen)} of {len(subjects)} subjects {purpose} were seen in the pretraining of {pretrained.path}, "
-            f"{str(seen[0])!r} first; use the split key and shares of the pretraining, or a model pretrained without them"
+            f"{str(seen[0])!r} first; use the split key and shares of the pretraining, or a model pretrained without "
+            "them"
         )
 
 
