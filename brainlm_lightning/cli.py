@@ -72,6 +72,7 @@ def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, 
 def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
     parser.add_argument("runs", type=Path, nargs="+", help="run folders; or runs/EXPERIMENT: its newest test")
     parser.add_argument("--markdown", action="store_true", help="the tables as Markdown")
+    parser.add_argument("--files", type=Path, help="folder to write each run's figures, pages and tables to, anew")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         import rich
@@ -82,6 +83,8 @@ def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
 
         folders = [path if (path / "metrics.json").is_file() else newest_run(path, "arrays.npz") for path in args.runs]
         runs = {f"{folder.parent.name} {folder.name}": read_metrics(folder) for folder in folders}
+        if args.files:
+            _write_files(args.files, folders)
         if args.markdown:
             print("\n".join(markdown(metrics) for metrics in runs.values()))
             return
@@ -91,6 +94,17 @@ def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
             rich.print(side_by_side(runs))
 
     return run
+
+
+def _write_files(target: Path, folders: list[Path]) -> None:
+    """The figures, pages and tables of runs, each run's in a folder of its own."""
+    from brainlm_lightning.report.files import write_files
+    from brainlm_lightning.run_folder import read_arrays, read_metrics
+
+    for folder in folders:
+        own = target / f"{folder.parent.name}_{folder.name}"
+        for name, _ in write_files(own, read_metrics(folder), read_arrays(folder)):
+            print(f"{own}: {name}")
 
 
 def _export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:

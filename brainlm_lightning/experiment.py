@@ -17,12 +17,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from omegaconf.errors import OmegaConfBaseException
 
-from brainlm_lightning.callbacks.brain_figures import BrainFigures
 from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
-from brainlm_lightning.callbacks.clinical_figures import ClinicalFigures
-from brainlm_lightning.callbacks.forecast_figures import ForecastFigures
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
-from brainlm_lightning.callbacks.network_figures import NetworkFigures
+from brainlm_lightning.callbacks.result_files import ResultFiles
 from brainlm_lightning.callbacks.run_folder import RunFolder, folder_of
 from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
@@ -110,7 +107,7 @@ class ExperimentCLI(LightningCLI):
             callbacks += checkpoint_callbacks(config.checkpoint_every, *self._task_class().monitor)
             callbacks += [LearningRateMonitor("step"), TensorBoardFigures()] if given is not False else []
         if self.subcommand == "test":
-            callbacks += [BrainFigures(), ClinicalFigures(), ForecastFigures(), NetworkFigures()]
+            callbacks += [ResultFiles()] if given is not False else []
         kwargs["callbacks"] = callbacks
         kwargs["plugins"] = [*(config.trainer.plugins or []), AtomicCheckpointIO()]
         # Batches are shared out by the DataModule itself, so that any number of ranks walks through the same ones.

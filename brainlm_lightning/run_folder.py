@@ -76,6 +76,11 @@ def write_arrays(path: Path | str, arrays: Mapping[str, NDArray]) -> None:
     _write_atomically(Path(path), lambda stream: np.savez(stream, **contents))
 
 
+def write_text(path: Path | str, text: str) -> None:
+    """Writes a text atomically."""
+    _write_atomically(Path(path), lambda stream: stream.write(text.encode()))
+
+
 def write_table(path: Path | str, table: pd.DataFrame) -> None:
     """Writes a table as CSV atomically, without its index."""
     _write_atomically(Path(path), lambda stream: stream.write(table.to_csv(index=False).encode()))

@@ -56,9 +56,9 @@ def _matrices(arrays: Arrays) -> Iterator[tuple[str, str, NDArray[Any], NDArray[
 
 def matrix_figures(arrays: Arrays) -> Iterator[tuple[str, Figure]]:
     """The groups' matrices and their difference, parcels in the order of their networks."""
-    networks_P = arrays["parcels/network"]
-    order = np.argsort(networks_P, kind="stable")
     for place, title, a_PP, b_PP in _matrices(arrays):
+        networks_P = arrays["parcels/network"]
+        order = np.argsort(networks_P, kind="stable")
         figure = Figure(figsize=(14, 4.8), layout="constrained")
         groups = [str(name) for name in arrays[f"{place}/groups"]]
         top = np.nanpercentile(np.stack([a_PP, b_PP]), 99)

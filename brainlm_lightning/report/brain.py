@@ -51,6 +51,21 @@ def parcel_table(arrays: Arrays, place: str) -> pd.DataFrame:
     return table.sort_values("z", key=lambda z: -np.abs(z), kind="stable")
 
 
+def parcel_tables(arrays: Arrays, metrics: Metrics) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The table of every map of a run's contrasts with its name, `<contrast>/<map>`."""
+    for place in map_names(metrics):
+        yield "/".join(place.split("/")[2:]), parcel_table(arrays, place)
+
+
+def brain_pages(arrays: Arrays, metrics: Metrics) -> Iterator[tuple[str, str]]:
+    """The page of every map that is drawn, with its name."""
+    for place in shown_maps(metrics):
+        if np.isfinite(arrays[f"{place}/z_P"]).any():
+            title = ", ".join(place.split("/")[1:]).replace("_", " ")
+            page = brain_page(arrays[f"{place}/z_P"], arrays, title, Z_LABEL.replace("\n", " "))
+            yield "/".join(place.split("/")[2:]), page
+
+
 def brain_figures(arrays: Arrays, metrics: Metrics) -> Iterator[tuple[str, Figure]]:
     """Every figure of a run's contrasts with its name, `<contrast>/<map>_<what>`."""
     for place in shown_maps(metrics):

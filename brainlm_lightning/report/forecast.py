@@ -5,7 +5,7 @@ Shapes: P parcels, C context frames, H frames of the horizon.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
+from brainlm_lightning.report.figures import parcel_map
 from brainlm_lightning.report.reconstruction import SIGNIFICANT, Cell
 
 # Table 3 of the paper: R², Pearson's R and MSE over 40 frames, in distribution (UKB) and out of it (HCP).
@@ -28,6 +29,7 @@ SCORES = {"r2_pooled": "R²", "pearson_r_pooled": "R", "mse_pooled": "MSE"}
 CONDITION = re.compile(r"(test/([^/]+)/horizon(\d+))/([^/]+)/r2_pooled")
 PAIR = re.compile(r"(test/[^/]+/horizon\d+)/([^/]+?)_minus_([^/]+)/num_frames_better")
 KNOWS_THE_TRUTH = "optimum"
+CURVES = ("ar", "var", "optimum")  # drawn beside the forecaster where they are there
 
 
 def conditions(metrics: Mapping[str, float]) -> dict[str, list[str]]:
@@ -148,6 +150,18 @@ def _draw(axes: Axes, arrays: Mapping[str, NDArray], place: str, methods: list[s
             axes.fill_between(time_s_H, low_H, high_H, color=colour, alpha=0.15, linewidth=0)
     axes.set_ylim(*_limits(arrays, place, methods, score))
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def forecast_figures(metrics: Mapping[str, float], arrays: Mapping[str, NDArray]) -> Iterator[tuple[str, Figure]]:
+    """All figures of a forecasting test with their names: error by frame, a few forecasts, R² on the brain."""
+    places = conditions(metrics)
+    if places:
+        yield "forecast_by_frame", forecast_figure(metrics, arrays)
+    for place, (name, *others) in places.items():
+        cohort, shown = place.split("/")[1], [name, *(other for other in others if other in CURVES)]
+        yield f"forecast_curves_{cohort}", forecast_curves(arrays, place, shown)
+        title = f"R² of the forecast by {name}, {cohort}"
+        yield f"forecast_r2_{cohort}", parcel_map(arrays[f"{place}/{name}/r2_P"], arrays["parcels/xyz_mm"], title, "R²")
 
 
 def forecast_figure(metrics: Mapping[str, float], arrays: Mapping[str, NDArray]) -> Figure:

@@ -22,6 +22,7 @@ from brainlm_lightning.evaluation.comparison import compare, compare_frames, sub
 from brainlm_lightning.evaluation.horizon import HorizonSums, frame_scores
 from brainlm_lightning.evaluation.metrics import r2, scores
 from brainlm_lightning.model.forecast import Forecaster, ForecastWindow, cut
+from brainlm_lightning.tasks.contrasts import parcel_arrays
 from brainlm_lightning.tasks.forecasters import load_forecaster
 from brainlm_lightning.tasks.known_optimum import known_optimum
 from brainlm_lightning.tasks.pretrained import Pretrained, refuse_seen
@@ -76,7 +77,8 @@ class ForecastTest:
     def compute(self) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """All scores with intervals and paired tests, corrected over the whole run, and the arrays for the report."""
         results: dict[str, float] = {}
-        arrays = {name: np.concatenate(parts)[:SHOWN_WINDOWS] for name, parts in self.shown.items()}
+        arrays: dict[str, np.ndarray] = parcel_arrays(self.data.stores[0].atlas)
+        arrays |= {name: np.concatenate(parts)[:SHOWN_WINDOWS] for name, parts in self.shown.items()}
         for cohort, test in enumerate(self.data.test_sets):
             if len(test.rows):
                 subjects = self.task.subjects(test.rows)

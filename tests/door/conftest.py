@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny import door
 
-from brainlm_lightning.callbacks.forecast_figures import ForecastFigures
+from brainlm_lightning.callbacks.result_files import ResultFiles
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 
 
@@ -42,8 +42,10 @@ def runs(stores, tmp_path, monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def no_figures(monkeypatch):
-    """They take longer than the training. Runs of a module's fixtures are made before this, and draw theirs."""
+def no_figures(request, monkeypatch):
+    """They take longer than all else: only tests marked `draws` draw, and runs that fixtures of modules make."""
+    if request.node.get_closest_marker("draws"):
+        return
     for hook in ("on_validation_end", "on_fit_end"):
         monkeypatch.setattr(TensorBoardFigures, hook, lambda *given: None)
-    monkeypatch.setattr(ForecastFigures, "on_test_end", lambda *given: None)
+    monkeypatch.setattr(ResultFiles, "on_test_end", lambda *given: None)

@@ -6,7 +6,6 @@ import torch
 from tiny import SIZES_OF, arguments, door, events, of_task, run_main
 from torch import nn
 
-from brainlm_lightning.callbacks.brain_figures import BrainFigures
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.model.attention_maps import cls_attention
 from brainlm_lightning.run_folder import read_arrays, read_metrics
@@ -41,13 +40,7 @@ def settings(pretrained):
     return {f"{TASK}.pretrained": pretrained, **contrasts()}
 
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-    monkeypatch.setattr(BrainFigures, "on_test_end", lambda *given: None)
-
-
 @pytest.mark.parametrize("path", of_task("AttentionTask"), ids=lambda path: path.stem)
-@pytest.mark.usefixtures("no_pictures")
 def test_attention_is_read_through_the_door(path, runs, settings, capsys):
     metrics = read_metrics(door("test", runs, settings, path))
     assert metrics[f"{PLACE}/mae_cls_attention/num_subjects_both"] == 16
@@ -56,7 +49,6 @@ def test_attention_is_read_through_the_door(path, runs, settings, capsys):
     assert "Attention, tasked: blocks_minus_rest" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_maps_are_means_over_windows_then_recordings(runs, settings, pretrained):
     """Beside a loop over recordings with the maps of CLS alone, made another way."""
     arrays = read_arrays(door("test", runs, settings, BASE))
@@ -74,7 +66,6 @@ def test_maps_are_means_over_windows_then_recordings(runs, settings, pretrained)
         np.testing.assert_allclose(found, torch.stack(expected[task]).mean(0), rtol=1e-4)
 
 
-@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("reading", [{}, {"layers": "[0]", "heads": "[1]"}, {"rollout": "true"}])
 def test_rows_of_attention_sum_to_1_with_cls_and_batches_change_nothing(reading, runs, settings):
     settings = settings | {f"{TASK}.reading.{name}": value for name, value in reading.items()}
@@ -88,13 +79,13 @@ def test_rows_of_attention_sum_to_1_with_cls_and_batches_change_nothing(reading,
         np.testing.assert_allclose(other[f"{PLACE}/{name}"], arrays[f"{PLACE}/{name}"], rtol=1e-4)
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_received_attention_is_the_mean_over_the_matrix_rows(runs, settings):
     arrays = read_arrays(door("test", runs, settings, BASE))
     received = arrays[f"{PLACE}/mae_parcel_attention/mean_a_P"]
     np.testing.assert_allclose(received, arrays[f"{PLACE}/mae_parcel_attention/matrix_a_PP"].mean(0), rtol=1e-4)
 
 
+@pytest.mark.draws
 def test_figures_and_offline_pages_are_in_the_run_folder(runs, settings):
     tested = door("test", runs, settings, BASE)
     figures = {path.stem for path in (tested / "figures").iterdir()}
@@ -128,7 +119,6 @@ def test_a_wrong_setting_is_one_clear_error_before_any_work(case, runs, settings
     assert not list(runs.rglob("metrics.json"))
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_a_model_without_attention_is_refused(runs, settings, monkeypatch):
     monkeypatch.setattr("brainlm_lightning.tasks.attention.MaskedAutoencoder", nn.LSTM)
     with pytest.raises(SystemExit, match="holds a MaskedAutoencoder, which has no attention to read"):

@@ -77,6 +77,7 @@ def own(swept, runs):
     return runs
 
 
+@pytest.mark.draws
 def test_every_network_predicts_every_subject_once_on_identical_folds(own, pretrained):
     tested = newest_run(run("test", own, pretrained, AGE, ", ".join(NETWORKS)), "metrics.json")
     table = pd.read_csv(tested / "predictions.csv")

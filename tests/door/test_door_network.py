@@ -9,7 +9,6 @@ import torch
 import yaml
 from tiny import door, events, of_task, run_main, versions
 
-from brainlm_lightning.callbacks.network_figures import NetworkFigures
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.run_folder import read_arrays, read_metrics
 from brainlm_lightning.tasks.checkpoint import KEY, subject_digest
@@ -37,13 +36,6 @@ def pretrained(stores, tmp_path_factory):
         return door("fit", tmp_path_factory.mktemp("pretrained")) / "checkpoints" / "best.ckpt"
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Glass brains take longer than all else."""
-    monkeypatch.setattr(NetworkFigures, "on_test_end", lambda *given: None)
-
-
-@pytest.mark.usefixtures("undrawn")
 @each_experiment
 def test_a_test_of_networks_runs_through_the_door(path, pretrained, runs):
     methods = yaml.safe_load(path.read_text())["model"]["init_args"]["readings"]
@@ -54,6 +46,7 @@ def test_a_test_of_networks_runs_through_the_door(path, pretrained, runs):
     assert 0 <= metrics["test/tiny/networks/attention_minus_position/p_corrected"] <= 1
 
 
+@pytest.mark.draws
 def test_other_models_are_compared_and_everything_is_written_and_the_same_again(pretrained, runs, capsys):
     for name in ("vae", "gcn"):
         door("fit", runs, config=f"experiments/pretrain_{name}.yaml")
@@ -118,7 +111,6 @@ def test_a_model_without_attention_is_refused(runs):
         door("test", runs, {f"{GIVEN}.pretrained": place}, NETWORK)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_recordings_can_be_limited(pretrained, runs):
     run = door("test", runs, {f"{GIVEN}.pretrained": pretrained, f"{GIVEN}.max_recordings": 3}, NETWORK)
     assert read_metrics(run)["test/tiny/networks/attention/num_recordings"] == 3

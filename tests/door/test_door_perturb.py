@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from tiny import SIZES_OF, arguments, door, events, of_task, run_main
 
-from brainlm_lightning.callbacks.brain_figures import BrainFigures
 from brainlm_lightning.run_folder import read_arrays, read_metrics
 from brainlm_lightning.tasks import perturb as task
 
@@ -41,13 +40,7 @@ def settings(pretrained):
     return {f"{TASK}.pretrained": pretrained, **contrasts()}
 
 
-@pytest.fixture
-def no_pictures(monkeypatch):
-    monkeypatch.setattr(BrainFigures, "on_test_end", lambda *given: None)
-
-
 @pytest.mark.parametrize("path", of_task("PerturbTask"), ids=lambda path: path.stem)
-@pytest.mark.usefixtures("no_pictures")
 def test_a_perturbation_runs_through_the_door(path, runs, settings, capsys):
     tested = door("test", runs, settings, path)
     metrics, arrays = read_metrics(tested), read_arrays(tested)
@@ -63,6 +56,7 @@ def test_a_perturbation_runs_through_the_door(path, runs, settings, capsys):
     assert "| mae_theta_size |" in capsys.readouterr().out
 
 
+@pytest.mark.draws
 def test_tables_figures_and_pages_are_in_the_run_folder(runs, settings):
     tested = door("test", runs, settings, BASE)
     figures = {path.name for path in (tested / "figures").iterdir()}
@@ -79,7 +73,6 @@ def test_tables_figures_and_pages_are_in_the_run_folder(runs, settings):
     assert not re.findall(r"<(?:script|link|img)[^>]*(?:src|href)=\"?https?:", page)
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_finished_pairs_are_kept_and_a_second_start_goes_on(runs, settings, monkeypatch):
     first = read_metrics(door("test", runs, settings, BASE))
     (folder,) = (runs / "perturb" / "pairs").iterdir()
