@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from nilearn.connectome import ConnectivityMeasure
 from numpy.typing import NDArray
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import KernelPCA
@@ -144,10 +145,10 @@ def _confounds() -> ColumnTransformer:
     """Text as one column a value (an unknown site is none of them), numbers scaled, the missing at the median."""
 
     def numeric(table: pd.DataFrame) -> list[str]:
-        return [str(name) for name in table if pd.api.types.is_numeric_dtype(table[name])]
+        return [str(name) for name, kind in table.dtypes.items() if is_numeric_dtype(kind) and not is_bool_dtype(kind)]
 
     def text(table: pd.DataFrame) -> list[str]:
-        return [str(name) for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+        return [str(name) for name in table if name not in numeric(table)]
 
     numbers = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
     return ColumnTransformer(

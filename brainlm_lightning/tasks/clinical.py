@@ -100,7 +100,7 @@ class ClinicalTask(pl.LightningModule):
         tests = [TestSet(f"fold{number}", fold.test) for number, fold in enumerate(folds)]
         here = folds[self.fold]
         self.datamodule.use_rows(here.train, here.val, tests, stage)
-        if stage == "fit":
+        if stage != "test":
             self.scale = self.question.scale(here)
             label_R = self.scale.forward(self.question.labels.values_R)
             self.register_buffer("label_R", torch.from_numpy(label_R).float(), persistent=False)

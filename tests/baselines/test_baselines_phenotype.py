@@ -50,7 +50,8 @@ def test_nothing_of_a_test_recording_reaches_what_is_fitted(method, classes):
     given, poisoned = WIDE[:, :20].copy(), WIDE[:, :20].copy()
     poisoned[-1] = 1e6
     if features == "confounds":
-        given, poisoned = (pd.DataFrame(x[:, :2], columns=["fd", "age"]).assign(site="a") for x in (given, poisoned))
+        given, poisoned = (pd.DataFrame(x[:, :2], columns=["fd", "age"]) for x in (given, poisoned))
+        given, poisoned = (table.assign(site="a", smoker=True) for table in (given, poisoned))
         poisoned.loc[59, "site"] = "never seen"
     rows = slice(0, 50)
     found = []
