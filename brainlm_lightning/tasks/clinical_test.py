@@ -102,7 +102,8 @@ class ClinicalTest:
             "method": method,
             "fold": self.question.digest(fold),
             "connectivity": self.task.baselines.connectivity if features == "connectivity" else None,
-            "confounds": self.confounds if features == "confounds" else None,
+            "confounds": self._confound_values if features == "confounds" else None,
+            "groups": self._groups[self.question.rows].tolist(),
             "parts": self.task.parts if features.endswith("embedding") else None,
             "most_recordings": self.task.baselines.most_recordings,
             "seed": self.data.seed,
@@ -157,6 +158,11 @@ class ClinicalTest:
         """The confounds that this cohort has."""
         table = self.data.recordings.table.iloc[self.question.rows]
         return confound_columns(table, self.task.baselines.confounds, self.question.target.column)
+
+    @cached_property
+    def _confound_values(self) -> dict[str, list[str]]:
+        table = self.data.recordings.table.iloc[self.question.rows]
+        return {name: table[name].astype(str).tolist() for name in self.confounds}
 
     @cached_property
     def _groups(self) -> NDArray:

@@ -116,11 +116,9 @@ class CohortQuestion:
         return TargetScale.fit(self.target.scale, self.labels.values_R[training])
 
     def digest(self, fold: Fold) -> str:
-        """Of all that a fold's result depends on in the data: who is where with which label, and the encoder."""
-        names = self.data.recordings.table["cohort"] + "/" + self.data.recordings.table["recording_id"]
+        """Of what a fold's result depends on in the data: who is where, with which series and label; the encoder."""
         parts = [
-            [[names.iloc[row], float(self.labels.values_R[row])] for row in rows.tolist()]
-            for rows in (fold.train, fold.val, fold.test)
+            [self._recordings(rows), self.labels.values_R[rows].tolist()] for rows in (fold.train, fold.val, fold.test)
         ]
         return digest_of([parts, self.target.scale, self.checkpoint_sha256()])
 

@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
+from brainlm_lightning import __version__
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.windows import Batch, scale_on_device
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.masking import Grid, deal_tokens
 from brainlm_lightning.model.phenotype import mean_token
+from brainlm_lightning.provenance import git_commit
 from brainlm_lightning.run_folder import read_arrays, write_arrays
 
 POOLINGS = ("cls", "mean")
@@ -69,10 +71,10 @@ def kept(runs: Path, what: dict[str, Any], make: Callable[[], dict[str, NDArray]
 
     Args:
         runs: folder of all runs, which all experiments share; such files are in its ``.kept``.
-        what: all that the arrays depend on, as plain values.
+        what: all that the arrays depend on beside this package's code, as plain values.
         make: makes them.
     """
-    name = f"{digest_of(what)}.npz"
+    name = f"{digest_of([what, __version__, git_commit()])}.npz"
     folder = runs / ".kept"  # hidden: it is no experiment, and may be deleted
     if (folder / name).is_file():
         return read_arrays(folder, name)
