@@ -112,7 +112,10 @@ def midline_note(xyz_mm: NDArray[Any]) -> str:
     near = int((np.abs(xyz_mm[:, 0]) < NEAR_MIDLINE_MM).sum())
     if near < BILATERAL_SHARE * len(xyz_mm):
         return ""
-    return f"{near} of {len(xyz_mm)} parcels have their centre near the midline: most lie in both hemispheres"
+    return (
+        f"{near} of {len(xyz_mm)} parcels have their centre near the midline: most lie in both hemispheres, "
+        "and the side views show each in one of them"
+    )
 
 
 def network_figure(metrics: Metrics, place: str, title: str, unit: str) -> Figure:

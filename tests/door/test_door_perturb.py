@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from tiny import SIZES_OF, arguments, door, events, of_task, run_main
+from tiny import SIZES_OF, arguments, door, events, finish, newest, of_task, process, run_main
 
 from brainlm_lightning.run_folder import read_arrays, read_metrics
 from brainlm_lightning.tasks import perturb as task
@@ -84,6 +84,16 @@ def test_finished_pairs_are_kept_and_a_second_start_goes_on(runs, settings, monk
     assert done == [4, 4]  # two pairs with their null pairs, for the model and for its control
     door("test", runs, settings | {f"{TASK}.perturbation.steps": 3}, BASE)
     assert len(done) == 8  # another plan starts anew
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
+def test_two_ranks_find_what_one_finds(runs, settings):
+    one = read_metrics(door("test", runs / "one", settings, BASE))
+    ranks = {"trainer.devices": 2, "trainer.strategy": "ddp"}
+    status, output = finish(process("test", runs / "two", settings | ranks, BASE), 200)
+    assert status == 0, output
+    assert read_metrics(newest(runs / "two")) == pytest.approx(one, rel=1e-3, nan_ok=True)
 
 
 WRONG = {
