@@ -3,9 +3,11 @@ import pandas as pd
 import pytest
 from numpy.random import default_rng
 
+from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.pairs import draw_pairs
 from brainlm_lightning.evaluation.permutation import compare_groups
-from brainlm_lightning.tasks.contrasts import Procedure, by_network, contrast_numbers
+from brainlm_lightning.tasks.attention import GroupContrast
+from brainlm_lightning.tasks.contrasts import Procedure, by_network, check_contrasts, contrast_numbers
 
 NETWORKS = np.repeat(["one", "two", "none"], [4, 6, 2])
 
@@ -39,6 +41,17 @@ def test_a_driven_network_is_ranked_first_and_found():
     assert numbers["network/one/p"] < 0.01 < numbers["network/two/p"]
     assert numbers["network/one/difference"] == pytest.approx(arrays["difference_P"][:4].mean())
     assert (numbers["num_subjects_a"], numbers["num_subjects_both"]) == (14, 14)
+
+
+def test_networks_that_the_atlas_does_not_name_are_refused():
+    parcels = pd.DataFrame(
+        {"index": [1, 2], "label": ["a", "b"], "network": "none", "x_mm": 1.0, "y_mm": 2.0, "z_mm": 3.0}
+    )
+    with pytest.raises(ValueError, match=r"'mine' has no network 'Vis'.*its table has no column of networks"):
+        check_contrasts({"one": GroupContrast((), (), ("Vis",))}, Atlas("mine", parcels))
+    check_contrasts({"one": GroupContrast((), ())}, Atlas("mine", parcels))
+    with pytest.raises(ValueError, match=r"contrasts are named \[\]; expected at least one"):
+        check_contrasts({}, Atlas("mine", parcels))
 
 
 def test_an_atlas_without_networks_has_parcels_alone():
