@@ -148,7 +148,7 @@ class PerturbTask(pl.LightningModule):
         used = {
             "checkpoint": hashlib.sha256(self.pretrained.path.read_bytes()).hexdigest(),
             "plan": asdict(self.plan),
-            "methods": list(self.nets),
+            "control": self.table["sha256"].iloc[self.datamodule.train_rows].tolist() if self.draw.control else None,
             "precision": str(self.trainer.precision),
             "at_once": self.draw.pairs_at_once,
             "recordings": self.table["sha256"].iloc[pairs.rows.ravel()].tolist(),
