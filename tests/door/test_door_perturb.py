@@ -87,7 +87,6 @@ def test_finished_pairs_are_kept_and_a_second_start_goes_on(runs, settings, monk
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_pictures")
 def test_two_ranks_find_what_one_finds(runs, settings):
     one = read_metrics(door("test", runs / "one", settings, BASE))
     ranks = {"trainer.devices": 2, "trainer.strategy": "ddp"}
