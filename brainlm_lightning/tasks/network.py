@@ -54,7 +54,6 @@ class NetworkTask(pl.LightningModule):
     """
 
     fitted = False  # `test` needs no fit before
-    monitor = ("", "max")
 
     def __init__(
         self,
