@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from brainlm_lightning.provenance import provenance
-from brainlm_lightning.run_folder import write_arrays, write_json, write_table
+from brainlm_lightning.run_folder import read_json, write_arrays, write_json, write_table
 
 SHOWN = ("r2_pooled", "val/r2", "val/loss")  # metrics beside the settings in TensorBoard's table
 
@@ -62,6 +62,11 @@ class RunFolder(SaveConfigCallback):
             for name, table in getattr(pl_module, "tables", {}).items():
                 write_table(folder_of(trainer) / f"{name}.csv", table)
         self._finish(trainer, pl_module.results, pl_module.arrays)  # type: ignore[arg-type]
+        used: dict[str, Path] = getattr(pl_module, "checkpoints", {})  # pretrained models that a task compares
+        if used and trainer.is_global_zero:
+            entry = {name: {"path": str(path), "sha256": _sha256(path)} for name, path in used.items()}
+            known = read_json(folder_of(trainer), "provenance.json")
+            write_json(folder_of(trainer) / "provenance.json", known | {"pretrained": entry})
 
     def _finish(self, trainer: pl.Trainer, metrics: Mapping[str, float], arrays: Mapping[str, np.ndarray]) -> None:
         if not trainer.is_global_zero:

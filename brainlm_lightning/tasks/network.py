@@ -7,10 +7,12 @@ network of its nearest training parcels, by what a method knows of them. No weig
 Shapes: B batch, P parcels, C networks, R recordings.
 """
 
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
@@ -73,6 +75,8 @@ class NetworkTask(pl.LightningModule):
         self.statistics: dict[str, Any] | None = None  # by which the first model's data were scaled
         self.results: dict[str, float] = {}
         self.arrays: dict[str, Any] = {}
+        self.tables: dict[str, pd.DataFrame] = {}
+        self.checkpoints: dict[str, Path] = {}  # of the models compared, for the run's provenance
 
     @property
     def datamodule(self) -> CohortDataModule:
@@ -106,7 +110,7 @@ class NetworkTask(pl.LightningModule):
 
     def _methods(self) -> dict[str, ParcelFeatures]:
         """All that is compared, the reference first."""
-        pretrained = self._load(self.place)
+        pretrained = self._load("pretrained", self.place)
         model = pretrained.model
         if not isinstance(model, MaskedAutoencoder):
             raise ValueError(
@@ -121,7 +125,7 @@ class NetworkTask(pl.LightningModule):
             self._controls(pretrained),
             {f"{self.reference}_without_signal": without_signal(model, self.readings[self.reference])},
             {"embedding": ParcelEmbedding(model)},
-            {name: ParcelEmbedding(self._load(place).model) for name, place in self.embeddings.items()},
+            {name: ParcelEmbedding(self._load(name, place).model) for name, place in self.embeddings.items()},
             {"raw_series": RawSeries(), "connectivity": Connectivity(), "group_connectivity": Fixed(group_PP)},
             {"position": Position(xyz_mm), "position_mirrored": Position(xyz_mm, mirrored=True)},
         )
@@ -142,7 +146,7 @@ class NetworkTask(pl.LightningModule):
             found[f"{self.reference}_{name}"] = AttentionRows(model, self.readings[self.reference])
         return found
 
-    def _load(self, place: str) -> Pretrained:
+    def _load(self, name: str, place: str) -> Pretrained:
         """Loads a model that has seen no test subject, and whose own data were scaled as those of the first."""
         pretrained = load_pretrained(place, self.datamodule)
         statistics = pretrained.about["scaling"]["statistics"]
@@ -152,6 +156,7 @@ class NetworkTask(pl.LightningModule):
                 "that were trained on one cohort"
             )
         self.statistics = statistics
+        self.checkpoints[name] = pretrained.path
         rows = np.concatenate([test_set.rows for test_set in self.datamodule.test_sets])
         refuse_seen(pretrained, self.datamodule.recordings.table["subject_id"].iloc[rows], "to be tested on")
         pretrained.model.to(self.device)
@@ -195,6 +200,7 @@ class NetworkTask(pl.LightningModule):
             place = f"test/{test_set.name}/networks"
             results |= {f"{place}/{name}": value for name, value in self._results(tally).items()}
             self.arrays |= {f"{place}/{name}": value for name, value in self._arrays(tally).items()}
+            self.tables[f"networks_{test_set.name}"] = self._parcels(tally)
         self.results = with_corrected_p(results)
         for name in (name for name in self.results if name.endswith("/accuracy")):
             self.log(name, self.results[name])
@@ -222,3 +228,13 @@ class NetworkTask(pl.LightningModule):
             found[f"{name}/votes_PC"] = tally.votes_PC[name]
             found[f"{name}/chosen_MK"] = tally.chosen(name, plan.metrics, plan.ks)
         return found
+
+    def _parcels(self, tally: Tally) -> pd.DataFrame:
+        """The atlas table with what the reference said of each parcel."""
+        votes_PC, number_P = tally.votes_PC[self.reference], self.networks.number_P
+        tested_P = votes_PC.sum(1)
+        right_P = votes_PC[np.arange(len(number_P)), np.maximum(number_P, 0)]
+        said_P = np.where(tested_P > 0, np.array(self.networks.names)[votes_PC.argmax(1)], "")
+        missed_P = np.where(tested_P > 0, 100 * (1 - right_P / np.maximum(tested_P, 1)), np.nan).round(1)
+        parcels = self.datamodule.stores[0].atlas.parcels
+        return parcels.assign(times_tested=tested_P, missed_percent=missed_P, most_often_said=said_P)

@@ -1,5 +1,7 @@
 """Functional networks through the real command line."""
 
+import hashlib
+import json
 import re
 
 import numpy as np
@@ -66,6 +68,15 @@ def test_other_models_are_compared_and_everything_is_written_and_the_same_again(
     assert votes_PC.shape == (20, 3)
     accuracy = votes_PC[np.arange(20), number_P].sum() / votes_PC.sum()
     assert read_metrics(first)["test/tiny/networks/vae/accuracy"] == pytest.approx(accuracy)  # equal recordings
+    table = pd.read_csv(first / "networks_tiny.csv")
+    votes_PC = arrays["test/tiny/networks/attention/votes_PC"]
+    wrong_P = [100 * (1 - votes_PC[p, number_P[p]] / max(1, votes_PC[p].sum())) for p in range(20)]
+    assert table["missed_percent"].dropna().tolist() == [
+        pytest.approx(wrong, abs=0.06) for wrong, tested in zip(wrong_P, votes_PC.sum(1), strict=True) if tested
+    ]
+    made_with = json.loads((first / "provenance.json").read_text())["pretrained"]
+    assert set(made_with) == {"pretrained", "vae", "gcn"}
+    assert made_with["pretrained"]["sha256"] == hashlib.sha256(pretrained.read_bytes()).hexdigest()
     run_main(["report", str(first), "--markdown"])
     assert "| VAE's embedding |" in capsys.readouterr().out
 
