@@ -51,7 +51,7 @@ def clinical_results(metrics: Mapping[str, float]) -> list[ClinicalResult]:
     """The phenotypes among the metrics of a run; [] where there are none."""
     found: dict[str, list[str]] = {}
     for name in metrics:
-        if match := NUMBER_NAME.fullmatch(name):
+        if (match := NUMBER_NAME.fullmatch(name)) and f"{match['place']}/num_tested" in metrics:
             found.setdefault(match["place"], []).append(match["method"])
     results = []
     for place, methods in found.items():

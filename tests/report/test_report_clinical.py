@@ -46,7 +46,7 @@ def test_marks_say_which_methods_are_better_or_worse_than_the_reference():
 def test_marks_of_classes_follow_the_auc():
     place = "test/abide/dx"
     metrics = {f"{place}/{name}/{score}": 0.6 for name in ("frozen", "mean") for score in ("auc", "balanced_accuracy")}
-    metrics |= compared("frozen", "mean", 0.1, 0.01, "auc", place)
+    metrics |= compared("frozen", "mean", 0.1, 0.01, "auc", place) | {f"{place}/num_tested": 20}
     assert row("mean", metrics)[0] == "mean *↓"
     assert row("method", metrics)[1:] == ["AUC by fold", "AUC within folds", "balanced accuracy"]
 
@@ -60,7 +60,8 @@ def test_notes_say_who_was_seen_and_what_pretraining_and_the_paper_gave():
 
 
 def test_each_phenotype_has_a_table_and_other_results_have_none():
-    metrics = METRICS | number("mean", 0.0, place="test/abide/fiq")
+    metrics = METRICS | number("mean", 0.0, place="test/abide/fiq") | {"test/abide/fiq/num_tested": 20}
+    metrics["test/abide/networks/knn/balanced_accuracy"] = 0.5  # of another question
     assert [result.title for result in clinical_results(metrics)] == [
         "Prediction of age, abide",
         "Prediction of fiq, abide",
