@@ -75,12 +75,14 @@ def test_labels_of_test_parcels_change_neither_choice_nor_guess(monkeypatch):
 
 def test_unobserved_parcels_are_no_feature_no_neighbour_and_no_test():
     observed_P, features = EVERYTHING.copy(), planted()
+    features["noise"] = np.random.default_rng(5).standard_normal((len(LABELS), len(LABELS)))  # every column matters
     observed_P[[0, 14, 25]] = False
-    clean = classify_recording(features, {"relation"}, observed_P, networks(), PLAN, seed=0)
-    for values in features.values():
+    clean = classify_recording(features, {"relation", "noise"}, observed_P, networks(), PLAN, seed=0)
+    for name, values in features.items():
         values[~observed_P] = np.nan
-    features["relation"][:, ~observed_P] = np.nan
-    poisoned = classify_recording(features, {"relation"}, observed_P, networks(), PLAN, seed=0)
+        if name in ("relation", "noise"):
+            values[:, ~observed_P] = np.nan
+    poisoned = classify_recording(features, {"relation", "noise"}, observed_P, networks(), PLAN, seed=0)
     for name, guesses in clean.items():
         np.testing.assert_array_equal(poisoned[name].votes_PC, guesses.votes_PC)
         assert not guesses.votes_PC[~observed_P].any()
