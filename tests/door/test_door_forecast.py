@@ -93,6 +93,9 @@ def test_figures_are_drawn(compared):
     names = {"forecast_by_frame", "forecast_curves_tiny", "forecast_r2_tiny"}
     assert names <= {path.stem for path in (compared[1] / "figures").glob("*.png")}
     assert names <= set(events(compared[1]).Tags()["images"])
+    fitted = events(compared[0]).Tags()
+    assert {"reconstruction", "parcel_r2"} <= set(fitted["images"])
+    assert {"val/loss", "val/mse_first_frame", "val/mse_last_frame"} <= set(fitted["scalars"])
 
 
 def test_changing_the_future_changes_no_forecast(stores, make_tiny_store, runs, monkeypatch, tmp_path):
