@@ -60,13 +60,15 @@ forecast: setup  ## table 3 and figure 4 of the paper on the simulated cohorts, 
 	$(BRAINLM) test --config experiments/forecast.yaml --runs $(RUNS)
 
 forecast-abide: setup  ## the same on real recordings, after `make pretrain CONFIG=experiments/pretrain_abide.yaml ...`
-	@fit="$(BRAINLM) fit --config experiments/forecast_abide.yaml --runs $(RUNS)"; class=--model.init_args.forecaster; \
-	baselines=brainlm_lightning.baselines; name="--experiment forecast_abide"; \
-	$$fit $${name}_kernel_start --model.init_args.start as_pretrained && \
-	$$fit $${name}_lstm $$class $$baselines.lstm.LSTM && \
-	$$fit $${name}_neural_ode $$class $$baselines.neural_ode.NeuralODE && \
-	$$fit $${name}_latent_ode $$class $$baselines.latent_ode.LatentODE && \
-	$$fit
+	@rate() { echo "{over: {model.init_args.optimisation.learning_rate: [$$1]}, choose: val/loss}"; }; \
+	fit() { name=$$1; rate=$$2; shift 2; $(BRAINLM) fit --config experiments/forecast_abide.yaml --runs $(RUNS) \
+	  --experiment forecast_abide_$$name --sweep "$$(rate $$rate)" "$$@"; }; \
+	class=--model.init_args.forecaster; baselines=brainlm_lightning.baselines; \
+	fit kernel_start 3.0e-4 --model.init_args.start as_pretrained && \
+	fit lstm 3.0e-3 $$class $$baselines.lstm.LSTM && \
+	fit neural_ode 3.0e-3 $$class $$baselines.neural_ode.NeuralODE && \
+	fit latent_ode 3.0e-2 $$class $$baselines.latent_ode.LatentODE
+	$(BRAINLM) fit --config experiments/forecast_abide.yaml --runs $(RUNS)
 	$(BRAINLM) test --config experiments/forecast_abide.yaml --runs $(RUNS)
 
 test: setup  ## the tests (CPU, under 10 minutes)
