@@ -91,7 +91,7 @@ def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
         for name, metrics in runs.items():
             rich.print(name, *tables(metrics))
         if len(runs) > 1:
-            rich.print(side_by_side(runs))
+            rich.print(side_by_side(runs).rich())
 
     return run
 

@@ -11,10 +11,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from nilearn.plotting import view_connectome
 from numpy.typing import NDArray
-from rich.table import Table
 
 from brainlm_lightning.report.brain import ICON
-from brainlm_lightning.report.contrasts import Grid, contrasts, grid_of
+from brainlm_lightning.report.contrasts import contrasts, grid_of
+from brainlm_lightning.report.grid import Grid
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -30,20 +30,10 @@ MAPS = (
 EDGES_SHOWN = 100
 
 
-def _grids(metrics: Mapping[str, float]) -> list[Grid]:
-    """One a contrast."""
+def attention_grids(metrics: Mapping[str, float]) -> list[Grid]:
+    """A table for each contrast; [] where no attention was read."""
     found = contrasts(metrics, CLS)
     return [grid_of(metrics, "Attention", key, maps, [MAPS, PAPER]) for key, maps in found.items()]
-
-
-def attention_tables(metrics: Mapping[str, float]) -> list[Table]:
-    """A table for each contrast; [] where no attention was read."""
-    return [grid.rich() for grid in _grids(metrics)]
-
-
-def attention_markdown(metrics: Mapping[str, float]) -> str:
-    """The same as Markdown."""
-    return "\n".join(grid.markdown() for grid in _grids(metrics))
 
 
 def _matrices(arrays: Arrays) -> Iterator[tuple[str, str, NDArray[Any], NDArray[Any]]]:

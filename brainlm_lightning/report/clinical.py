@@ -5,8 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rich.table import Table
-from rich.text import Text
+from brainlm_lightning.report.grid import Grid
 
 # Table 2 of the paper, MSE of the scaled variable, mean ± std: SVM on raw data, SVM on embeddings, the tuned model.
 PAPER_MSE = {
@@ -132,27 +131,6 @@ def _notes(metrics: Mapping[str, float], result: ClinicalResult) -> list[str]:
     return notes
 
 
-def clinical_tables(metrics: Mapping[str, float]) -> list[Table]:
+def clinical_grids(metrics: Mapping[str, float]) -> list[Grid]:
     """A table for each phenotype; [] where there are none."""
-    tables = []
-    for result in clinical_results(metrics):
-        notes = Text("\n".join(_notes(metrics, result)))
-        table = Table(title=Text(result.title), caption=notes, caption_justify="left", show_lines=True)
-        header, *rows = _grid(metrics, result)
-        for name in header:
-            table.add_column(Text(name), overflow="fold")
-        for name, *cells in rows:
-            table.add_row(Text(name.replace("_", " ")), *(Text(cell.replace(" [", "\n[")) for cell in cells))
-        tables.append(table)
-    return tables
-
-
-def clinical_markdown(metrics: Mapping[str, float]) -> str:
-    """The same tables as Markdown, a heading for each phenotype."""
-    lines = []
-    for result in clinical_results(metrics):
-        header, *rows = _grid(metrics, result)
-        table = [header, ["---"] * len(header), *rows]
-        lines += [f"### {result.title}", "", *(f"| {' | '.join(row)} |" for row in table), ""]
-        lines += [note.replace("*", "\\*") + "  " for note in _notes(metrics, result)] + [""]
-    return "\n".join(lines)
+    return [Grid(of.title, _grid(metrics, of), _notes(metrics, of)) for of in clinical_results(metrics)]

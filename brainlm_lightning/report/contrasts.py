@@ -6,47 +6,14 @@ Names are `test/<cohort>/<contrast>/<map>/<metric>`; a map's `num_parcels_fdr` s
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from rich.table import Table
-from rich.text import Text
+from brainlm_lightning.report.grid import Grid
 
 FALSE_DISCOVERY_RATE = 0.05
 NETWORKS_SHOWN = 3
 MAP_NAME = re.compile(r"test/(?P<cohort>[^/]+)/(?P<contrast>[^/]+)/(?P<map>[^/]+)/num_parcels_fdr")
 NETWORK_NAME = re.compile(r"network/(?P<network>.+)/effect_size")
 Metrics = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table before it is printed: the first row is the header."""
-
-    title: str
-    rows: list[list[str]]
-    notes: list[str]
-
-    def rich(self) -> Table:
-        """For the terminal."""
-        notes = Text("\n".join(self.notes))
-        table = Table(title=Text(self.title), caption=notes, caption_justify="left", show_lines=True)
-        for name in self.rows[0]:
-            table.add_column(Text(name), overflow="fold")
-        for name, *cells in self.rows[1:]:
-            # Text: rich would read [words] in a name as markup.
-            table.add_row(Text(name.replace("_", " ")), *(Text(cell) for cell in cells))
-        return table
-
-    def markdown(self) -> str:
-        """For a page."""
-        header, *rows = ([_escaped(cell.replace("\n", ", ")) for cell in row] for row in self.rows)
-        lines = [f"### {_escaped(self.title)}", ""]
-        lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
-        return "\n".join([*lines, "", *(_escaped(note) + "  " for note in self.notes), ""])
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
 
 
 def contrasts(metrics: Metrics, suffix: str) -> dict[tuple[str, str], list[str]]:

@@ -11,10 +11,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from rich.table import Table
-from rich.text import Text
 
 from brainlm_lightning.report.figures import parcel_map
+from brainlm_lightning.report.grid import Grid
 from brainlm_lightning.report.reconstruction import SIGNIFICANT, Cell
 
 # Table 3 of the paper: R², Pearson's R and MSE over 40 frames, in distribution (UKB) and out of it (HCP).
@@ -85,30 +84,12 @@ def _triple(numbers: tuple[float, float, float]) -> str:
     return " / ".join(f"{number:.3f}" for number in numbers)
 
 
-def forecast_tables(metrics: Mapping[str, float]) -> list[Table]:
+def forecast_grids(metrics: Mapping[str, float]) -> list[Grid]:
     """A table for each cohort: methods by score; [] where there are no forecasts."""
-    tables = []
-    for place, methods in conditions(metrics).items():
-        header, *rows = _grid(metrics, place, methods)
-        notes = Text("\n".join(_notes(metrics, place, methods[0])))
-        table = Table(title=Text(_title(metrics, place)), caption=notes, caption_justify="left", show_lines=True)
-        for name in header:
-            table.add_column(Text(name), overflow="fold")
-        for name, *cells in rows:
-            table.add_row(Text(name.replace("_", " ")), *(Text(cell.replace(" [", "\n[")) for cell in cells))
-        tables.append(table)
-    return tables
-
-
-def forecast_markdown(metrics: Mapping[str, float]) -> str:
-    """The same tables as Markdown, a heading for each."""
-    lines = []
-    for place, methods in conditions(metrics).items():
-        header, *rows = _grid(metrics, place, methods)
-        lines += [f"### {_title(metrics, place)}", ""]
-        lines += [f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows]] + [""]
-        lines += [note.replace("*", "\\*") + "  " for note in _notes(metrics, place, methods[0])] + [""]
-    return "\n".join(lines)
+    return [
+        Grid(_title(metrics, place), _grid(metrics, place, methods), _notes(metrics, place, methods[0]))
+        for place, methods in conditions(metrics).items()
+    ]
 
 
 # -- figure 4 -----------------------------------------------------------------------------------------------------

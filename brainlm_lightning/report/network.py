@@ -5,8 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rich.table import Table
-from rich.text import Text
+from brainlm_lightning.report.grid import Grid
 
 # Table 4 of the paper: accuracy in per cent over parcels of 1,000 UK Biobank recordings; by the names used here.
 PAPER_ACCURACY = {"attention": 58.8, "vae": 49.4, "raw_series": 39.2, "gcn": 25.9}
@@ -104,26 +103,11 @@ def network_notes(metrics: Mapping[str, float], cohort: str) -> list[str]:
     ]
 
 
-def network_tables(metrics: Mapping[str, float]) -> list[Table]:
+def network_grids(metrics: Mapping[str, float]) -> list[Grid]:
     """A table for each cohort; [] where networks were not tested."""
-    tables = []
+    grids = []
     for cohort, rows in network_rows(metrics).items():
-        notes = Text("\n".join(network_notes(metrics, cohort)))
-        table = Table(title=Text(f"Functional networks, {cohort}"), caption=notes, caption_justify="left")
-        for header in ("known by", *SCORES.values()):
-            table.add_column(Text(header), overflow="fold")
-        for method, row in rows.items():
-            table.add_row(*(Text(cell) for cell in (shown_name(method), *row.cells())))
-        tables.append(table)
-    return tables
-
-
-def network_markdown(metrics: Mapping[str, float]) -> str:
-    """The same as Markdown, a heading for each cohort."""
-    lines = []
-    for cohort, rows in network_rows(metrics).items():
-        grid = [["known by", *SCORES.values()], ["---"] * 3]
-        grid += [[shown_name(method).replace("|", "\\|"), *row.cells()] for method, row in rows.items()]
-        lines += [f"### Functional networks, {cohort}", "", *(f"| {' | '.join(cells)} |" for cells in grid), ""]
-        lines += [note.replace("*", "\\*") + "  " for note in network_notes(metrics, cohort)] + [""]
-    return "\n".join(lines)
+        cells = [[shown_name(method), *row.cells()] for method, row in rows.items()]
+        header = ["known by", *SCORES.values()]
+        grids.append(Grid(f"Functional networks, {cohort}", [header, *cells], network_notes(metrics, cohort)))
+    return grids

@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping
 
-from rich.table import Table
-
-from brainlm_lightning.report.contrasts import Grid, contrasts, grid_of
+from brainlm_lightning.report.contrasts import contrasts, grid_of
+from brainlm_lightning.report.grid import Grid
 
 THETA = "_theta_size"
 PAPER = "The paper (figure 7): from rest to task the largest perturbation is in the visual cortex; it gives no numbers."
 
 
-def _grids(metrics: Mapping[str, float]) -> list[Grid]:
-    """One a contrast."""
+def perturbation_grids(metrics: Mapping[str, float]) -> list[Grid]:
+    """A table for each contrast; [] where nothing was perturbed."""
     return [
         grid_of(metrics, "Perturbation", key, maps, [*_distances(metrics, key, maps), PAPER])
         for key, maps in contrasts(metrics, THETA).items()
@@ -34,13 +33,3 @@ def _distances(metrics: Mapping[str, float], key: tuple[str, str], maps: list[st
             f"{before:.3g} before, {after:.3g} after; to the null target's {null_before:.3g} and {null_after:.3g}."
         )
     return notes
-
-
-def perturbation_tables(metrics: Mapping[str, float]) -> list[Table]:
-    """A table for each contrast; [] where nothing was perturbed."""
-    return [grid.rich() for grid in _grids(metrics)]
-
-
-def perturbation_markdown(metrics: Mapping[str, float]) -> str:
-    """The same as Markdown."""
-    return "\n".join(grid.markdown() for grid in _grids(metrics))

@@ -5,8 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rich.table import Table
-from rich.text import Text
+from brainlm_lightning.report.grid import Grid
 
 # Table 1 of the paper: R² of the model trained on all of UKB with 75 % hidden, by cohort and hidden ratio.
 PAPER_R2 = {"UKB": {0.2: 0.402, 0.5: 0.389, 0.75: 0.343}, "HCP": {0.2: 0.316}}
@@ -102,19 +101,15 @@ def _grid(cells: Cells) -> list[list[str]]:
     return [header] + [[method, *(str(row.get(ratio, "–")) for ratio in ratios)] for method, row in cells.items()]
 
 
-def reconstruction_tables(metrics: Mapping[str, float]) -> list[Table]:
+def reconstruction_grids(metrics: Mapping[str, float]) -> list[Grid]:
     """A table for each cohort: methods by hidden ratio, `0.391 [0.380, 0.402]`; [] where there are no such scores."""
-    tables = []
-    for cohort, cells in reconstruction_cells(metrics).items():
-        header, *rows = _grid(cells)
-        notes = Text("\n".join(_notes(metrics, cohort)))
-        table = Table(title=Text(f"Reconstruction, {cohort}"), caption=notes, caption_justify="left", show_lines=True)
-        _fill(table, header, rows)
-        tables.append(table)
-    return tables
+    return [
+        Grid(f"Reconstruction, {cohort}", _grid(cells), _notes(metrics, cohort))
+        for cohort, cells in reconstruction_cells(metrics).items()
+    ]
 
 
-def side_by_side(runs: Mapping[str, Mapping[str, float]]) -> Table:
+def side_by_side(runs: Mapping[str, Mapping[str, float]]) -> Grid:
     """The models of several runs beside one another, like the paper's Table 1: a column a run, a row a condition."""
     models = {run: (reference_method(metrics), reconstruction_cells(metrics)) for run, metrics in runs.items()}
     found: dict[tuple[str, float], dict[str, Cell]] = {}
@@ -126,42 +121,5 @@ def side_by_side(runs: Mapping[str, Mapping[str, float]]) -> Table:
         [f"{cohort}, {100 * ratio:g} % hidden", *(str(cells.get(run, "–")) for run in runs)]
         for (cohort, ratio), cells in sorted(found.items())
     ]
-    table = Table(title="R² of each run's model [95 % interval from resampling subjects]", show_lines=True)
-    _fill(table, ["tested on", *runs], rows)
-    return table
-
-
-def _fill(table: Table, header: list[str], rows: list[list[str]]) -> None:
-    """Breaks lines where they read well in a narrow terminal, and hides no digits."""
-    for name in header:
-        table.add_column(Text(name), overflow="fold")
-    for name, *cells in rows:
-        # Text: rich would read [words] in a name as markup.
-        table.add_row(Text(name.replace("_", " ")), *(Text(cell.replace(" [", "\n[")) for cell in cells))
-
-
-def reconstruction_table(metrics: Mapping[str, float]) -> Table:
-    """The table of the one cohort in the metrics.
-
-    Raises:
-        ValueError: with none or several cohorts.
-    """
-    tables = reconstruction_tables(metrics)
-    if len(tables) != 1:
-        cohorts = sorted(reconstruction_cells(metrics))
-        raise ValueError(
-            f"found scores `test/<cohort>/hidden<ratio>/<method>/r2_pooled` of {len(cohorts)} cohorts {cohorts} among "
-            f"{len(metrics)} metrics; expected one cohort (`reconstruction_tables` makes a table for each)"
-        )
-    return tables[0]
-
-
-def reconstruction_markdown(metrics: Mapping[str, float]) -> str:
-    """The same tables as Markdown, a heading for each cohort."""
-    lines = []
-    for cohort, cells in reconstruction_cells(metrics).items():
-        header, *rows = ([text.replace("|", "\\|") for text in row] for row in _grid(cells))
-        table = [header, ["---"] * len(header), *rows]
-        lines += [f"### Reconstruction, {cohort}", "", *(f"| {' | '.join(row)} |" for row in table), ""]
-        lines += [note.replace("*", "\\*") + "  " for note in _notes(metrics, cohort)] + [""]
-    return "\n".join(lines)
+    title = "R² of each run's model [95 % interval from resampling subjects]"
+    return Grid(title, [["tested on", *runs], *rows])

@@ -6,9 +6,10 @@ import pytest
 from numpy.random import default_rng
 from rich.console import Console
 
-from brainlm_lightning.report.attention import attention_markdown, attention_tables, matrix_figures, matrix_pages
+from brainlm_lightning.report.attention import attention_grids, matrix_figures, matrix_pages
 from brainlm_lightning.report.brain import brain_figures, brain_page, midline_note, parcel_table
-from brainlm_lightning.report.perturbation import perturbation_markdown, perturbation_tables
+from brainlm_lightning.report.perturbation import perturbation_grids
+from brainlm_lightning.report.tables import markdown, tables
 
 P, PLACE = 12, "test/sim/task_minus_rest"
 EVIL = "</script><script>alert(1)</script>"
@@ -58,22 +59,23 @@ def shown(tables):
 
 def test_a_contrast_is_a_row_with_its_parcels_auc_and_largest_networks():
     metrics = numbers("mae_cls_attention") | numbers("signal_level", num_parcels_fdr=0)
-    text = attention_markdown(metrics)
+    text = markdown(metrics)
     assert "| mae_cls_attention | 3 of 12 (2 more, 1 less) | 0.875 | Limbic d = -1.20 \\*, Vis d = +0.90 |" in text
     assert "| signal_level | 0 of 12 |" in text
     assert "7 subjects against 8, 5 of them in both (paired); 4 of 10 were seen in pretraining." in text
-    assert "Attention, sim: task_minus_rest" in shown(attention_tables(metrics))
-    assert perturbation_tables(metrics) == []
-    assert attention_markdown({"test/a/hidden0.5/mae/r2_pooled": 0.3}) == ""
+    assert "Attention, sim: task_minus_rest" in shown(tables(metrics))
+    assert perturbation_grids(metrics) == []
+    assert markdown({"test/a/hidden0.5/mae/r2_pooled": 0.3}) == ""
 
 
 def test_distances_to_targets_and_null_targets_stand_below_perturbations():
     distances = {"before": 0.5, "after": 0.1, "before_null": 0.4, "after_null": 0.05}
     metrics = numbers("mae_theta_size") | {f"{PLACE}/mae/distance_{name}": value for name, value in distances.items()}
-    text = perturbation_markdown(metrics | {f"{PLACE}/mae/num_pairs": 42})
+    metrics[f"{PLACE}/mae/num_pairs"] = 42
+    text = markdown(metrics)
     assert "mae, 42 pairs: mean squared distance to the target's state 0.5 before, 0.1 after;" in text
     assert "to the null target's 0.4 and 0.05." in text
-    assert attention_tables(metrics) == []
+    assert attention_grids(metrics) == []
 
 
 def test_figures_state_the_side_the_unit_the_group_and_what_is_significant():

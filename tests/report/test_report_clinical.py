@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from brainlm_lightning.report.clinical import PAPER_MSE, clinical_markdown, clinical_results, clinical_tables
+from brainlm_lightning.report.clinical import PAPER_MSE, clinical_grids, clinical_results
 from brainlm_lightning.report.clinical_figures import calibration, calibration_figure, clinical_figures
+from brainlm_lightning.report.tables import markdown, tables
 
 PLACE = "test/abide/age"
 
@@ -29,7 +30,7 @@ METRICS = (
 
 
 def row(method, metrics=METRICS):
-    (line,) = [line for line in clinical_markdown(metrics).splitlines() if line.startswith(f"| {method}")]
+    (line,) = [line for line in markdown(metrics).splitlines() if line.startswith(f"| {method}")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -39,20 +40,20 @@ def test_a_row_has_the_papers_mean_over_folds_and_intervals_over_subjects():
 
 
 def test_marks_say_which_methods_are_better_or_worse_than_the_reference():
-    assert row("connectivity_linear")[0] == "connectivity_linear *↑"
-    assert row("mean")[0] == "mean *↓"
+    assert row("connectivity_linear")[0] == r"connectivity_linear \*↑"
+    assert row("mean")[0] == r"mean \*↓"
 
 
 def test_marks_of_classes_follow_the_auc():
     place = "test/abide/dx"
     metrics = {f"{place}/{name}/{score}": 0.6 for name in ("frozen", "mean") for score in ("auc", "balanced_accuracy")}
     metrics |= compared("frozen", "mean", 0.1, 0.01, "auc", place) | {f"{place}/num_tested": 20}
-    assert row("mean", metrics)[0] == "mean *↓"
+    assert row("mean", metrics)[0] == r"mean \*↓"
     assert row("method", metrics)[1:] == ["AUC by fold", "AUC within folds", "balanced accuracy"]
 
 
 def test_notes_say_who_was_seen_and_what_pretraining_and_the_paper_gave():
-    text = clinical_markdown(METRICS)
+    text = markdown(METRICS)
     assert "109 of 543 subjects" in text
     assert "The pretraining has seen 3 of those tested" in text
     assert "Pretraining, tuned: squared error -0.500 against untrained_tuned (corrected p = 0.4)" in text
@@ -66,9 +67,9 @@ def test_each_phenotype_has_a_table_and_other_results_have_none():
         "Prediction of age, abide",
         "Prediction of fiq, abide",
     ]
-    assert len(clinical_tables(metrics)) == 2
-    assert clinical_tables({"test/abide/hidden0.75/mae/r2_pooled": 0.4}) == []
-    assert clinical_markdown({}) == ""
+    assert len(tables(metrics)) == 2
+    assert clinical_grids({"test/abide/hidden0.75/mae/r2_pooled": 0.4}) == []
+    assert markdown({}) == ""
 
 
 def test_a_calibrated_method_lies_on_the_diagonal_with_classes_weighted_alike():

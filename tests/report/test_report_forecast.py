@@ -11,11 +11,9 @@ from brainlm_lightning.report.forecast import (
     conditions,
     forecast_curves,
     forecast_figure,
-    forecast_markdown,
-    forecast_tables,
     frames_better_than_all,
 )
-from brainlm_lightning.report.tables import markdown
+from brainlm_lightning.report.tables import markdown, tables
 
 PLACE = "test/ukb/horizon5"
 METHODS = ["var", "mae", "zero", "optimum"]
@@ -59,15 +57,15 @@ def test_the_forecaster_comes_first():
 
 
 def test_the_table_shows_scores_intervals_marks_and_frames():
-    (table,) = forecast_tables(metrics())
+    (table,) = tables(metrics())
     console = Console(file=io.StringIO(), width=200)
     console.print(table)
     shown = console.file.getvalue()
     assert "Forecast, ukb, 5 frames (3.6 s)" in shown
     assert "40 windows of 31 subjects" in shown
-    text = forecast_markdown(metrics())
+    text = markdown(metrics())
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
-    assert rows["zero"] == "| zero | 0.200 [0.190, 0.210] *↓ | 0.200 [0.190, 0.210] | 0.200 [0.190, 0.210] | 4 / 1 |"
+    assert rows["zero"] == r"| zero | 0.200 [0.190, 0.210] \*↓ | 0.200 [0.190, 0.210] | 0.200 [0.190, 0.210] | 4 / 1 |"
     assert rows["var"].startswith("| var | 0.000 [-0.010, 0.010] |")
     assert rows["mae"].endswith("| – |")
     assert text in markdown(metrics())

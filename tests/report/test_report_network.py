@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from brainlm_lightning.report.network import network_markdown, network_rows, network_tables
+from brainlm_lightning.report.network import network_rows
 from brainlm_lightning.report.network_figures import accuracy_figure, confusion_figure, missed, network_figures
-from brainlm_lightning.report.tables import tables
+from brainlm_lightning.report.tables import markdown, tables
 
 NAMES = ["Vis", "Default", "own"]
 
@@ -31,16 +31,16 @@ def metrics():
 
 
 def test_rows_are_in_per_cent_with_stars_where_the_accuracy_differs(metrics):
-    text = network_markdown(metrics)
+    text = markdown(metrics)
     assert "| attention | 79.1 [77.1, 81.1] | 69.1 [67.1, 71.1] |" in text
-    assert "| VAE's embedding | 50.0 [48.0, 52.0] *↓ |" in text
-    assert "| raw series | 80.0 [78.0, 82.0] *↑ |" in text
+    assert r"| VAE's embedding | 50.0 [48.0, 52.0] \*↓ |" in text
+    assert r"| raw series | 80.0 [78.0, 82.0] \*↑ |" in text
     assert "| position (x, y, z) | 60.0 [58.0, 62.0] |" in text
     assert list(network_rows(metrics)["abide"]) == ["attention", "vae", "raw_series", "position"]
 
 
 def test_the_printed_table_says_what_was_left_out_tested_and_found_by_the_paper(metrics):
-    (table,) = network_tables(metrics)
+    (table,) = tables(metrics)
     console = Console(width=200)
     with console.capture() as capture:
         console.print(table)
@@ -49,12 +49,12 @@ def test_the_printed_table_says_what_was_left_out_tested_and_found_by_the_paper(
                  "attention 58.8", "raw series 39.2", "VAE's embedding 49.4", "GCN's embedding 25.9"):  # fmt: skip
         assert part in text
     assert [str(table.title) for table in tables(metrics)] == ["Functional networks, abide"]  # no other family's
-    assert (network_tables({"loss": 1.0}), network_markdown({"loss": 1.0})) == ([], "")
+    assert (tables({"loss": 1.0}), markdown({"loss": 1.0})) == ([], "")
 
 
 def test_another_reading_may_be_the_reference(metrics):
     other = {name.replace("attention", "first_layer"): value for name, value in metrics.items()}
-    assert "differs from first layer" in network_markdown(other)
+    assert "differs from first layer" in markdown(other)
 
 
 def test_missed_is_the_share_of_wrong_votes_of_tested_parcels():

@@ -1,19 +1,10 @@
 import math
 import re
 
-import pytest
 from rich.console import Console
 
-from brainlm_lightning.report.reconstruction import (
-    PAPER_R2,
-    reconstruction_cells,
-    reconstruction_table,
-    side_by_side,
-)
-from brainlm_lightning.report.reconstruction import (
-    reconstruction_markdown as markdown,
-)
-from brainlm_lightning.report.reconstruction import reconstruction_tables as tables
+from brainlm_lightning.report.reconstruction import PAPER_R2, reconstruction_cells, side_by_side
+from brainlm_lightning.report.tables import markdown, tables
 
 
 def score(method, r2, ratio="0.75", cohort="abide", half=0.01):
@@ -64,8 +55,9 @@ def test_stars_stand_at_significant_methods_with_their_direction():
     metrics |= (
         score("mae", 0.3) | score("untested", 0.3) | score("failed", 0.3) | compared("failed", math.nan, math.nan)
     )
-    marks = {method: row(markdown(metrics), method)[1].removeprefix("0.300 [0.290, 0.310]") for method in
-             ("worse", "better", "alike", "mae", "untested", "failed")}  # fmt: skip
+    methods = ("worse", "better", "alike", "mae", "untested", "failed")
+    cells = {method: row(markdown(metrics), method)[1].replace("\\", "") for method in methods}
+    marks = {method: cell.removeprefix("0.300 [0.290, 0.310]") for method, cell in cells.items()}
     assert marks == {"worse": " *↓", "better": " *↑", "alike": "", "mae": "", "untested": "", "failed": ""}
     assert "2 of the 4 comparisons" in markdown(metrics)
 
@@ -81,7 +73,7 @@ def test_an_undefined_score_is_a_dash_and_an_undefined_interval_is_left_away():
 
 def test_the_printed_table_holds_the_same_and_the_papers_numbers_below():
     metrics = score("mae", 0.343) | score("[red]ar", 0.25) | {"test/abide/hidden0.75/mae/num_subjects": 38.0}
-    text = " ".join(printed(reconstruction_table(metrics)).split())  # the notes wrap at the table's width
+    text = " ".join(printed(tables(metrics)[0]).split())  # the notes wrap at the table's width
     for part in (
         "abide",
         "0.343",
@@ -99,7 +91,7 @@ def test_a_narrow_terminal_loses_no_digit():
     metrics = {}
     for ratio in ("0.2", "0.5", "0.75", "0.9"):
         metrics |= score("conditional_gaussian", -0.123, ratio) | compared("conditional_gaussian", 0.1, 0.01, ratio)
-    text = printed(reconstruction_table(metrics), width=80)
+    text = printed(tables(metrics)[0], width=80)
     assert "…" not in text
     assert [text.count(part) for part in ("-0.123", "-0.133", "-0.113", "*↓")] == [4, 4, 4, 4]
 
@@ -108,11 +100,7 @@ def test_every_cohort_has_its_own_table_and_other_metrics_have_none():
     metrics = score("mae", 0.3) | score("mae", 0.2, cohort="hcp") | {"test/hcp/future/mae/r2_pooled": 0.1, "loss": 1.0}
     assert [str(table.title) for table in tables(metrics)] == ["Reconstruction, abide", "Reconstruction, hcp"]
     assert markdown(metrics).count("### Reconstruction") == 2
-    with pytest.raises(ValueError, match=r"2 cohorts \['abide', 'hcp'\]"):
-        reconstruction_table(metrics)
     assert (tables({"loss": 1.0}), markdown({"loss": 1.0})) == ([], "")
-    with pytest.raises(ValueError, match="0 cohorts"):
-        reconstruction_table({"loss": 1.0})
 
 
 def test_a_bar_in_a_name_does_not_break_the_markdown():
@@ -129,7 +117,7 @@ def test_another_model_than_mae_is_the_reference_where_it_is_what_others_are_com
 
 def test_runs_stand_side_by_side_with_a_dash_where_one_was_not_tested():
     runs = {"small 1": score("mae", 0.1, "0.2") | score("zero", 0.7, "0.2"), "large 3": score("mae", 0.4, "0.75")}
-    lines = printed(side_by_side(runs)).splitlines()
+    lines = printed(side_by_side(runs).rich()).splitlines()
     cells = {
         line.split("│")[1].strip(): re.findall(r"0\.\d{3}(?! *,)(?! *\])|–", line) for line in lines if "hidden" in line
     }
