@@ -65,7 +65,7 @@ def test_a_contrast_is_a_row_with_its_parcels_auc_and_largest_networks():
     assert "7 subjects against 8, 5 of them in both (paired); 4 of 10 were seen in pretraining." in text
     assert "Attention, sim: task_minus_rest" in shown(tables(metrics))
     assert perturbation_grids(metrics) == []
-    assert markdown({"test/a/hidden0.5/mae/r2_pooled": 0.3}) == ""
+    assert attention_grids({"test/a/hidden0.5/mae/r2_pooled": 0.3}) == []
 
 
 def test_distances_to_targets_and_null_targets_stand_below_perturbations():
