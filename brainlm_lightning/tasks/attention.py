@@ -8,14 +8,12 @@ Shapes: B batch, P parcels, R recordings chosen, G groups (two a contrast).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from brainlm_lightning.data.datamodule import CohortDataModule, TestSet
+from brainlm_lightning.data.datamodule import TestSet
 from brainlm_lightning.data.groups import Filter, in_words, select
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import with_corrected_p
@@ -23,14 +21,12 @@ from brainlm_lightning.model.attention_maps import Reading, parcel_attention
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.tasks.contrasts import (
     Analysis,
-    Procedure,
-    check_contrasts,
+    ContrastTask,
     cohort_name,
     contrast_numbers,
     count_seen,
     parcel_arrays,
 )
-from brainlm_lightning.tasks.pretrained import load_pretrained, untrained
 
 SIGNALS = ("signal_level", "signal_amplitude")
 UNITS = {
@@ -57,7 +53,7 @@ class GroupContrast:
     expected_networks: tuple[str, ...] = ()
 
 
-class AttentionTask(pl.LightningModule):
+class AttentionTask(ContrastTask):
     """Reads attention with `test`, and contrasts groups.
 
     Args:
@@ -68,8 +64,6 @@ class AttentionTask(pl.LightningModule):
         analysis: whose recordings are read, and the tests.
     """
 
-    fitted = False
-
     def __init__(
         self,
         pretrained: str,
@@ -78,42 +72,21 @@ class AttentionTask(pl.LightningModule):
         control: bool = True,
         analysis: Analysis = Analysis(),  # noqa: B008 (frozen)
     ) -> None:
-        super().__init__()
-        self.place, self.contrasts, self.reading = pretrained, contrasts, reading
-        self.control, self.analysis = control, analysis
-        self.nets = nn.ModuleDict()
-        self.results: dict[str, float] = {}
-        self.arrays: dict[str, Any] = {}
-
-    @property
-    def datamodule(self) -> CohortDataModule:
-        """The data that the Trainer runs this task on."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
+        super().__init__(pretrained, contrasts, analysis)
+        self.reading, self.control = reading, control
 
     # -- before ---------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Checks everything before any work: networks, filters, the checkpoint, its layers."""
-        data = self.datamodule
-        self.table, atlas = data.recordings.table, data.stores[0].atlas
-        check_contrasts(self.contrasts, atlas)
-        self.procedure = Procedure(atlas.networks, self.analysis.permutations, data.seed)
-        among = self.analysis.rows(data)
+        among = self.pose()
         self.groups = {name: self._groups(name, contrast, among) for name, contrast in self.contrasts.items()}
         self.rows = np.unique(np.concatenate([rows for groups in self.groups.values() for rows in groups]))
-        self._load(data)
-        data.test_sets = [TestSet(cohort_name(self.table.iloc[self.rows]), self.rows)]
-
-    def _load(self, data: CohortDataModule) -> None:
-        self.pretrained = load_pretrained(self.place, data)
-        model = self.pretrained.model
+        model = self.load(self.control)
         if not isinstance(model, MaskedAutoencoder):
             raise ValueError(f"{self.pretrained.path} holds a {type(model).__name__}, which has no attention to read")
         self.reading.check(model.config.depth, model.config.num_heads)
-        self.nets[model.name] = model
-        if self.control:
-            self.nets[f"{model.name}_untrained"] = untrained(self.pretrained, data)
-        self.nets.requires_grad_(False).eval()
+        self.datamodule.test_sets = [TestSet(cohort_name(self.table.iloc[self.rows]), self.rows)]
 
     def _groups(self, name: str, contrast: GroupContrast, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         group = select(self.table, contrast.group, f"group of {name}", among)

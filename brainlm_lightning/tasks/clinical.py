@@ -11,16 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning.pytorch as pl
 import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional
 
 from brainlm_lightning.baselines.phenotype import BaselinePlan
-from brainlm_lightning.data.datamodule import CohortDataModule, TestSet
+from brainlm_lightning.data.datamodule import TestSet
 from brainlm_lightning.data.phenotype import Target, class_weights
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.folds import FoldPlan
@@ -30,11 +28,12 @@ from brainlm_lightning.tasks.clinical_test import ClinicalTest
 from brainlm_lightning.tasks.cohort_question import KEY, CohortQuestion
 from brainlm_lightning.tasks.embedding import hidden_parts
 from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
+from brainlm_lightning.tasks.task import Task
 
 MethodName = Literal["frozen", "tuned", "untrained_frozen", "untrained_tuned"]
 
 
-class ClinicalTask(pl.LightningModule):
+class ClinicalTask(Task):
     """Trains an encoder with a head on one fold, and tests all folds beside the baselines.
 
     Args:
@@ -51,7 +50,6 @@ class ClinicalTask(pl.LightningModule):
         baselines: what the networks are compared with.
     """
 
-    monitor = ("val/loss", "min")
     fitted = False  # `test` gathers the runs of all folds by itself
     label_R: Tensor
     weight_C: Tensor
@@ -77,15 +75,6 @@ class ClinicalTask(pl.LightningModule):
         self.optimisation, self.layer_decay = optimisation, layer_decay
         self.predictor: PhenotypeModel | None = None
         self.feature_RD: Tensor | None = None  # of a frozen encoder, by row of the table
-        self.sweep_folder = Path()
-        self.results: dict[str, float] = {}
-        self.arrays: dict[str, Any] = {}
-        self.tables: dict[str, pd.DataFrame] = {}
-
-    @property
-    def datamodule(self) -> CohortDataModule:
-        """The data that the Trainer runs this task on."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     # -- before anything is trained ---------------------------------------------------------------------------------
 

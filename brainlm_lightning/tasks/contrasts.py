@@ -12,11 +12,14 @@ import numpy as np
 import pandas as pd
 from lightning.pytorch.utilities import rank_zero_info
 from sklearn.metrics import roc_auc_score
+from torch import nn
 
 from brainlm_lightning.data.atlas import UNKNOWN_NETWORK, Atlas
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.evaluation.permutation import GroupDifference, compare_groups
-from brainlm_lightning.tasks.pretrained import Pretrained
+from brainlm_lightning.model.reconstruction import MaskedModel
+from brainlm_lightning.tasks.pretrained import Pretrained, load_pretrained, untrained
+from brainlm_lightning.tasks.task import Task
 
 FALSE_DISCOVERY_RATE = 0.05
 NAME = re.compile(r"[\w+-]+")
@@ -68,6 +71,41 @@ def check_contrasts(contrasts: Mapping[str, Any], atlas: Atlas) -> None:
             raise ValueError(
                 f"atlas {atlas.name!r} has no network {absent[0]!r}, which expected_networks names; {names}"
             )
+
+
+class ContrastTask(Task):
+    """Contrasts groups of a cohort by what a pretrained model makes of them; nothing is fitted.
+
+    Args:
+        pretrained: checkpoint, run folder, or folder of an experiment.
+        contrasts: by name.
+        analysis: whose recordings are taken, and the tests.
+    """
+
+    fitted = False
+
+    def __init__(self, pretrained: str, contrasts: Mapping[str, Any], analysis: Analysis) -> None:
+        super().__init__()
+        self.place, self.contrasts, self.analysis = pretrained, contrasts, analysis
+        self.nets = nn.ModuleDict()
+
+    def pose(self) -> np.ndarray:
+        """Checks the contrasts against the atlas; gives the rows of the table to choose from."""
+        data = self.datamodule
+        self.table, atlas = data.recordings.table, data.stores[0].atlas
+        check_contrasts(self.contrasts, atlas)
+        self.procedure = Procedure(atlas.networks, self.analysis.permutations, data.seed)
+        return self.analysis.rows(data)
+
+    def load(self, control: bool) -> MaskedModel:
+        """Loads the model, and the same before its pretraining as a control; neither changes."""
+        self.pretrained = load_pretrained(self.place, self.datamodule)
+        model = self.pretrained.model
+        self.nets[model.name] = model
+        if control:
+            self.nets[f"{model.name}_untrained"] = untrained(self.pretrained, self.datamodule)
+        self.nets.requires_grad_(False).eval()
+        return model
 
 
 def cohort_name(table: pd.DataFrame) -> str:

@@ -10,14 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 
 from brainlm_lightning.baselines.autoregression import ForecastBaseline
-from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.horizon import HorizonSums
@@ -35,11 +33,12 @@ from brainlm_lightning.tasks.forecasters import (
 )
 from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
 from brainlm_lightning.tasks.pretrained import load_pretrained, refuse_seen
+from brainlm_lightning.tasks.task import Task
 
 FUTURE_AWARE = ("recording_zscore", "robust_centred")  # scaling recipes with statistics of the whole recording
 
 
-class ForecastTask(pl.LightningModule):
+class ForecastTask(Task):
     """Trains a forecaster of the last frames of each window, and tests it beside others on the same windows.
 
     Args:
@@ -55,9 +54,6 @@ class ForecastTask(pl.LightningModule):
         compare_with: name of a method -> where its trained forecaster is, or a pretrained model to forecast untuned.
         baselines: what else is tested; None = zero, persistence, AR and VAR.
     """
-
-    monitor = ("val/loss", "min")  # by which the best checkpoint is known
-    fitted = True
 
     def __init__(
         self,
@@ -81,8 +77,6 @@ class ForecastTask(pl.LightningModule):
         self.baselines = default_forecast_baselines() if baselines is None else baselines
         self.net: Forecaster | None = None
         self.pretraining_saw: list[str] = []  # pseudonyms
-        self.results: dict[str, float] = {}
-        self.arrays: dict[str, Any] = {}
 
     # -- model ----------------------------------------------------------------------------------------------------
 
@@ -156,11 +150,6 @@ class ForecastTask(pl.LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["start_B"]))
         return loss
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Logs the gradient's norm, before it is clipped."""
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
-
     def configure_optimizers(self) -> Any:
         """The planned optimiser with warm-up and cosine over all optimiser steps."""
         return planned(self, self.optimisation, int(self.trainer.estimated_stepping_batches))
@@ -212,11 +201,6 @@ class ForecastTask(pl.LightningModule):
         self.results, self.arrays = self.comparison.compute()
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
-
-    @property
-    def datamodule(self) -> CohortDataModule:
-        """The data that the Trainer runs this task on."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     @property
     def tr_s(self) -> float:

@@ -10,7 +10,6 @@ Shapes: B batch, P parcels, C networks, R recordings.
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 from lightning.pytorch.utilities import rank_zero_info
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 
 from brainlm_lightning.baselines.gcn import correlation
 from brainlm_lightning.data.atlas import UNKNOWN_NETWORK
-from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import with_corrected_p
 from brainlm_lightning.evaluation.neighbours import UNKNOWN, NeighbourPlan
@@ -38,11 +36,12 @@ from brainlm_lightning.tasks.network_features import (
 )
 from brainlm_lightning.tasks.pretrained import Pretrained, load_pretrained, refuse_seen, untrained
 from brainlm_lightning.tasks.start import training_covariance
+from brainlm_lightning.tasks.task import Task
 
 Control = Literal["as_pretrained", "standard"]
 
 
-class NetworkTask(pl.LightningModule):
+class NetworkTask(Task):
     """Sorts the parcels of each test recording into networks, by attention and by what it is compared with.
 
     Only the first window of a recording is used.
@@ -73,15 +72,7 @@ class NetworkTask(pl.LightningModule):
         self.max_recordings = max_recordings
         self.methods: dict[str, ParcelFeatures] = {}
         self.statistics: dict[str, Any] | None = None  # by which the first model's data were scaled
-        self.results: dict[str, float] = {}
-        self.arrays: dict[str, Any] = {}
-        self.tables: dict[str, pd.DataFrame] = {}
         self.checkpoints: dict[str, Path] = {}  # of the models compared, for the run's provenance
-
-    @property
-    def datamodule(self) -> CohortDataModule:
-        """The data that the Trainer runs this task on."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     @property
     def reference(self) -> str:

@@ -12,16 +12,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 
-from brainlm_lightning.data.datamodule import CohortDataModule, TestSet
+from brainlm_lightning.data.datamodule import TestSet
 from brainlm_lightning.data.groups import Filter, in_words, select
 from brainlm_lightning.data.pairs import Pairs, draw_pairs
 from brainlm_lightning.data.windows import Batch
@@ -31,14 +29,12 @@ from brainlm_lightning.model.perturbation import PerturbationPlan, Perturbed, pe
 from brainlm_lightning.run_folder import read_arrays, write_arrays
 from brainlm_lightning.tasks.contrasts import (
     Analysis,
-    Procedure,
-    check_contrasts,
+    ContrastTask,
     cohort_name,
     contrast_numbers,
     count_seen,
     parcel_arrays,
 )
-from brainlm_lightning.tasks.pretrained import load_pretrained, untrained
 
 MEASURES = {"theta_size": "size_BP", "theta_shift": "mean_BP"}  # mean over frames of |θ|, and of θ with its sign
 SIGNALS = ("signal_level", "signal_amplitude")
@@ -80,7 +76,7 @@ class PairPlan:
             raise ValueError(f"pairs {self.pairs} and pairs_at_once {self.pairs_at_once} must be at least 1")
 
 
-class PerturbTask(pl.LightningModule):
+class PerturbTask(ContrastTask):
     """Optimises perturbations with `test`; finished batches of pairs are kept, and a second start goes on from there.
 
     Args:
@@ -91,8 +87,6 @@ class PerturbTask(pl.LightningModule):
         analysis: whom they are drawn from, and the tests.
     """
 
-    fitted = False
-
     def __init__(
         self,
         pretrained: str,
@@ -101,36 +95,17 @@ class PerturbTask(pl.LightningModule):
         draw: PairPlan = PairPlan(),
         analysis: Analysis = Analysis(),  # noqa: B008 (frozen)
     ) -> None:
-        super().__init__()
-        self.place, self.contrasts = pretrained, contrasts
-        self.plan, self.draw, self.analysis = perturbation, draw, analysis
-        self.nets = nn.ModuleDict()
-        self.sweep_folder = Path("runs")  # the experiment's folder, which the command line names
-        self.results: dict[str, float] = {}
-        self.arrays: dict[str, Any] = {}
-
-    @property
-    def datamodule(self) -> CohortDataModule:
-        """The data that the Trainer runs this task on."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
+        super().__init__(pretrained, contrasts, analysis)
+        self.plan, self.draw = perturbation, draw
 
     # -- before ---------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Checks everything before any work: the checkpoint, networks, filters; draws the pairs."""
-        data = self.datamodule
-        self.table, atlas = data.recordings.table, data.stores[0].atlas
-        check_contrasts(self.contrasts, atlas)
-        self.procedure = Procedure(atlas.networks, self.analysis.permutations, data.seed)
-        among = self.analysis.rows(data)
+        among = self.pose()
         self.pairs = {name: self._draw(name, contrast, among) for name, contrast in self.contrasts.items()}
-        self.pretrained = load_pretrained(self.place, data)
-        name = self.pretrained.model.name
-        self.nets[name] = self.pretrained.model
-        if self.draw.control:
-            self.nets[f"{name}_untrained"] = untrained(self.pretrained, data)
-        self.nets.requires_grad_(False).eval()
-        data.test_sets = [
+        self.load(self.draw.control)
+        self.datamodule.test_sets = [
             TestSet(name, np.unique(pairs.rows), tuple(pairs.batches(self.draw.pairs_at_once)))
             for name, pairs in self.pairs.items()
         ]

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 
 from brainlm_lightning.baselines.reconstructor import Reconstructor
-from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2
 from brainlm_lightning.model.mae import MaskedAutoencoder
@@ -26,6 +24,7 @@ from brainlm_lightning.tasks import checkpoint as self_describing
 from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
 from brainlm_lightning.tasks.reconstruction_test import ReconstructionTest, default_baselines
 from brainlm_lightning.tasks.start import ModelFactory, Start, start_model
+from brainlm_lightning.tasks.task import Task
 
 
 def check_ratios(name: str, ratios: Sequence[float]) -> None:
@@ -61,7 +60,7 @@ class MaskingPlan:
         check_ratios("masking.validation_ratio", (self.validation_ratio,))
 
 
-class PretrainTask(pl.LightningModule):
+class PretrainTask(Task):
     """Trains a model to reconstruct hidden patches, and tests it beside baselines on the same masks.
 
     Args:
@@ -75,7 +74,6 @@ class PretrainTask(pl.LightningModule):
     """
 
     monitor = ("val/r2", "max")  # by which the best checkpoint is known
-    fitted = True  # `test` needs a checkpoint of `fit`
 
     def __init__(
         self,
@@ -98,8 +96,6 @@ class PretrainTask(pl.LightningModule):
         self.network_P: Tensor | None
         self.untrained: tuple[MaskedModel, ...] = ()  # in a tuple, so that it is no part of the checkpoint
         self._running = torch.zeros(4)
-        self.results: dict[str, float] = {}
-        self.arrays: dict[str, Any] = {}
 
     # -- model ----------------------------------------------------------------------------------------------------
 
@@ -157,11 +153,6 @@ class PretrainTask(pl.LightningModule):
             self.log("train/loss", loss, prog_bar=True)
             self.log("train/r2", 1 - loss / (yy / n - (y / n) ** 2), prog_bar=True)
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Logs the gradient's norm, before it is clipped."""
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
-
     def configure_optimizers(self) -> Any:
         """The planned optimiser with warm-up and cosine over all optimiser steps."""
         return planned(self, self.optimisation, int(self.trainer.estimated_stepping_batches))
@@ -211,11 +202,6 @@ class PretrainTask(pl.LightningModule):
             self.log(name, self.results[name], rank_zero_only=True)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
-
-    @property
-    def datamodule(self) -> CohortDataModule:
-        """The data that the Trainer runs this task on."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the checkpoint describe itself."""
