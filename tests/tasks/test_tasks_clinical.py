@@ -9,12 +9,14 @@ from brainlm_lightning.baselines.phenotype import METHODS
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.phenotype import Target
 from brainlm_lightning.data.split import assign_split
+from brainlm_lightning.data.windows import scale_on_device
 from brainlm_lightning.evaluation.folds import FoldPlan
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.model.phenotype import HeadPlan
 from brainlm_lightning.tasks import clinical_test
 from brainlm_lightning.tasks.checkpoint import KEY, PREFIX, describe
 from brainlm_lightning.tasks.clinical import ClinicalTask
+from brainlm_lightning.tasks.optimisation import OptimisationPlan
 from brainlm_lightning.tasks.start import start_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*in eval mode at the start of training")  # a frozen encoder
@@ -37,15 +39,19 @@ def cohort(**options):
     return CohortDataModule("tiny", **{"window_frames": 40, "global_batch_size": 8, "num_workers": 0} | options)
 
 
+def plant(series, table):
+    """Makes one subject the oldest of all, and symptoms the mean of the signal."""
+    table.loc[table["subject"] == OLDEST, "age"] = table["age"].max() + 1
+    table["symptoms"] = np.random.default_rng(0).standard_normal(len(table))
+    for name, level in zip(table["recording"], table["symptoms"], strict=True):
+        series[name] = series[name] + np.float32(level)
+
+
 @pytest.fixture(scope="module")
 def store(make_tiny_store, tmp_path_factory):
-    """A cohort whose age depends on connectivity, nearly without noise; the folder of stores."""
-
-    def one_older_than_all(series, table):
-        table.loc[table["subject"] == OLDEST, "age"] = table["age"].max() + 1
-
+    """A cohort whose age depends on connectivity, nearly without noise, and symptoms on the signal's level."""
     root = tmp_path_factory.mktemp("stores")
-    make_tiny_store(root, "--split.test=0.3", alter=one_older_than_all, **SIMULATION)
+    make_tiny_store(root, "--split.test=0.3", alter=plant, **SIMULATION)
     return root
 
 
@@ -80,11 +86,10 @@ def run_test(pretrained, folder, target=AGE, plan=HALVES):
     return task
 
 
-def fitted(pretrained, folder, steps=1, method="frozen", **options):
+def fitted(pretrained, folder, steps=1, method="frozen", target=AGE, **options):
     """A task after so many steps of training."""
-    task = ClinicalTask(
-        pretrained, Target("age"), FoldPlan(number=2), method, head=HeadPlan(hidden=8), parts=2, **options
-    )
+    options = {"head": HeadPlan(hidden=8), "parts": 2} | options
+    task = ClinicalTask(pretrained, target, FoldPlan(number=2), method, **options)
     running = trainer(steps)
     running._default_root_dir = str(folder)
     torch.manual_seed(0)  # of dropout
@@ -118,6 +123,7 @@ def poisoned_store(make_tiny_store, tmp_path_factory):
     """The same cohort, with one subject's age and series made nonsense."""
 
     def poison(series, table):
+        plant(series, table)
         table.loc[table["subject"] == OLDEST, "age"] = 1e6  # still the oldest: the folds stay as they were
         series[f"{OLDEST}_rest"] = series[f"{OLDEST}_rest"][::-1] ** 3
 
@@ -151,6 +157,24 @@ def test_nothing_of_a_test_subject_moves_a_weight(method, pretrained, tmp_path, 
         tests = before.datamodule.recordings.table["subject_id"].iloc[before.question.folds[fold].test]
         trained[OLDEST in set(tests)] = all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert trained == {True: True, False: False}
+
+
+@torch.no_grad()
+def said_of(task, rows):
+    """What a fitted network says of recordings' first windows, and the truth."""
+    batch = scale_on_device(next(iter(task.datamodule.evaluation_loader(rows))))
+    task.predictor.eval()
+    hidden_BPN = torch.zeros(len(batch["key_B"]), 16, 4, dtype=torch.bool)
+    said_B = task.predictor(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])[:, 0]
+    return said_B.numpy(), task.label_R[batch["recording_index_B"]].numpy()
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "attention"])
+def test_a_tuned_network_finds_in_unseen_subjects_what_is_planted(pooling, pretrained, tmp_path):
+    options = {"head": HeadPlan(pooling, 0.1, 16), "parts": 1, "optimisation": OptimisationPlan(learning_rate=3e-3)}
+    task = fitted(pretrained, tmp_path, 100, "tuned", Target("symptoms"), **options)
+    said, truth = said_of(task, task.question.folds[0].test)
+    assert np.corrcoef(said, truth)[0, 1] > 0.5
 
 
 @pytest.mark.parametrize("method", ["frozen", "tuned", "untrained_frozen", "untrained_tuned"])
