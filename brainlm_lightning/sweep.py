@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning import experiment
 from brainlm_lightning.run_folder import (
@@ -87,9 +88,14 @@ class Command:
         if given.sweep is not None:
             files = OmegaConf.merge(files, {"sweep": yaml.safe_load(given.sweep)})
         assert isinstance(files, DictConfig)
-        sweep: Any = OmegaConf.to_object(files.sweep) if files.get("sweep") else None
-        folder = Path(given.runs or files.get("runs") or "runs") / (given.experiment or files.experiment)
-        return cls(args[0], args[1:], folder, Sweep(**sweep) if sweep else None)
+        if not files.get("sweep"):
+            return cls(args[0], args[1:], Path(), None)
+        try:
+            sweep: Any = OmegaConf.to_object(files.sweep)
+            folder = Path(given.runs or files.get("runs") or "runs") / (given.experiment or files.experiment)
+        except OmegaConfBaseException as error:
+            raise ValueError(f"{', '.join(given.config)}: {error}") from error
+        return cls(args[0], args[1:], folder, Sweep(**sweep))
 
     def run(self, *more: str) -> None:
         """Runs it with further arguments."""

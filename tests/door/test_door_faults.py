@@ -92,6 +92,8 @@ def test_a_missing_environment_variable_is_named(runs, tmp_path, capsys):
     verb, first, *settings = arguments("fit", runs)
     settings = [given for given in settings if not given.startswith("--runs")]
     assert "BRAINLM_ABSENT" in refused([verb, first, f"--config={config}", *settings], capsys)
+    swept = "--sweep={over: {model.init_args.optimisation.learning_rate: [0.001]}}"
+    assert "BRAINLM_ABSENT" in refused([verb, first, f"--config={config}", swept, *settings], capsys)
 
 
 def test_a_test_without_a_training_says_so(runs, capsys):
