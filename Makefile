@@ -64,6 +64,7 @@ forecast-abide: setup  ## the same on real recordings, after `make pretrain CONF
 	fit() { name=$$1; rate=$$2; shift 2; $(BRAINLM) fit --config experiments/forecast_abide.yaml --runs $(RUNS) \
 	  --experiment forecast_abide_$$name --sweep "$$(rate $$rate)" "$$@"; }; \
 	class=--model.init_args.forecaster; baselines=brainlm_lightning.baselines; \
+	fit without_pretraining 1.0e-3 --model.init_args.start standard && \
 	fit kernel_start 1.0e-3 --model.init_args.start as_pretrained && \
 	fit lstm 3.0e-3 $$class $$baselines.lstm.LSTM && \
 	fit neural_ode 3.0e-3 $$class $$baselines.neural_ode.NeuralODE && \
