@@ -51,12 +51,14 @@ def prediction_figure(truth_n: Floats, predicted_n: Mapping[str, Floats], unit: 
 
 
 def calibration(truth_n: NDArray[np.intp], probability_n: Floats, bins: int = BINS) -> tuple[Floats, Floats]:
-    """Mean probability of the second class and its share among subjects, in bins of equally many subjects.
+    """Mean probability of the second class and its share among subjects, in bins of about equally many subjects.
 
-    Classes are weighted to count the same, as they do in training, so that 0.5 is where neither is likelier.
+    Probabilities that are alike to a hundredth share a bin: their order would be chance. Classes are weighted to count the same, as they do in training, so that 0.5 is where neither is likelier.
     """
     weight_n = np.where(truth_n == 1, 0.5 / max(1, (truth_n == 1).sum()), 0.5 / max(1, (truth_n == 0).sum()))
-    parts = [part for part in np.array_split(np.argsort(probability_n, kind="stable"), bins) if len(part)]
+    rounded_n = probability_n.round(2)
+    bin_n = np.searchsorted(np.quantile(rounded_n, np.linspace(0, 1, bins + 1)[1:-1]), rounded_n, side="right")
+    parts = [np.flatnonzero(bin_n == number) for number in np.unique(bin_n)]
     said = [np.average(probability_n[part], weights=weight_n[part]) for part in parts]
     share = [np.average(truth_n[part] == 1, weights=weight_n[part]) for part in parts]
     return np.array(said), np.array(share)

@@ -200,7 +200,7 @@ class ForecastTask(Task):
         """Scores with intervals and paired tests, exact over ranks."""
         self.results, self.arrays = self.comparison.compute()
 
-    # -- checkpoints ----------------------------------------------------------------------------------------------
+    # -- what others need to know ---------------------------------------------------------------------------------
 
     @property
     def tr_s(self) -> float:
@@ -210,6 +210,8 @@ class ForecastTask(Task):
     def subjects(self, rows: Any) -> Any:
         """The subjects of rows of the table of recordings."""
         return self.datamodule.recordings.table["subject_id"].iloc[rows].to_numpy(str)
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
 
     def description(self, net: Forecaster) -> self_describing.Description:
         """All that is needed to use the forecaster again."""

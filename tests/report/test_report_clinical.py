@@ -81,6 +81,12 @@ def test_a_calibrated_method_lies_on_the_diagonal_with_classes_weighted_alike():
     assert said.min() < 0.15
 
 
+def test_a_method_that_says_the_same_of_all_is_one_point():
+    truth = np.arange(20) % 2
+    said, share = calibration(truth, 0.8 + 1e-3 * (np.arange(20) % 5))  # each fold's own mean
+    assert (said.tolist(), share.tolist()) == ([pytest.approx(0.802, abs=1e-3)], [pytest.approx(0.5)])
+
+
 def test_figures_are_drawn_of_what_there_is():
     truth = np.arange(20.0)
     arrays = {f"{PLACE}/truth": truth, f"{PLACE}/mean/predicted": truth * 0, f"{PLACE}/tuned/predicted": truth}
