@@ -53,7 +53,8 @@ def prediction_figure(truth_n: Floats, predicted_n: Mapping[str, Floats], unit: 
 def calibration(truth_n: NDArray[np.intp], probability_n: Floats, bins: int = BINS) -> tuple[Floats, Floats]:
     """Mean probability of the second class and its share among subjects, in bins of about equally many subjects.
 
-    Probabilities that are alike to a hundredth share a bin: their order would be chance. Classes are weighted to count the same, as they do in training, so that 0.5 is where neither is likelier.
+    Probabilities that are alike to a hundredth share a bin: their order would be chance. Classes are weighted to count
+    the same, as they do in training, so that 0.5 is where neither is likelier.
     """
     weight_n = np.where(truth_n == 1, 0.5 / max(1, (truth_n == 1).sum()), 0.5 / max(1, (truth_n == 0).sum()))
     rounded_n = probability_n.round(2)
