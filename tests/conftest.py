@@ -14,6 +14,11 @@ from brainlm_lightning.data.simulate import Simulation, simulate
 SIMULATED = Path(__file__).resolve().parents[1] / "data_manifests" / "simulated.yaml"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How golden numbers are compared; see `door/test_door_golden.py`."""
+    parser.addoption("--golden", choices=("close", "exact", "record"), default="close")
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder of the real recordings; tests that need them are skipped where they are not."""
