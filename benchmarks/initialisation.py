@@ -24,8 +24,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.results import RESULTS, save, show
-from brainlm_lightning.baselines.linear import ConditionalGaussian
-from brainlm_lightning.baselines.reconstructor import Reconstructor
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.shard import StoredRecording
@@ -35,8 +33,10 @@ from brainlm_lightning.data.write import SHARD_COLUMNS, Cohort, write_store
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2
 from brainlm_lightning.experiment import quieten
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
-from brainlm_lightning.tasks.pretrain import MaskingPlan, OptimisationPlan, PretrainTask
-from brainlm_lightning.tasks.reconstruction_test import Network
+from brainlm_lightning.tasks.reconstruction.compare import Network
+from brainlm_lightning.tasks.reconstruction.methods import ConditionalGaussian
+from brainlm_lightning.tasks.reconstruction.reconstructor import Reconstructor
+from brainlm_lightning.tasks.reconstruction.task import MaskingPlan, OptimisationPlan, PretrainTask
 
 RATIOS = (0.2, 0.5, 0.75)
 SEEDS = (0, 1, 2)

@@ -24,8 +24,8 @@ from benchmarks.reference import PlainAutoencoder, plain_loss
 from benchmarks.results import save, show
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.model.masked import reconstruction_loss
 from brainlm_lightning.model.masking import Grid, counter_noise, draw_mask
-from brainlm_lightning.model.reconstruction import reconstruction_loss
 
 PARCELS, FRAMES, BATCH, RATIO = 424, 200, 4, 0.75
 REPEATS = 3

@@ -58,7 +58,7 @@ def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         from jsonargparse import ArgumentParser
 
-        from brainlm_lightning.data.simulate import OTHER_COHORT, Simulation, simulate
+        from brainlm_lightning.simulation.simulate import OTHER_COHORT, Simulation, simulate
 
         settings = ArgumentParser()
         settings.add_class_arguments(Simulation, as_group=False)
@@ -112,7 +112,7 @@ def _export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
     parser.add_argument("output", type=Path, help="model.safetensors to write")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
-        from brainlm_lightning.tasks.checkpoint import export
+        from brainlm_lightning.checkpoint.description import export
 
         print(export(args.checkpoint, args.output))
 

@@ -9,7 +9,7 @@ import pytest
 
 from brainlm_lightning.data.manifest import load_manifest
 from brainlm_lightning.data.prepare import prepare
-from brainlm_lightning.data.simulate import Simulation, simulate
+from brainlm_lightning.simulation.simulate import Simulation, simulate
 
 SIMULATED = Path(__file__).resolve().parents[1] / "data_manifests" / "simulated.yaml"
 

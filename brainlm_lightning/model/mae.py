@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from brainlm_lightning.model.embedding import Geometry, PositionEmbedding, SpatialEmbedding, TemporalEmbedding
-from brainlm_lightning.model.reconstruction import Embedding, MaskedModel, Reconstruction
+from brainlm_lightning.model.masked import Embedding, MaskedModel, Reconstruction
 from brainlm_lightning.model.transformer import NormPlace, Transformer
 
 

@@ -1,1 +1,1 @@
-"""One LightningModule a file, one question a file."""
+"""One room per question, the same file names in each; what they share stands beside them."""

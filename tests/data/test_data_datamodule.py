@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from brainlm_lightning.baselines.linear import ConditionalGaussian
+from brainlm_lightning.checkpoint.start import training_moments
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.split import assign_split
 from brainlm_lightning.data.store import Store
 from brainlm_lightning.data.windows import scale_on_device
-from brainlm_lightning.tasks.pretrain import PretrainTask
-from brainlm_lightning.tasks.start import training_moments
+from brainlm_lightning.tasks.reconstruction.methods import ConditionalGaussian
+from brainlm_lightning.tasks.reconstruction.task import PretrainTask
 
 
 def trainer(world_size=1, rank=0):

@@ -6,10 +6,10 @@ import torch
 from tiny import SIZES_OF, arguments, door, events, of_task, run_main
 from torch import nn
 
+from brainlm_lightning.checkpoint.pretrained import load_pretrained
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.model.attention_maps import cls_attention
 from brainlm_lightning.run_folder import read_arrays, read_metrics
-from brainlm_lightning.tasks.pretrained import load_pretrained
 
 TASK = "model.init_args"
 SIZES_OF["AttentionTask"] = {
@@ -120,6 +120,6 @@ def test_a_wrong_setting_is_one_clear_error_before_any_work(case, runs, settings
 
 
 def test_a_model_without_attention_is_refused(runs, settings, monkeypatch):
-    monkeypatch.setattr("brainlm_lightning.tasks.attention.MaskedAutoencoder", nn.LSTM)
+    monkeypatch.setattr("brainlm_lightning.tasks.contrasts.attention.MaskedAutoencoder", nn.LSTM)
     with pytest.raises(SystemExit, match="holds a MaskedAutoencoder, which has no attention to read"):
         run_main(arguments("test", runs, settings, BASE))

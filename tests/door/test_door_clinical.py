@@ -7,13 +7,13 @@ import pytest
 import torch
 from tiny import arguments, door, events, of_task, run_main
 
-from brainlm_lightning.baselines.phenotype import METHODS
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.windows import scale_on_device
 from brainlm_lightning.run_folder import newest_run, read_metrics
-from brainlm_lightning.tasks import clinical_test
-from brainlm_lightning.tasks.clinical_runs import load_network
-from brainlm_lightning.tasks.embedding import hidden_parts
+from brainlm_lightning.tasks.clinical import compare as clinical_test
+from brainlm_lightning.tasks.clinical.embedding import hidden_parts
+from brainlm_lightning.tasks.clinical.methods import METHODS
+from brainlm_lightning.tasks.clinical.saved import load_network
 
 # The tiny cohort's phenotype that stands for each experiment's.
 COLUMNS = {"neuroticism": "noise_score", "pcl5": "symptoms", "gad7": "symptoms", "dx": "sex"}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from tiny import CONFIG, arguments, door, run_main, versions
 
+from brainlm_lightning.checkpoint.description import load_model
 from brainlm_lightning.data.store import Store
-from brainlm_lightning.tasks.checkpoint import load_model
 
 
 @pytest.fixture(scope="module")

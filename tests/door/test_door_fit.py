@@ -9,12 +9,12 @@ import yaml
 from sklearn.metrics import r2_score
 from tiny import arguments, differing, door, events, newest, run_main, scalars, versions
 
+from brainlm_lightning.checkpoint.description import load_model
 from brainlm_lightning.data.schedule import evaluation_windows
 from brainlm_lightning.data.store import Store
 from brainlm_lightning.data.windows import Recordings
 from brainlm_lightning.model.masking import Grid, draw_mask
 from brainlm_lightning.run_folder import read_arrays, read_metrics
-from brainlm_lightning.tasks.checkpoint import load_model
 
 RATIOS = "[0.2,0.75]"
 

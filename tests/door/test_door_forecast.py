@@ -8,10 +8,10 @@ import torch
 from sklearn.metrics import r2_score
 from tiny import door, events, newest, of_task
 
+from brainlm_lightning.checkpoint.description import read_checkpoint
 from brainlm_lightning.data.store import Store
 from brainlm_lightning.run_folder import read_arrays, read_metrics
-from brainlm_lightning.tasks.checkpoint import read_checkpoint
-from brainlm_lightning.tasks.forecasters import build_forecaster
+from brainlm_lightning.tasks.forecast.saved import build_forecaster
 
 LSTM = "experiments/forecast_lstm.yaml"
 ODE = "experiments/forecast_neural_ode.yaml"

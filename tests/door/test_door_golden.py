@@ -17,7 +17,7 @@ from brainlm_lightning.run_folder import newest_run, read_metrics
 GOLDEN = Path(__file__).parent / "golden"
 MODEL = "model.init_args"
 REST, BLOCKS = (f"[{{column: task, equals: {name}}}]" for name in ("rest", "blocks"))
-SHARED = {"data.scaling": "robust"}
+SHARED = {"data.scaling": "robust", "data.cohorts": "tiny"}
 CONTRAST = {**SHARED, f"{MODEL}.analysis.subjects": "all", f"{MODEL}.analysis.permutations": 99}
 
 

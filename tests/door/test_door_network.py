@@ -12,8 +12,8 @@ import yaml
 from tiny import door, events, of_task, run_main, versions
 
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
+from brainlm_lightning.checkpoint.description import KEY, subject_digest
 from brainlm_lightning.run_folder import read_arrays, read_metrics
-from brainlm_lightning.tasks.checkpoint import KEY, subject_digest
 
 NETWORK = "experiments/network.yaml"
 GIVEN = "model.init_args"

@@ -6,7 +6,7 @@ import pytest
 from tiny import SIZES_OF, arguments, door, events, finish, newest, of_task, process, run_main
 
 from brainlm_lightning.run_folder import read_arrays, read_metrics
-from brainlm_lightning.tasks import perturb as task
+from brainlm_lightning.tasks.contrasts import perturb as task
 
 TASK = "model.init_args"
 SIZES_OF["PerturbTask"] = {

@@ -9,8 +9,8 @@ import torch
 from brainlm_lightning.data.schedule import mix
 from brainlm_lightning.model.embedding import Geometry, sinusoidal
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.model.masked import reconstruction_loss
 from brainlm_lightning.model.masking import MASKINGS, Grid, draw_mask
-from brainlm_lightning.model.reconstruction import reconstruction_loss
 
 WINDOWS, PARCELS, FRAMES, PATCH = 4, 8, 40, 10
 PATCHES = FRAMES // PATCH

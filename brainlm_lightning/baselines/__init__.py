@@ -1,1 +1,0 @@
-"""What the masked autoencoder is compared with."""

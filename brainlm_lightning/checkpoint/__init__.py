@@ -1,0 +1,1 @@
+"""Checkpoints that describe themselves, and one way to build whatever a file holds."""

@@ -1,0 +1,124 @@
+"""A graph convolutional network over parcels, trained with the masking objective (paper, section 4.6, table 4).
+
+H' = GELU(Â H W + b), four times, Â = D^-½ (A + 1) D^-½ (Kipf & Welling 2017); from the second layer on H is added, so
+that four layers do not blur all parcels into one. The paper says no more than "4-layer GCN". Edges join parcels to
+those with which they correlate most in the training subjects, or to the nearest ones.
+
+Shapes: B batch, P parcels, T frames, N patches per parcel, D width.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from brainlm_lightning.model.embedding import Geometry
+from brainlm_lightning.model.masked import Embedding, MaskedModel, Reconstruction
+from brainlm_lightning.model.vae import mean_over_observed, visible_features
+
+
+@dataclass(frozen=True)
+class GCNConfig:
+    """Sizes and graph of the network.
+
+    Attributes:
+        patch_frames: frames of a patch; the window is a whole number of them.
+        width: of every layer.
+        depth: graph convolutions.
+        graph: ``connectivity``, edges by the training subjects' correlations, weighted with them (a model without them
+            has no edges); ``nearest``, edges by the distance of centroids, all of weight 1.
+        neighbours: edges that start from a parcel; they count in both directions.
+    """
+
+    patch_frames: int = 20
+    width: int = 256
+    depth: int = 4
+    graph: Literal["connectivity", "nearest"] = "connectivity"
+    neighbours: int = 10
+
+
+class GraphConvolutionalNetwork(MaskedModel):
+    """Mixes parcels with their neighbours in a graph, and reads every parcel's whole series from the last layer.
+
+    Args:
+        geometry: parcels and window.
+        config: sizes and graph.
+
+    Raises:
+        ValueError: the patch does not divide the window, or there are not as many parcels as neighbours.
+    """
+
+    name = "gcn"
+    adjacency_PP: Tensor
+
+    def __init__(self, geometry: Geometry, config: GCNConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or GCNConfig()
+        self.geometry = geometry
+        self.num_patches = geometry.patches(config.patch_frames)
+        if not 0 < config.neighbours < geometry.num_parcels:
+            raise ValueError(
+                f"neighbours is {config.neighbours}; expected 1 to {geometry.num_parcels - 1}, for there are "
+                f"{geometry.num_parcels} parcels"
+            )
+        weights_PP = torch.zeros(geometry.num_parcels, geometry.num_parcels)
+        if config.graph == "nearest":
+            weights_PP = nearest_edges(-torch.cdist(geometry.xyz_mm, geometry.xyz_mm), config.neighbours).float()
+        self.register_buffer("adjacency_PP", normalised(weights_PP))
+        inputs = geometry.window_frames + self.num_patches
+        widths = [inputs] + [config.width] * config.depth
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
+        self.head = nn.Linear(config.width, geometry.window_frames)
+
+    def learn_graph(self, covariance_PP: Tensor) -> None:
+        """Takes the edges from the training subjects' covariance, where the graph is that of ``connectivity``."""
+        if self.config.graph == "connectivity":
+            correlation_PP = correlation(covariance_PP)
+            edges_PP = nearest_edges(correlation_PP, self.config.neighbours)
+            weights_PP = torch.where(edges_PP, correlation_PP.clamp(min=0), 0)
+            self.adjacency_PP.copy_(normalised(weights_PP))
+
+    def encode(self, signal_BPT: Tensor, visible_BPN: Tensor) -> Tensor:
+        """The last layer, (B, P, D)."""
+        x_BPD = visible_features(signal_BPT, visible_BPN)
+        for number, layer in enumerate(self.layers):
+            mixed_BPD = functional.gelu(layer(self.adjacency_PP.to(x_BPD.dtype) @ x_BPD))
+            x_BPD = x_BPD + mixed_BPD if number else mixed_BPD
+        return x_BPD
+
+    def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Reconstruction:
+        """See `MaskedModel.forward`."""
+        self.check_signal(signal_BPT, self.geometry.num_parcels, self.geometry.window_frames)
+        x_BPD = self.encode(signal_BPT, ~hidden_BPN & observed_BP[:, :, None])
+        return Reconstruction(self.head(x_BPD), mean_over_observed(x_BPD, observed_BP))
+
+    def embed(self, signal_BPT: Tensor, observed_BP: Tensor) -> Embedding:
+        """See `MaskedModel.embed`: the last layer."""
+        self.check_signal(signal_BPT, self.geometry.num_parcels, self.geometry.window_frames)
+        x_BPD = self.encode(signal_BPT, observed_BP[:, :, None].expand(-1, -1, self.num_patches))
+        return Embedding(mean_over_observed(x_BPD, observed_BP), x_BPD.where(observed_BP[:, :, None], torch.nan))
+
+
+def correlation(covariance_PP: Tensor) -> Tensor:
+    """Correlation from covariance, float32; 0 for parcels without variance."""
+    spread_P = covariance_PP.diagonal().clamp(min=0).sqrt()
+    scaled_PP = covariance_PP / torch.outer(spread_P, spread_P)
+    return scaled_PP.nan_to_num(0, 0, 0).float()
+
+
+def nearest_edges(closeness_PP: Tensor, neighbours: int) -> Tensor:
+    """True for the `neighbours` closest others of each parcel, and for those whose closest it is; symmetric bool."""
+    others_PP = closeness_PP.clone().fill_diagonal_(-torch.inf)
+    index_PK = others_PP.topk(neighbours, dim=1).indices
+    edges_PP = torch.zeros_like(closeness_PP, dtype=torch.bool).scatter_(1, index_PK, True)
+    return edges_PP | edges_PP.T
+
+
+def normalised(weights_PP: Tensor) -> Tensor:
+    """D^-½ (A + 1) D^-½, where D are the row sums of A + 1 (Kipf & Welling 2017, equation 2)."""
+    looped_PP = weights_PP + torch.eye(len(weights_PP), dtype=weights_PP.dtype)
+    root_P = looped_PP.sum(dim=1).rsqrt()
+    return root_P[:, None] * looped_PP * root_P

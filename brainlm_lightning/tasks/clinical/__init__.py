@@ -1,0 +1,1 @@
+"""Can a clinical variable be predicted from brain dynamics?"""

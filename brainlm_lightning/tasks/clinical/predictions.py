@@ -1,0 +1,146 @@
+"""From what methods say of recordings to scores of subjects, with names that the report knows.
+
+Shapes: n predictions (a subject in a repeat), K outputs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from brainlm_lightning.tasks.clinical.labels import TargetScale
+from brainlm_lightning.tasks.clinical.score import (
+    Layout,
+    Scores,
+    class_scores,
+    compare_auc,
+    compare_errors,
+    regression_scores,
+)
+
+if TYPE_CHECKING:
+    from brainlm_lightning.tasks.clinical.question import CohortQuestion
+
+Floats = NDArray[np.float64]
+
+# The model that others are compared with: the first of these that there is.
+REFERENCES = ("tuned", "frozen", "connectivity_linear")
+CONTROLS = (("frozen", "untrained_frozen"), ("embedding_linear", "untrained_embedding_linear"))
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What every method says of the test subjects of every fold.
+
+    Attributes:
+        question: with target and folds.
+        layout: where predictions stand.
+        subject_n: names.
+        truth_n: labels in own units, or class numbers; the mean of a subject's recordings.
+        output_nK: method -> the mean over the subject's recordings, on the fold's training scale or as class scores.
+    """
+
+    question: "CohortQuestion"
+    layout: Layout
+    subject_n: NDArray
+    truth_n: Floats
+    output_nK: dict[str, Floats]
+
+    @classmethod
+    def of(cls, question: "CohortQuestion", said: dict[str, list[NDArray[np.floating]]]) -> "Predictions":
+        """Averages a subject's recordings.
+
+        Args:
+            question: with folds.
+            said: method -> for each fold (test recordings, K).
+        """
+        subject_R = question.data.recordings.table["subject_id"].to_numpy()
+        parts = []
+        for number, fold in enumerate(question.folds):
+            columns = {"truth": question.labels.values_R[fold.test]}
+            for name, outputs in said.items():
+                columns |= {f"{name}/{k}": column for k, column in enumerate(outputs[number].T)}
+            mean = pd.DataFrame(columns).groupby(subject_R[fold.test]).mean()
+            parts.append(mean.assign(fold=number))
+        table = pd.concat(parts)
+        names, subject_n = np.unique(table.index.to_numpy(dtype=str), return_inverse=True)
+        repeat_F = np.array([fold.repeat for fold in question.folds])
+        output_nK = {
+            name: table[[f"{name}/{k}" for k in range(question.num_outputs)]].to_numpy(dtype=float) for name in said
+        }
+        layout = Layout(subject_n, table["fold"].to_numpy(), repeat_F)
+        return cls(question, layout, names[subject_n], table["truth"].to_numpy(dtype=float), output_nK)
+
+    def scored(self) -> tuple[dict[str, float], dict[str, NDArray], pd.DataFrame]:
+        """Metrics `test/<cohort>/<target>/<method>/<score>`, arrays of the same places, and the table to save."""
+        place = f"test/{self.question.cohort}/{self.question.target.column}"
+        scores = {name: self._score(name) for name in self.output_nK}
+        found = {name: value.flat(self.layout.num_subjects) for name, value in scores.items()}
+        results = {f"{place}/{method}/{name}": value for method, flat in found.items() for name, value in flat.items()}
+        results |= {f"{place}/{name}": float(count) for name, count in self.question.counts().items()}
+        results |= {f"{place}/{name}": value for name, value in self._comparisons(scores).items()}
+        return results, self._arrays(place), self._table()
+
+    @property
+    def _classes(self) -> tuple[str, ...]:
+        return self.question.labels.classes
+
+    def _score(self, name: str) -> Scores:
+        if self._classes:
+            return class_scores(self.layout, self.truth_n.astype(int), self.output_nK[name])
+        return regression_scores(self.layout, self.truth_n, self._own(name), (self._scaled_truth, self._scaled(name)))
+
+    def _scaled(self, name: str) -> Floats:
+        return self.output_nK[name][:, 0]
+
+    def _own(self, name: str) -> Floats:
+        """Predictions in the phenotype's own unit."""
+        return self._by_fold(lambda scale, here: scale.inverse(self._scaled(name)[here]))
+
+    @property
+    def _scaled_truth(self) -> Floats:
+        return self._by_fold(lambda scale, here: scale.forward(self.truth_n[here]))
+
+    def _by_fold(self, change: Callable[[TargetScale, NDArray[np.bool_]], Floats]) -> Floats:
+        """Each fold's numbers through its own scale."""
+        changed = np.empty(len(self.truth_n))
+        for number, fold in enumerate(self.question.folds):
+            here = self.layout.fold_n == number
+            changed[here] = change(self.question.scale(fold), here)
+        return changed
+
+    def _comparisons(self, scores: dict[str, Scores]) -> dict[str, float]:
+        reference = next(name for name in REFERENCES if name in scores)
+        pairs = [(reference, other) for other in scores if other != reference]
+        pairs += [pair for pair in CONTROLS if set(pair) <= set(scores) and pair not in pairs]
+        if self._classes:
+            return compare_auc(scores, pairs, self.layout.num_subjects)
+        errors = {name: self.layout.by_subject((self._own(name) - self.truth_n) ** 2) for name in scores}
+        return compare_errors(errors, pairs)
+
+    def _arrays(self, place: str) -> dict[str, NDArray]:
+        """Truth, and what each method says: the number, or the second of two classes' score, or all scores."""
+        found: dict[str, NDArray] = {f"{place}/truth": self.truth_n}
+        for name, output_nK in self.output_nK.items():
+            shown = self._own(name) if not self._classes else output_nK
+            found[f"{place}/{name}/predicted"] = shown
+        return found
+
+    def _table(self) -> pd.DataFrame:
+        """A row for each subject, repeat and method."""
+        parts = []
+        for name, output_nK in self.output_nK.items():
+            fold = self.layout.fold_n
+            columns = {"subject": self.subject_n, "repeat": self.layout.repeat_F[fold], "fold": fold, "method": name}
+            if self._classes:
+                classes = np.array(self._classes)
+                columns |= {"true": classes[self.truth_n.astype(int)], "predicted": classes[output_nK.argmax(1)]}
+                columns |= {f"score_{of}": output_nK[:, k] for k, of in enumerate(self._classes)}
+            else:
+                columns |= {"true": self.truth_n, "predicted": self._own(name)}
+                columns |= {"true_scaled": self._scaled_truth, "predicted_scaled": self._scaled(name)}
+            parts.append(pd.DataFrame(columns))
+        return pd.concat(parts, ignore_index=True)

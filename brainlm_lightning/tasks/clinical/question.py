@@ -1,0 +1,200 @@
+"""A phenotype of a cohort as a question: labels, folds, the pretrained encoder and its control.
+
+Shapes: R recordings (rows of the table), D width.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
+
+from brainlm_lightning.checkpoint.description import subject_digest
+from brainlm_lightning.checkpoint.pretrained import Pretrained, load_pretrained, untrained
+from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.model.mae import MaskedAutoencoder
+from brainlm_lightning.tasks.clinical.embedding import POOLINGS, digest_of, embed, kept
+from brainlm_lightning.tasks.clinical.folds import Fold, FoldPlan
+from brainlm_lightning.tasks.clinical.labels import Labels, Target, TargetScale, read_labels
+from brainlm_lightning.tasks.clinical.recording_folds import recording_folds
+
+KEY = "clinical"  # of a checkpoint's entry that says what is predicted
+
+
+@dataclass(frozen=True)
+class CohortQuestion:
+    """What is to be predicted, of whom, with which encoder.
+
+    Attributes:
+        data: the cohort.
+        target: the phenotype.
+        plan: of the folds.
+        labels: of all recordings.
+        rows: recordings with a label and a window.
+        folds: as rows; all repeats.
+        pretrained: the encoder.
+        runs: folder of all runs, where embeddings and controls are kept, shared by all experiments.
+    """
+
+    data: CohortDataModule
+    target: Target
+    plan: FoldPlan
+    labels: Labels
+    rows: NDArray
+    folds: list[Fold]
+    pretrained: Pretrained
+    runs: Path
+
+    @classmethod
+    def pose(cls, data: CohortDataModule, place: str, target: Target, plan: FoldPlan, runs: Path) -> "CohortQuestion":
+        """Reads, checks and deals.
+
+        Raises:
+            ValueError: the question cannot be asked of these data; says why.
+            FileNotFoundError: there is no pretrained model.
+        """
+        if data.test_cohorts or data.train_fraction != 1:
+            raise ValueError(
+                "folds take all subjects of data.cohorts: leave data.test_cohorts and data.train_fraction out. To test "
+                "on a whole cohort, name it in data.cohorts and set folds.leave_out to cohort"
+            )
+        table = data.recordings.table
+        labels = read_labels(table, target)
+        rows = np.flatnonzero(data.usable & labels.known_R)
+        pretrained = load_pretrained(place, data)
+        if not isinstance(pretrained.model, MaskedAutoencoder):
+            raise ValueError(
+                f"{pretrained.path} holds a {type(pretrained.model).__name__}; expected a MaskedAutoencoder"
+            )
+        folds = recording_folds(table, labels, rows, plan, pretrained.seen)
+        question = cls(data, target, plan, labels, rows, folds, pretrained, runs)
+        rank_zero_info(question.summary())
+        return question
+
+    # -- counts -----------------------------------------------------------------------------------------------------
+
+    def counts(self) -> dict[str, int]:
+        """How many subjects there are, test, were left out, and were seen in the pretraining though they test."""
+        subjects = self.data.recordings.table["subject_id"].to_numpy()
+        tested = np.unique(subjects[np.concatenate([fold.test for fold in self.folds])])
+        without = np.setdiff1d(subjects[self.data.usable & ~self.labels.known_R], subjects[self.rows])
+        return {
+            "num_subjects": len(np.unique(subjects[self.rows])),
+            "num_tested": len(tested),
+            "num_tested_seen_in_pretraining": int(self.pretrained.seen(tested).sum()),
+            "num_without_label": len(without),
+            "num_folds": len(self.folds),
+        }
+
+    def summary(self) -> str:
+        """The counts in a sentence."""
+        of = self.counts()
+        return (
+            f"{self.target.column}: {of['num_subjects']} subjects with a label ({of['num_without_label']} without were "
+            f"left out), {of['num_tested']} of them in the test folds, of whom the pretraining has seen "
+            f"{of['num_tested_seen_in_pretraining']}; {of['num_folds']} folds"
+        )
+
+    @property
+    def num_outputs(self) -> int:
+        """K: one for a number, else one for each class."""
+        return len(self.labels.classes) or 1
+
+    @property
+    def cohort(self) -> str:
+        """Name of the cohort, or of several."""
+        return "+".join(self.data.weights)
+
+    # -- folds ------------------------------------------------------------------------------------------------------
+
+    def scale(self, fold: Fold) -> TargetScale:
+        """The scale of a fold's labels, from its training subjects (those who choose the checkpoint are among them)."""
+        training = np.concatenate([fold.train, fold.val])
+        return TargetScale.fit(self.target.scale, self.labels.values_R[training])
+
+    def digest(self, fold: Fold) -> str:
+        """Of what a fold's result depends on in the data: who is where, with which series and label; the encoder."""
+        parts = [
+            [self._recordings(rows), self.labels.values_R[rows].tolist()] for rows in (fold.train, fold.val, fold.test)
+        ]
+        return digest_of([parts, self.target.scale, self.checkpoint_sha256()])
+
+    def checkpoint_sha256(self) -> str:
+        """Of the pretrained model's file."""
+        with self.pretrained.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    # -- encoders ---------------------------------------------------------------------------------------------------
+
+    def start_rows(self, fold: Fold) -> NDArray:
+        """Whose covariances the control starts from: the pretraining's own subjects, else the fold's training ones.
+
+        So the control has seen no test subject that the pretrained model has not.
+        """
+        digests = set(self.pretrained.about["subjects"]["train"])
+        subjects = self.data.recordings.table["subject_id"]
+        own = self.data.usable & subjects.map(lambda name: subject_digest(name) in digests).to_numpy(dtype=bool)
+        return np.flatnonzero(own) if own.any() else fold.train
+
+    def encoder(self, without_pretraining: bool, fold: Fold) -> MaskedAutoencoder:
+        """The pretrained encoder, or the same before its first step; each call gives a model of its own."""
+        net = load_pretrained(self.pretrained.path, self.data).model
+        assert isinstance(net, MaskedAutoencoder)
+        if without_pretraining:
+            what = {"control_of": self.checkpoint_sha256(), "from": self._recordings(self.start_rows(fold))}
+            weights = kept(self.runs, what, lambda: self._control(fold))
+            net.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
+        return net
+
+    def _control(self, fold: Fold) -> dict[str, NDArray]:
+        """The weights of the model before its first step."""
+        before = self.data.train_rows
+        self.data.train_rows = self.start_rows(fold)
+        try:
+            net = untrained(self.pretrained, self.data)
+        finally:
+            self.data.train_rows = before
+        return {name: value.numpy() for name, value in net.state_dict().items()}
+
+    def _recordings(self, rows: NDArray) -> list[list[str]]:
+        """Names and contents of recordings: windows, their keys and all that is made of them follow from these."""
+        table = self.data.recordings.table.iloc[rows]
+        return [(table["cohort"] + "/" + table["recording_id"]).tolist(), table["sha256"].tolist()]
+
+    def features(
+        self, without_pretraining: bool, fold: Fold, parts: int, net: MaskedAutoencoder | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Embeddings of all recordings by a frozen encoder, computed once.
+
+        Args:
+            without_pretraining: of the control.
+            fold: from whose training subjects the control may start.
+            parts: see `hidden_parts`.
+            net: the encoder, where it is at hand; on its device.
+
+        Returns:
+            ``cls`` and ``mean``, each (R, D) by row of the table; NaN for recordings without a window.
+        """
+        rows = np.flatnonzero(self.data.usable)
+        what = {
+            "checkpoint": self.checkpoint_sha256(),
+            "control_from": self._recordings(self.start_rows(fold)) if without_pretraining else None,
+            "parts": parts,
+            "of": self._recordings(rows),
+            "seed": self.data.seed,
+        }
+
+        def make() -> dict[str, NDArray]:
+            encoder = net or self.encoder(without_pretraining, fold)
+            return dict(zip(POOLINGS, np.moveaxis(embed(encoder, self.data, rows, parts), 1, 0), strict=True))
+
+        found = kept(self.runs, what, make)
+        full = {
+            name: np.full((len(self.data.usable), array.shape[1]), np.nan, np.float32) for name, array in found.items()
+        }
+        for name, array in found.items():
+            full[name][rows] = array
+        return full

@@ -1,0 +1,97 @@
+"""The networks that a clinical sweep has fitted: found by their run folders, checked by what they were fitted on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from brainlm_lightning.checkpoint import description as self_describing
+from brainlm_lightning.model.mae import MaskedAutoencoder
+from brainlm_lightning.run_folder import BEST
+from brainlm_lightning.tasks.clinical.labels import TargetScale
+from brainlm_lightning.tasks.clinical.net import HeadPlan, PhenotypeModel
+from brainlm_lightning.tasks.clinical.question import KEY
+
+PREFIX = "predictor."
+
+
+@dataclass(frozen=True)
+class FoldNetwork:
+    """A fitted network of one fold.
+
+    Attributes:
+        model: in evaluation mode.
+        scale: of its outputs.
+        parts: in which it takes a window's tokens.
+    """
+
+    model: PhenotypeModel
+    scale: TargetScale
+    parts: int
+
+
+def find_networks(experiment: Path, num_folds: int) -> dict[str, list[Path]]:
+    """Method -> the best checkpoint of each fold, from runs that ended; the newest where there are several.
+
+    Args:
+        experiment: ``runs/<experiment>``.
+        num_folds: of all repeats.
+
+    Raises:
+        FileNotFoundError: a method lacks folds; says which.
+    """
+    found: dict[str, dict[int, Path]] = {}
+    for path in sorted(experiment.rglob("metrics.json"), key=lambda path: path.stat().st_mtime_ns):
+        if (path.parent / BEST).is_file():
+            given = yaml.safe_load((path.parent / "config.yaml").read_text())["model"]["init_args"]
+            found.setdefault(given["method"], {})[int(given["fold"])] = path.parent / BEST
+    missing = {name: sorted(set(range(num_folds)) - set(folds)) for name, folds in found.items()}
+    lacking = {name: folds for name, folds in missing.items() if folds}
+    if lacking:
+        raise FileNotFoundError(
+            f"{experiment} lacks runs of "
+            + "; ".join(f"{name}, folds {', '.join(map(str, folds))}" for name, folds in lacking.items())
+            + ". Run fit with the same settings: it makes what is missing"
+        )
+    return {name: [folds[number] for number in range(num_folds)] for name, folds in found.items()}
+
+
+def check_fold(path: Path, fold_digest: str) -> dict[str, Any]:
+    """Checks that a network was fitted on this fold as it is now.
+
+    Args:
+        path: of the checkpoint.
+        fold_digest: of the fold.
+
+    Returns:
+        What the checkpoint says it predicts.
+
+    Raises:
+        ValueError: it was fitted on other subjects, labels or another encoder.
+    """
+    about = self_describing.load_plain(path).get(KEY)
+    if about is None or about["fold_digest"] != fold_digest:
+        raise ValueError(
+            f"{path} was fitted on other subjects, labels or another pretrained model than this experiment's folds: "
+            "its test subjects may have trained it. Fit again under another name of the experiment"
+        )
+    return about
+
+
+def is_online(about: dict[str, Any]) -> bool:
+    """Whether a network's encoder must be run: not where its features are a frozen encoder's, kept once for all."""
+    return not about["method"].endswith("frozen") or about["head"]["pooling"] == "attention"
+
+
+def load_network(path: Path) -> FoldNetwork:
+    """Rebuilds a fold's network from its checkpoint alone."""
+    content = self_describing.load_plain(path)
+    about = content[KEY]
+    net = self_describing.build(content[self_describing.KEY], str(path))
+    assert isinstance(net, MaskedAutoencoder)
+    frozen = about["method"].endswith("frozen")
+    model = PhenotypeModel(net, len(about["classes"]) or 1, HeadPlan(**about["head"]), frozen)
+    weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
+    self_describing.load_strictly(model, weights, str(path))
+    return FoldNetwork(model.eval(), TargetScale(**about["scale"]), about["parts"])

@@ -1,0 +1,217 @@
+"""Can a clinical variable be predicted from brain dynamics, and does pretraining help?
+
+Paper, sections 3.4 and 4.2, table 2. `fit` trains one network on one fold (the experiment's sweep runs all folds and
+methods); `test` predicts every fold's test subjects with the networks found, fits the baselines on the same folds and
+compares.
+
+Shapes: B batch, P parcels, N patches per parcel, R recordings, D width, K outputs, C classes.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.nn import functional
+
+from brainlm_lightning.checkpoint import description as self_describing
+from brainlm_lightning.data.datamodule import TestSet
+from brainlm_lightning.data.windows import Batch
+from brainlm_lightning.tasks.clinical.compare import ClinicalTest
+from brainlm_lightning.tasks.clinical.embedding import hidden_parts
+from brainlm_lightning.tasks.clinical.folds import FoldPlan
+from brainlm_lightning.tasks.clinical.labels import Target, class_weights
+from brainlm_lightning.tasks.clinical.methods import BaselinePlan
+from brainlm_lightning.tasks.clinical.net import HeadPlan, PhenotypeModel
+from brainlm_lightning.tasks.clinical.question import KEY, CohortQuestion
+from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
+from brainlm_lightning.tasks.task import Task
+
+MethodName = Literal["frozen", "tuned", "untrained_frozen", "untrained_tuned"]
+
+
+class ClinicalTask(Task):
+    """Trains an encoder with a head on one fold, and tests all folds beside the baselines.
+
+    Args:
+        pretrained: a checkpoint, a run folder or ``runs/<experiment>`` of a pretraining.
+        target: the phenotype.
+        folds: who trains and tests.
+        method: ``frozen`` or ``tuned`` encoder; ``untrained_…``: the same before its first pretraining step.
+        fold: the fold to train on, counted through all repeats.
+        head: pooling, dropout and layers.
+        optimisation: optimiser and learning rate of the head.
+        layer_decay: of the learning rate, from each layer to the one below it.
+        parts: a window's tokens are encoded in so many parts, as many tokens at once as the pretraining saw: 4 where it
+            hid 75 %. One part is drawn for each training step; tests take all.
+        baselines: what the networks are compared with.
+    """
+
+    fitted = False  # `test` gathers the runs of all folds by itself
+    label_R: Tensor
+    weight_C: Tensor
+
+    def __init__(
+        self,
+        pretrained: str,
+        target: Target,
+        folds: FoldPlan = FoldPlan(),
+        method: MethodName = "tuned",
+        fold: int = 0,
+        head: HeadPlan = HeadPlan(),
+        optimisation: OptimisationPlan = OptimisationPlan(learning_rate=1e-3, warmup_fraction=0.1),
+        layer_decay: float = 0.75,
+        parts: int = 1,
+        baselines: BaselinePlan = BaselinePlan(),
+    ) -> None:
+        super().__init__()
+        if not 0 < layer_decay <= 1 or parts < 1:
+            raise ValueError(f"layer_decay is {layer_decay} and parts {parts}; expected above 0 to 1, and 1 or more")
+        self.place, self.target, self.plan, self.baselines = pretrained, target, folds, baselines
+        self.method, self.fold, self.head, self.parts = method, fold, head, parts
+        self.optimisation, self.layer_decay = optimisation, layer_decay
+        self.predictor: PhenotypeModel | None = None
+        self.feature_RD: Tensor | None = None  # of a frozen encoder, by row of the table
+
+    # -- before anything is trained ---------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Reads labels and pretrained model and deals out the subjects; whatever cannot be is said here."""
+        logger, folder = self.trainer.logger, self.trainer.default_root_dir
+        runs = Path((logger.save_dir if logger else None) or folder)
+        self.question = CohortQuestion.pose(self.datamodule, self.place, self.target, self.plan, runs)
+        folds = self.question.folds
+        if not 0 <= self.fold < len(folds):
+            raise ValueError(f"fold is {self.fold}; there are {len(folds)}, 0 to {len(folds) - 1}")
+        tests = [TestSet(f"fold{number}", fold.test) for number, fold in enumerate(folds)]
+        here = folds[self.fold]
+        self.datamodule.use_rows(here.train, here.val, tests, stage)
+        if stage != "test":
+            self.scale = self.question.scale(here)
+            label_R = self.scale.forward(self.question.labels.values_R)
+            self.register_buffer("label_R", torch.from_numpy(label_R).float(), persistent=False)
+            self.register_buffer("weight_C", self._class_weights(here.train), persistent=False)
+
+    def _class_weights(self, rows: np.ndarray) -> Tensor:
+        labels = self.question.labels
+        if not labels.classes:
+            return torch.ones(1)
+        return torch.from_numpy(class_weights(labels.values_R[rows], len(labels.classes))).float()
+
+    @property
+    def online(self) -> bool:
+        """Whether the encoder runs in every step: it does not where it is frozen and pooling needs no training."""
+        return not self.method.endswith("frozen") or self.head.pooling == "attention"
+
+    def configure_model(self) -> None:
+        """Builds encoder and head for this fold."""
+        if self.predictor is not None or self.trainer.testing:
+            return
+        net = self.question.encoder(self.method.startswith("untrained"), self.question.folds[self.fold])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.datamodule.seed + self.fold)
+            frozen = self.method.endswith("frozen")
+            self.predictor = PhenotypeModel(net, self.question.num_outputs, self.head, frozen).to(self.device)
+
+    def on_fit_start(self) -> None:
+        """Embeds the recordings once: the head starts with standardised features, and a frozen one sees no others."""
+        assert self.predictor is not None
+        if self.head.pooling == "attention":
+            return
+        untrained = self.method.startswith("untrained")
+        here = self.question.folds[self.fold]
+        both = self.question.features(untrained, here, self.parts, self.predictor.net)
+        feature_RD = torch.from_numpy(both[self.head.pooling]).to(self.device)
+        self.predictor.head.standardise(feature_RD[torch.from_numpy(here.train)])
+        self.feature_RD = None if self.online else feature_RD
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch, hidden_BPN: Tensor) -> Tensor:
+        """Outputs for a scaled batch, (B, K)."""
+        assert self.predictor is not None
+        if self.feature_RD is not None:
+            return self.predictor.head(self.feature_RD[batch["recording_index_B"]])
+        return self.predictor(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Squared error, or cross-entropy with class weights, on one part of each window."""
+        loss_B, weight_B = self._losses(batch)
+        loss = (loss_B * weight_B).mean()  # weights have mean 1 over the training recordings
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss and weight of each window."""
+        assert self.predictor is not None
+        hidden_BPN = next(hidden_parts(batch, self.predictor.net.num_patches, self.parts))
+        output_BK = self(batch, hidden_BPN).float()
+        label_B = self.label_R[batch["recording_index_B"]]
+        if not self.question.labels.classes:
+            return (output_BK[:, 0] - label_B).square(), torch.ones_like(label_B)
+        return functional.cross_entropy(output_BK, label_B.long(), reduction="none"), self.weight_C[label_B.long()]
+
+    def configure_optimizers(self) -> Any:
+        """AdamW or Adam with layer-wise learning rates, warm-up and cosine."""
+        assert self.predictor is not None
+        total = int(self.trainer.estimated_stepping_batches)
+        return planned(self.predictor, self.optimisation, total, self.predictor.layers(), self.layer_decay)
+
+    # -- validation -------------------------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """Empties the sums."""
+        self.val_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds a batch, of each window the same part in every epoch."""
+        loss_B, weight_B = self._losses(batch)
+        self.val_sums += torch.stack([(loss_B * weight_B).double().sum(), weight_B.double().sum()])
+
+    def on_validation_epoch_end(self) -> None:
+        """The loss over all validation windows of all ranks."""
+        total, weight = self.trainer.strategy.reduce(self.val_sums, reduce_op="sum")
+        self.log("val/loss", total / weight, prog_bar=True, rank_zero_only=False)
+
+    # -- test -------------------------------------------------------------------------------------------------------
+
+    def on_test_start(self) -> None:
+        """Finds the networks of all folds."""
+        self.comparison = ClinicalTest(self)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """A batch of one fold's test subjects, through that fold's networks."""
+        self.comparison.update(batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Fits the baselines on every fold, scores and compares."""
+        self.results, self.arrays, self.tables = self.comparison.compute()
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Makes the checkpoint describe itself: the encoder's data, and what is predicted how."""
+        checkpoint[self_describing.KEY] = dict(self.question.pretrained.about)
+        checkpoint[KEY] = {
+            "method": self.method,
+            "fold": self.fold,
+            "target": asdict(self.target),
+            "classes": list(self.question.labels.classes),
+            "scale": asdict(self.scale),
+            "head": asdict(self.head),
+            "parts": self.parts,
+            "fold_digest": self.question.digest(self.question.folds[self.fold]),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to go on with another fold's training."""
+        here = self.question.digest(self.question.folds[self.fold])
+        if checkpoint[KEY]["fold_digest"] != here:
+            raise ValueError(
+                "the checkpoint was trained on other subjects or labels than this fold's: the cohort, the target, the "
+                "folds or the pretrained model changed; give the experiment another name"
+            )
+        rank_zero_info(f"going on with {self.method}, fold {self.fold}")

@@ -1,0 +1,1 @@
+"""Do two groups of recordings differ in what a model makes of them?"""

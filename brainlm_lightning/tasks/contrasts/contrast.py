@@ -1,0 +1,220 @@
+"""What the tasks that contrast groups share: which recordings may be chosen, and how a contrast becomes numbers.
+
+Shapes: R recordings (or pairs), P parcels, K networks.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from lightning.pytorch.utilities import rank_zero_info
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from brainlm_lightning.checkpoint.pretrained import Pretrained, load_pretrained, untrained
+from brainlm_lightning.data.atlas import UNKNOWN_NETWORK, Atlas
+from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.model.masked import MaskedModel
+from brainlm_lightning.tasks.contrasts.score import GroupDifference, compare_groups
+from brainlm_lightning.tasks.task import Task
+
+FALSE_DISCOVERY_RATE = 0.05
+NAME = re.compile(r"[\w+-]+")
+SHOWN = ("difference", "low", "high", "effect_size", "z", "p", "p_fdr", "p_max")  # arrays of a contrast, by parcel
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Whom a contrast is made of, and how it is tested.
+
+    Attributes:
+        subjects: ``test``, the test subjects of the cohorts and all of the test cohorts; or ``all``, where there are
+            few: the table then says how many of them the pretraining has seen.
+        permutations: of the groups' names, for every p-value.
+    """
+
+    subjects: Literal["test", "all"] = "test"
+    permutations: int = 5000
+
+    def __post_init__(self) -> None:
+        """Refuses too few permutations to find anything."""
+        if self.permutations < 1 / FALSE_DISCOVERY_RATE:
+            raise ValueError(f"permutations is {self.permutations}; with fewer than 20 no p-value can be below 0.05")
+
+    def rows(self, datamodule: CohortDataModule) -> np.ndarray:
+        """Rows of the table to choose from: with a whole window, no duplicates."""
+        if self.subjects == "test":
+            return np.sort(np.concatenate([test.rows for test in datamodule.test_sets]))
+        parts = [datamodule.train_rows, datamodule.val_rows, *(test.rows for test in datamodule.test_sets)]
+        return np.sort(np.concatenate(parts))
+
+
+def check_contrasts(contrasts: Mapping[str, Any], atlas: Atlas) -> None:
+    """Checks the names of contrasts and the networks that they expect.
+
+    Raises:
+        ValueError: there is no contrast, a name that is no word, or a network that the atlas does not have.
+    """
+    wrong = [name for name in contrasts if not NAME.fullmatch(name)]
+    if wrong or not contrasts:
+        raise ValueError(
+            f"contrasts are named {list(contrasts)}; expected at least one, named by a word: a-z, 0-9, _, -"
+        )
+    there = [name for name in np.unique(atlas.networks) if name != UNKNOWN_NETWORK]
+    for contrast in contrasts.values():
+        absent = sorted(set(contrast.expected_networks) - set(there))
+        if absent:
+            names = f"it has {', '.join(there)}" if there else "its table has no column of networks"
+            raise ValueError(
+                f"atlas {atlas.name!r} has no network {absent[0]!r}, which expected_networks names; {names}"
+            )
+
+
+class ContrastTask(Task):
+    """Contrasts groups of a cohort by what a pretrained model makes of them; nothing is fitted.
+
+    Args:
+        pretrained: checkpoint, run folder, or folder of an experiment.
+        contrasts: by name.
+        analysis: whose recordings are taken, and the tests.
+    """
+
+    fitted = False
+
+    def __init__(self, pretrained: str, contrasts: Mapping[str, Any], analysis: Analysis) -> None:
+        super().__init__()
+        self.place, self.contrasts, self.analysis = pretrained, contrasts, analysis
+        self.nets = nn.ModuleDict()
+
+    def pose(self) -> np.ndarray:
+        """Checks the contrasts against the atlas; gives the rows of the table to choose from."""
+        data = self.datamodule
+        self.table, atlas = data.recordings.table, data.stores[0].atlas
+        check_contrasts(self.contrasts, atlas)
+        self.procedure = Procedure(atlas.networks, self.analysis.permutations, data.seed)
+        return self.analysis.rows(data)
+
+    def load(self, control: bool) -> MaskedModel:
+        """Loads the model, and the same before its pretraining as a control; neither changes."""
+        self.pretrained = load_pretrained(self.place, self.datamodule)
+        model = self.pretrained.model
+        self.nets[model.name] = model
+        if control:
+            self.nets[f"{model.name}_untrained"] = untrained(self.pretrained, self.datamodule)
+        self.nets.requires_grad_(False).eval()
+        return model
+
+
+def cohort_name(table: pd.DataFrame) -> str:
+    """The cohorts that recordings are of, `hcp+ukb`."""
+    return "+".join(sorted(set(table["cohort"])))
+
+
+def count_seen(pretrained: Pretrained, table: pd.DataFrame, contrast: str) -> dict[str, float]:
+    """How many subjects of a contrast there are, and how many of them the pretraining has seen; says so."""
+    subjects = sorted(set(table["subject_id"]))
+    seen = int(pretrained.seen(subjects).sum())
+    rank_zero_info(f"{contrast}: {len(subjects)} subjects, {seen} of them seen in pretraining")
+    return {"num_subjects": len(subjects), "num_subjects_seen": seen}
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """How contrasts of one run are tested.
+
+    Attributes:
+        networks_P: network of each parcel.
+        permutations: of the groups' names.
+        seed: of permutations and resampling.
+    """
+
+    networks_P: np.ndarray
+    permutations: int
+    seed: int
+
+
+def contrast_numbers(
+    values_RP: np.ndarray, in_a_R: np.ndarray, subject_R: np.ndarray, expected: tuple[str, ...], procedure: Procedure
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Tests a contrast in every parcel and in every network's mean over its parcels.
+
+    Args:
+        values_RP: a map for each recording (or pair).
+        in_a_R: True for the first group.
+        subject_R: whom the recording is of.
+        expected: networks where a difference is expected.
+        procedure: how it is tested.
+
+    Returns:
+        Metrics (`num_parcels_fdr`, `network/<name>/...`, `auc`), and arrays: `<statistic>_P`, and each group's mean
+        over its recordings, `mean_a_P` and `mean_b_P`.
+    """
+    test = compare_groups(values_RP, in_a_R, subject_R, procedure.permutations, procedure.seed)
+    significant = test.p_fdr < FALSE_DISCOVERY_RATE
+    a, b, both = test.num_subjects
+    metrics: dict[str, float] = {
+        "num_subjects_a": a,
+        "num_subjects_b": b,
+        "num_subjects_both": both,
+        "num_parcels": int(np.isfinite(test.p).sum()),
+        "num_parcels_fdr": int(significant.sum()),
+        "num_parcels_fdr_above": int((significant & (test.difference > 0)).sum()),
+        "num_parcels_max": int((test.p_max < FALSE_DISCOVERY_RATE).sum()),
+    }
+    if expected:
+        metrics["auc"] = expected_auc(test, np.isin(procedure.networks_P, expected))
+    metrics |= network_numbers(values_RP, in_a_R, subject_R, procedure)
+    arrays = {f"{name}_P": getattr(test, name) for name in SHOWN}
+    return metrics, arrays | {"mean_a_P": known_mean(values_RP[in_a_R]), "mean_b_P": known_mean(values_RP[~in_a_R])}
+
+
+def network_numbers(
+    values_RP: np.ndarray, in_a_R: np.ndarray, subject_R: np.ndarray, procedure: Procedure
+) -> dict[str, float]:
+    """Tests each network's mean over its parcels, `network/<name>/...`; {} where the atlas names no networks."""
+    names, values_RK = by_network(values_RP, procedure.networks_P)
+    if not names:
+        return {}
+    metrics = {}
+    networks = compare_groups(values_RK, in_a_R, subject_R, procedure.permutations, procedure.seed)
+    for number, name in enumerate(names):
+        for statistic in ("difference", "effect_size", "p"):
+            metrics[f"network/{name}/{statistic}"] = float(getattr(networks, statistic)[number])
+        for end in ("low", "high"):
+            metrics[f"network/{name}/difference_{end}"] = float(getattr(networks, end)[number])
+    return metrics
+
+
+def known_mean(values_RP: np.ndarray) -> np.ndarray:
+    """Mean over the recordings that observe a parcel, (P,); NaN where none does."""
+    known = np.isfinite(values_RP)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values_RP, 0).sum(0) / known.sum(0)
+
+
+def by_network(values_RP: np.ndarray, networks_P: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Mean over the observed parcels of each network, (R, K); parcels of no network are left out."""
+    names = [name for name in dict.fromkeys(networks_P.tolist()) if name != UNKNOWN_NETWORK]
+    known = np.isfinite(values_RP)
+    filled = np.where(known, values_RP, 0)
+    columns = [np.flatnonzero(networks_P == name) for name in names]
+    with np.errstate(invalid="ignore"):
+        means = [filled[:, own].sum(1) / known[:, own].sum(1) for own in columns]
+    return names, np.stack(means, axis=1) if means else np.empty((len(values_RP), 0))
+
+
+def expected_auc(test: GroupDifference, expected_P: np.ndarray) -> float:
+    """Chance that a parcel where a difference is expected has a larger |z| than one where none is."""
+    tested = np.isfinite(test.z)
+    if len(np.unique(expected_P[tested])) < 2:
+        return float("nan")
+    return float(roc_auc_score(expected_P[tested], np.abs(test.z[tested])))
+
+
+def parcel_arrays(atlas: Atlas) -> dict[str, Any]:
+    """The parcels, for tables and figures from the run folder alone."""
+    columns = {name: np.array([str(value) for value in atlas.parcels[name]]) for name in ("label", "network")}
+    return {"parcels/label": columns["label"], "parcels/network": columns["network"], "parcels/xyz_mm": atlas.xyz_mm}

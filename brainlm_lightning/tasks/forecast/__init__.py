@@ -1,0 +1,1 @@
+"""How far does the future of brain activity follow from its past?"""

@@ -1,0 +1,1 @@
+"""Does a model know which functional network a parcel belongs to?"""

@@ -1,0 +1,182 @@
+"""Sorting the parcels of one recording into networks by what several methods know of them, on the same divisions.
+
+Shapes: P parcels, F features, C networks, R recordings, M metrics, K numbers of neighbours.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainlm_lightning.tasks.networks.neighbours import (
+    UNKNOWN,
+    Ints,
+    NeighbourPlan,
+    classify,
+    distances,
+    divisions,
+    most_frequent,
+    pair_distances,
+    ranked,
+)
+
+Floats = NDArray[np.floating]
+
+CHANCE = "most_frequent"  # the name of knowing nothing
+YEO7 = ("Vis", "SomMot", "DorsAttn", "SalVentAttn", "Limbic", "Cont", "Default")  # the usual order (Yeo et al. 2011)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of an atlas.
+
+    Attributes:
+        names: (C,) in Yeo's order where they are Yeo's, else sorted.
+        number_P: network of each parcel, from 0; `UNKNOWN` for parcels of none.
+    """
+
+    names: tuple[str, ...]
+    number_P: Ints
+
+    @classmethod
+    def of(cls, atlas: str, network_P: Sequence[str], none: str, plan: NeighbourPlan) -> "Networks":
+        """Numbers the networks of an atlas.
+
+        Args:
+            atlas: its name, for the message.
+            network_P: network of each parcel.
+            none: what stands where a parcel has none.
+            plan: of the divisions, which need so many parcels of each network.
+
+        Raises:
+            ValueError: there are fewer than two networks, or one has too few parcels.
+        """
+        found = {str(name) for name in network_P} - {none}
+        if len(found) < 2:
+            raise ValueError(
+                f"atlas {atlas!r} names {len(found)} networks, expected at least 2; give the manifest's atlas a table "
+                "with a network column (`network: yeo7`) and prepare the cohort again"
+            )
+        names = tuple(YEO7 if found == set(YEO7) else sorted(found))
+        number_P = np.array([names.index(name) if name in found else UNKNOWN for name in network_P])
+        counts = dict(zip(names, np.bincount(number_P[number_P >= 0]).tolist(), strict=True))
+        small = {name: count for name, count in counts.items() if count < plan.fewest}
+        if small:
+            raise ValueError(
+                f"networks of atlas {atlas!r} are too small to divide: {small} parcels, expected at least "
+                f"{plan.fewest} of each for one to test and one a fold; lower neighbours.folds or use a finer atlas"
+            )
+        return cls(names, number_P)
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """What a method said of one recording, over all divisions.
+
+    Attributes:
+        votes_PC: how often a parcel, when it was tested, was said to be of a network.
+        choices: metric and k of each division.
+    """
+
+    votes_PC: Ints
+    choices: tuple[tuple[str, int], ...] = ()
+
+
+def classify_recording(
+    features: Mapping[str, Floats],
+    relational: Collection[str],
+    observed_P: NDArray[np.bool_],
+    networks: Networks,
+    plan: NeighbourPlan,
+    seed: int,
+) -> dict[str, Guesses] | None:
+    """Guesses the networks of the test parcels in every division by every method, and by `CHANCE`.
+
+    Args:
+        features: method -> a row for each parcel, (P, F).
+        relational: methods whose feature f is the relation to parcel f, compared by `pair_distances`.
+        observed_P: False for parcels without data, which play no part.
+        networks: of the atlas.
+        plan: of the divisions.
+        seed: of the divisions and folds.
+
+    Returns:
+        None where the observed parcels of a network are too few to divide.
+    """
+    labelled_P = observed_P & (networks.number_P != UNKNOWN)
+    label_L = networks.number_P[labelled_P]
+    if np.bincount(label_L, minlength=len(networks.names)).min() < plan.fewest:
+        return None
+    orders = {
+        name: _orders(values_PF[observed_P], labelled_P[observed_P], name in relational, observed_P, plan)
+        for name, values_PF in features.items()
+    }
+    parcel_L = np.flatnonzero(labelled_P)
+    votes = {name: np.zeros((len(observed_P), len(networks.names)), np.int64) for name in (*features, CHANCE)}
+    choices: dict[str, list[tuple[str, int]]] = {name: [] for name in votes}
+    for number, (train, test) in enumerate(divisions(label_L, plan, seed)):
+        known_L = np.full_like(label_L, UNKNOWN)
+        known_L[train] = label_L[train]
+        for name, order in orders.items():
+            guess, choice = classify(order, known_L, test, plan, seed + number)
+            votes[name][parcel_L[test], guess] += 1
+            choices[name].append(choice)
+        votes[CHANCE][parcel_L[test], most_frequent(known_L, test)] += 1
+    return {name: Guesses(votes[name], tuple(choices[name])) for name in votes}
+
+
+def _orders(
+    values_OF: Floats,
+    labelled_O: NDArray[np.bool_],
+    relational: bool,
+    observed_P: NDArray[np.bool_],
+    plan: NeighbourPlan,
+) -> dict[str, Ints]:
+    """Metric -> each labelled parcel's labelled parcels from near to far."""
+    if relational:
+        values_OO = values_OF[:, observed_P]
+        found = {metric: pair_distances(values_OO, metric)[labelled_O][:, labelled_O] for metric in plan.metrics}
+    else:
+        found = {metric: distances(values_OF[labelled_O], metric) for metric in plan.metrics}
+    return {metric: ranked(distances_LL) for metric, distances_LL in found.items()}
+
+
+@dataclass
+class Tally:
+    """The guesses of all recordings of a cohort.
+
+    Attributes:
+        networks: of the atlas.
+        rows: the recordings that were classified, in order.
+        left_out: how many were not, for lack of observed parcels.
+        confusions: method -> (C, C) counts of each recording, true network in rows.
+        votes_PC: method -> counts over all recordings.
+        choices: method -> metric and k of every division of every recording.
+    """
+
+    networks: Networks
+    rows: list[int] = field(default_factory=list)
+    left_out: int = 0
+    confusions: dict[str, list[Ints]] = field(default_factory=dict)
+    votes_PC: dict[str, Ints] = field(default_factory=dict)
+    choices: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+
+    def add(self, row: int, found: Mapping[str, Guesses] | None) -> None:
+        """Adds a recording."""
+        if found is None:
+            self.left_out += 1
+            return
+        self.rows.append(row)
+        known_P, count = self.networks.number_P, len(self.networks.names)
+        for name, guesses in found.items():
+            confusion_CC = np.zeros((count, count), np.int64)
+            np.add.at(confusion_CC, known_P[known_P >= 0], guesses.votes_PC[known_P >= 0])
+            self.confusions.setdefault(name, []).append(confusion_CC)
+            self.votes_PC[name] = self.votes_PC.get(name, 0) + guesses.votes_PC
+            self.choices.setdefault(name, []).extend(guesses.choices)
+
+    def chosen(self, name: str, metrics: Iterable[str], ks: Iterable[int]) -> Ints:
+        """How often each metric and k was chosen, (M, K)."""
+        given = self.choices[name]
+        return np.array([[given.count((metric, k)) for k in ks] for metric in metrics])

@@ -1,0 +1,1 @@
+"""How much of hidden brain activity follows from the visible?"""

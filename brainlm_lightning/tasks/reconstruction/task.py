@@ -1,0 +1,235 @@
+"""Masked pretraining: how much of hidden brain activity follows from the visible?
+
+Paper, sections 3.2, 3.3 and 4.1.
+
+Shapes: B batch, P parcels, T frames, N patches per parcel.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from brainlm_lightning.checkpoint import description as self_describing
+from brainlm_lightning.checkpoint.start import ModelFactory, Start, start_model
+from brainlm_lightning.data.windows import Batch
+from brainlm_lightning.evaluation.metrics import HiddenSums, r2
+from brainlm_lightning.model.mae import MaskedAutoencoder
+from brainlm_lightning.model.masked import MaskedModel, reconstruction_loss
+from brainlm_lightning.model.masking import Grid, MaskingName, counter_noise, draw_mask
+from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
+from brainlm_lightning.tasks.reconstruction.compare import ReconstructionTest, default_baselines
+from brainlm_lightning.tasks.reconstruction.reconstructor import Reconstructor
+from brainlm_lightning.tasks.task import Task
+
+
+def check_ratios(name: str, ratios: Sequence[float]) -> None:
+    """Checks that shares of tokens to hide are in rising order and from 0 to 1.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not all(0 <= ratio <= 1 for ratio in ratios) or list(ratios) != sorted(ratios):
+        raise ValueError(f"{name} is {list(ratios)}; expected shares from 0 to 1 in rising order")
+
+
+@dataclass(frozen=True)
+class MaskingPlan:
+    """What is hidden in training, and what is scored.
+
+    Attributes:
+        ratio: share of tokens to hide (paper: 0.75), or a range from which each optimiser step draws its own.
+        strategy: ``random`` tokens (paper), ``future`` patches, whole ``parcels`` or whole ``networks``.
+        loss_on: ``hidden`` patches (paper) or ``all`` observed ones.
+        validation_ratio: share hidden in validation, at random.
+    """
+
+    ratio: float | tuple[float, float] = 0.75
+    strategy: MaskingName = "random"
+    loss_on: Literal["hidden", "all"] = "hidden"
+    validation_ratio: float = 0.75
+
+    def __post_init__(self) -> None:
+        """Refuses ratios that cannot be, before hours of training draw the first of them."""
+        ends = (self.ratio,) if isinstance(self.ratio, float | int) else self.ratio
+        check_ratios("masking.ratio", ends)
+        check_ratios("masking.validation_ratio", (self.validation_ratio,))
+
+
+class PretrainTask(Task):
+    """Trains a model to reconstruct hidden patches, and tests it beside baselines on the same masks.
+
+    Args:
+        model: makes the model for the data's parcels and window.
+        masking: what is hidden and scored.
+        optimisation: optimiser and learning rate.
+        initialisation: ``kernel``, from which learning begins at once (`brainlm_lightning.model.kernel_start`), or
+            ``standard``.
+        test_ratios: shares hidden at random in `test`.
+        baselines: what is tested beside the model; None = zero, linear interpolation and conditional Gaussians.
+    """
+
+    monitor = ("val/r2", "max")  # by which the best checkpoint is known
+
+    def __init__(
+        self,
+        model: ModelFactory = MaskedAutoencoder,
+        masking: MaskingPlan = MaskingPlan(),
+        optimisation: OptimisationPlan = OptimisationPlan(),
+        initialisation: Start = "kernel",
+        test_ratios: tuple[float, ...] = (0.2, 0.5, 0.75, 0.9),
+        baselines: dict[str, Reconstructor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model_factory = model
+        self.masking = masking
+        self.optimisation = optimisation
+        self.initialisation = initialisation
+        check_ratios("test_ratios", test_ratios)
+        self.test_ratios = test_ratios
+        self.baselines = default_baselines() if baselines is None else baselines
+        self.net: MaskedModel | None = None
+        self.network_P: Tensor | None
+        self.untrained: tuple[MaskedModel, ...] = ()  # in a tuple, so that it is no part of the checkpoint
+        self._running = torch.zeros(4)
+
+    # -- model ----------------------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        """Builds the model for the data at hand; the same seed gives the same weights in `fit` and in `test`."""
+        if self.net is not None:
+            return
+        data = self.datamodule
+        self.net = start_model(self.model_factory, data, self.initialisation, data.seed).to(self.device)
+        network_P = network_numbers(list(data.stores[0].atlas.networks))
+        self.register_buffer("network_P", network_P, persistent=False)
+
+    def forward(self, batch: Batch, hidden_BPN: Tensor) -> Any:
+        """Reconstructs a scaled batch."""
+        assert self.net is not None
+        return self.net(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])
+
+    def draw_mask(self, batch: Batch, ratio: float, strategy: MaskingName = "random") -> Tensor:
+        """The hidden tokens of a batch, (B, P, N), a function of its keys."""
+        assert self.net is not None
+        grid = Grid(batch["observed_BP"], self.net.num_patches, self.network_P)
+        return draw_mask(strategy, batch["key_B"], ratio, grid)
+
+    # -- training -------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean squared error of one micro-batch, and what the model asks to add to it."""
+        hidden_BPN = self.draw_mask(batch, self.training_ratio(), self.masking.strategy)
+        output = self(batch, hidden_BPN)
+        observed_BPN = batch["observed_BP"][:, :, None].expand_as(hidden_BPN)
+        scored_BPN = hidden_BPN if self.masking.loss_on == "hidden" else observed_BPN
+        loss = reconstruction_loss(output.prediction_BPT, batch["signal_BPT"], scored_BPN)
+        self._log_training(loss.detach(), batch["signal_BPT"], scored_BPN, batch_idx)
+        return loss + output.regularisation
+
+    def training_ratio(self) -> float:
+        """The share hidden in this optimiser step: fixed, or drawn anew, the same on every rank."""
+        ratio = self.masking.ratio
+        if isinstance(ratio, float | int):
+            return float(ratio)
+        key = torch.tensor([self.datamodule.seed * 1_000_003 + self.global_step])
+        uniform = counter_noise(key, 1).item() / 2**63
+        return ratio[0] + (ratio[1] - ratio[0]) * uniform
+
+    def _log_training(self, loss: Tensor, signal_BPT: Tensor, scored_BPN: Tensor, batch_idx: int) -> None:
+        """Loss and R² of the whole global batch, over its micro-batches and ranks."""
+        scored_BPT = scored_BPN.repeat_interleave(signal_BPT.shape[2] // scored_BPN.shape[2], dim=2)
+        y_BPT = signal_BPT.where(scored_BPT, 0)
+        part = torch.stack([loss, scored_BPT.sum(), y_BPT.sum(), y_BPT.square().sum()])
+        accumulate = self.trainer.accumulate_grad_batches
+        self._running = part + (self._running if batch_idx % accumulate else 0)
+        if (batch_idx + 1) % accumulate == 0:
+            loss, n, y, yy = self.trainer.strategy.reduce(self._running, reduce_op="sum")
+            loss = loss / (accumulate * self.trainer.world_size)
+            self.log("train/loss", loss, prog_bar=True)
+            self.log("train/r2", 1 - loss / (yy / n - (y / n) ** 2), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """The planned optimiser with warm-up and cosine over all optimiser steps."""
+        return planned(self, self.optimisation, int(self.trainer.estimated_stepping_batches))
+
+    # -- validation -----------------------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """Makes room for the sums of every validation recording."""
+        rows = torch.from_numpy(self.datamodule.val_rows)
+        self.val_rows = rows.to(self.device)
+        self.val_sums = HiddenSums(len(rows), self.datamodule.stores[0].atlas.num_parcels).to(self.device)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Adds a batch of fixed windows with fixed masks; gives the figures what they show."""
+        hidden_BPN = self.draw_mask(batch, self.masking.validation_ratio)
+        output = self(batch, hidden_BPN)
+        prediction_BPT = output.prediction_BPT
+        signal_BPT = batch["signal_BPT"]
+        hidden_BPT = hidden_BPN.repeat_interleave(signal_BPT.shape[2] // hidden_BPN.shape[2], dim=2)
+        index_B = torch.searchsorted(self.val_rows, batch["recording_index_B"])
+        self.val_sums.update(prediction_BPT, signal_BPT, hidden_BPT, index_B)
+        return {"prediction_BPT": prediction_BPT, "hidden_BPT": hidden_BPT, "cls_BD": output.cls_BD}
+
+    def on_validation_epoch_end(self) -> None:
+        """R² and error pooled over all hidden values of all ranks; R² of each parcel is kept for the figures."""
+        sums_RPK = self.val_sums.compute().cpu().numpy()
+        n, _, yy, _, pp, yp = sums_RPK.sum((0, 1))
+        self.val_r2_P = r2(sums_RPK.sum(0))
+        self.log("val/r2", float(r2(sums_RPK.sum((0, 1)))), prog_bar=True, rank_zero_only=False)
+        self.log("val/loss", (yy - 2 * yp + pp) / n, rank_zero_only=False)
+
+    # -- test -----------------------------------------------------------------------------------------------------
+
+    def on_test_start(self) -> None:
+        """Fits the baselines on the training subjects and prepares the sums."""
+        self.comparison = ReconstructionTest(self, self.untrained, self.baselines, self.test_ratios)
+        self.comparison.fit_baselines()
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Every method on the same windows and masks."""
+        self.comparison.update(batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Scores with intervals and paired tests, exact over ranks."""
+        self.results, self.arrays = self.comparison.compute()
+        for name in (name for name in self.results if name.endswith("/r2_pooled")):
+            self.log(name, self.results[name], rank_zero_only=True)
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Makes the checkpoint describe itself."""
+        assert self.net is not None
+        checkpoint[self_describing.KEY] = self._description()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Checks that the checkpoint fits the model and the data; keeps the untrained model as a control."""
+        assert self.net is not None
+        description = self_describing.check_format(checkpoint.get(self_describing.KEY), "the checkpoint")
+        self_describing.check_matches(description, self._description())
+        if self.trainer.testing:
+            self.untrained = (copy.deepcopy(self.net),)
+        count = sum(name.startswith(self_describing.PREFIX) for name in checkpoint["state_dict"])
+        rank_zero_info(f"loaded {count} of {len(self.net.state_dict())} tensors from the checkpoint")
+
+    def _description(self) -> self_describing.Description:
+        assert self.net is not None
+        return self_describing.describe(self.net, self.datamodule, self.initialisation)
+
+
+def network_numbers(networks: list[str]) -> Tensor | None:
+    """The parcels' networks as numbers in order of first appearance, (P,) int64; None where the atlas names none.
+
+    A parcel without one has −1: it is hidden with no network.
+    """
+    names = dict.fromkeys(name for name in networks if name != "none")
+    if not names:
+        return None
+    order = {name: number for number, name in enumerate(names)}
+    return torch.tensor([order.get(name, -1) for name in networks])

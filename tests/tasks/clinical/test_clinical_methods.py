@@ -1,0 +1,107 @@
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import Ridge
+
+from brainlm_lightning.tasks.clinical.methods import (
+    METHODS,
+    MeanSquaredNorm,
+    Training,
+    confound_columns,
+    correlations,
+    pipeline,
+    scores,
+)
+
+GENERATOR = np.random.default_rng(0)
+WIDE = GENERATOR.standard_normal((60, 300))  # more features than recordings
+WEIGHTS = GENERATOR.standard_normal(300) / 10
+NUMBER = WIDE @ WEIGHTS + GENERATOR.normal(0, 0.3, 60)
+CLASS = (NUMBER > 0).astype(float)
+GROUPS = np.repeat([f"s{number}" for number in range(30)], 2)
+
+
+def training(labels=NUMBER, classes=0, rows=slice(None)):
+    return Training(labels[rows], GROUPS[rows], classes)
+
+
+def test_ridge_on_components_is_ridge_on_the_features():
+    fitted = pipeline("raw", "linear", training(), "correlation").fit(WIDE, NUMBER)
+    alpha = fitted[-1].best_params_["alpha"]
+    scaled = WIDE / np.sqrt(((WIDE - WIDE.mean(0)) ** 2).sum(1).mean())
+    expected = Ridge(alpha=alpha).fit(scaled, NUMBER)
+    unseen = GENERATOR.standard_normal((5, 300))
+    norm = np.sqrt(((WIDE - WIDE.mean(0)) ** 2).sum(1).mean())
+    assert scores(fitted, unseen, 0)[:, 0] == pytest.approx(expected.predict(unseen / norm), rel=1e-6)
+
+
+@pytest.mark.parametrize("labels", [NUMBER, CLASS])
+def test_inner_folds_keep_a_subjects_recordings_together(labels):
+    fitted = pipeline("embedding", "linear", training(labels, 2 * (labels is CLASS)), "correlation")
+    for fit, held_out in fitted[-1].cv:
+        assert set(GROUPS[fit]) & set(GROUPS[held_out]) == set()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("classes", [0, 3])
+def test_nothing_of_a_test_recording_reaches_what_is_fitted(method, classes):
+    features, estimator = METHODS[method]
+    labels = {0: NUMBER, 3: np.digitize(NUMBER, [-0.5, 0.5]).astype(float)}[classes]
+    given, poisoned = WIDE[:, :20].copy(), WIDE[:, :20].copy()
+    poisoned[-1] = 1e6
+    if features == "confounds":
+        given, poisoned = (pd.DataFrame(x[:, :2], columns=["fd", "age"]) for x in (given, poisoned))
+        given, poisoned = (table.assign(site="a", smoker=True) for table in (given, poisoned))
+        poisoned.loc[59, "site"] = "never seen"
+    rows = slice(0, 50)
+    found = []
+    for table in (given, poisoned):
+        fitted = pipeline(features, estimator, training(labels, classes, rows), "correlation")
+        fitted.fit(table[rows], labels[rows])
+        found.append(scores(fitted, table[50:], classes))
+    assert np.array_equal(found[0][:-1], found[1][:-1])
+    assert found[0].shape == (10, classes or 1)
+    assert np.isfinite(found[1]).all()
+
+
+@pytest.mark.parametrize("estimator", ["linear", "svm"])
+def test_a_planted_dependence_is_found(estimator):
+    rows = slice(0, 40)
+    fitted = pipeline("embedding", estimator, training(rows=rows), "correlation").fit(WIDE[rows, :5], WIDE[rows, 0])
+    assert np.corrcoef(scores(fitted, WIDE[40:, :5], 0)[:, 0], WIDE[40:, 0])[0, 1] > 0.95
+
+
+def test_all_features_are_divided_by_one_number():
+    scaled = MeanSquaredNorm().fit(WIDE).transform(WIDE)
+    assert (scaled**2).sum(1).mean() == pytest.approx(1)
+    assert scaled / WIDE == pytest.approx(np.full(WIDE.shape, scaled[0, 0] / WIDE[0, 0]))
+    assert MeanSquaredNorm().fit(np.zeros((3, 2))).transform(np.ones((1, 2))).tolist() == [[1, 1]]
+
+
+def test_connectivity_is_the_correlation_between_parcels():
+    series = GENERATOR.standard_normal((20000, 4)) @ GENERATOR.standard_normal((4, 4))
+    lower = np.tril_indices(4, -1)
+    assert np.tanh(correlations([series])[0]) == pytest.approx(np.corrcoef(series.T)[lower], abs=2e-3)
+
+
+def test_a_parcel_without_data_is_connected_to_nothing():
+    series = GENERATOR.standard_normal((50, 4))
+    series[:, 2] = 0
+    found = np.zeros((4, 4))
+    found[np.tril_indices(4, -1)] = correlations([series])[0]
+    assert found[2, :2].tolist() == [0, 0]
+    assert found[3, 2] == 0
+    assert found[1, 0] != 0
+
+
+def test_tangent_connectivity_is_fitted_on_the_training_recordings():
+    series = [GENERATOR.standard_normal((80, 6)) for _ in range(60)]
+    fitted = pipeline("connectivity", "linear", training(rows=slice(0, 50)), "tangent").fit(series[:50], NUMBER[:50])
+    assert fitted[0].mean_.shape == (6, 6)
+    assert scores(fitted, series[50:], 0).shape == (10, 1)
+
+
+def test_confounds_are_the_columns_that_are_there_and_vary():
+    table = pd.DataFrame({"site": ["a", "b"], "mean_fd": [0.1, 0.1], "age": [20, 30]})
+    assert confound_columns(table, ["site", "mean_fd", "age", "sex"], "age") == ["site"]
+    assert confound_columns(table, ["site", "mean_fd", "age", "sex"], "sex") == ["site", "age"]

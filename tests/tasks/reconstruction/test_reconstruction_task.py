@@ -1,0 +1,65 @@
+"""The autoencoder and the graph network within the tasks: what starts them, what is added to the loss, checkpoints."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from brainlm_lightning.checkpoint.description import KEY, PREFIX, describe, export, load_model
+from brainlm_lightning.checkpoint.start import start_model
+from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.model.gcn import GCNConfig, GraphConvolutionalNetwork, correlation, nearest_edges, normalised
+from brainlm_lightning.model.masked import Reconstruction, reconstruction_loss
+from brainlm_lightning.model.vae import VAEConfig, VariationalAutoencoder
+from brainlm_lightning.tasks.reconstruction.task import PretrainTask
+
+KINDS = {
+    "vae": lambda geometry: VariationalAutoencoder(geometry, VAEConfig(10, 16, 4)),
+    "gcn": lambda geometry: GraphConvolutionalNetwork(geometry, GCNConfig(10, 16, neighbours=3)),
+}
+
+
+@pytest.fixture
+def data(tiny_store):
+    data = CohortDataModule("tiny", window_frames=40, global_batch_size=4, num_workers=0)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(world_size=1, global_rank=0, strategy=strategy, accumulate_grad_batches=1)
+    data.setup("fit")
+    return data
+
+
+def test_the_graph_is_that_of_the_training_subjects_alone(data):
+    net = start_model(KINDS["gcn"], data, "standard", 0)
+    series = np.concatenate([series_PT for series_PT, _ in data.scaled_recordings(data.train_rows)], axis=1)
+    correlations = torch.from_numpy(np.corrcoef(series)).float()
+    weights = torch.where(nearest_edges(correlations, 3), correlations.clamp(min=0), 0)
+    torch.testing.assert_close(net.adjacency_PP, normalised(weights), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(correlation(torch.from_numpy(np.cov(series))), correlations)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_gives_the_model_back_with_its_graph(kind, data, tmp_path):
+    net = start_model(KINDS[kind], data, "standard", 0).eval()
+    weights = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
+    torch.save({"state_dict": weights, KEY: describe(net, data)}, tmp_path / "model.ckpt")
+    export(tmp_path / "model.ckpt", tmp_path / "model.safetensors")
+    signal_BPT, everything_BP = torch.randn(2, 16, 40), torch.ones(2, 16, dtype=torch.bool)
+    for name in ("model.ckpt", "model.safetensors"):
+        loaded, about = load_model(tmp_path / name)
+        assert (type(loaded), loaded.config, about["tr_s"]) == (type(net), net.config, 1.0)
+        found, expected = (of.embed(signal_BPT, everything_BP).parcel_BPD for of in (loaded, net))
+        assert torch.equal(found, expected)
+
+
+def test_what_a_model_asks_for_is_added_to_the_loss(monkeypatch):
+    task = PretrainTask()
+    signal_BPT, hidden_BPN = torch.randn(2, 3, 20), torch.ones(2, 3, 2, dtype=torch.bool)
+    task.net = lambda *given: Reconstruction(torch.zeros(2, 3, 20), torch.zeros(2, 4), torch.tensor(5.0))
+    logged = []
+    monkeypatch.setattr(task, "draw_mask", lambda *given: hidden_BPN)
+    monkeypatch.setattr(task, "_log_training", lambda loss, *given: logged.append(loss))
+    loss = task.training_step({"signal_BPT": signal_BPT, "observed_BP": hidden_BPN[..., 0]}, 0)
+    error = reconstruction_loss(torch.zeros(2, 3, 20), signal_BPT, hidden_BPN)
+    assert loss == error + 5
+    assert logged == [error]
