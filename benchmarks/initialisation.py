@@ -20,6 +20,7 @@ import lightning.pytorch as pl
 import matplotlib as mpl
 import numpy as np
 import torch
+from brainlm_lightning.tasks.reconstruction.reconstructor import Reconstructor
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -35,7 +36,6 @@ from brainlm_lightning.experiment import quieten
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.tasks.reconstruction.compare import Network
 from brainlm_lightning.tasks.reconstruction.methods import ConditionalGaussian
-from brainlm_lightning.tasks.reconstruction.reconstructor import Reconstructor
 from brainlm_lightning.tasks.reconstruction.task import MaskingPlan, OptimisationPlan, PretrainTask
 
 RATIOS = (0.2, 0.5, 0.75)

@@ -112,7 +112,7 @@ def _export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
     parser.add_argument("output", type=Path, help="model.safetensors to write")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
-        from brainlm_lightning.checkpoint.description import export
+        from brainlm_lightning.checkpoint.pretrained import export
 
         print(export(args.checkpoint, args.output))
 

@@ -115,9 +115,9 @@ class ExperimentCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def before_test(self) -> None:
-        """Tells the task where the runs of a sweep are."""
+        """Tells the task where the runs of the experiment are."""
         config = self.config[self.subcommand]
-        self.model.sweep_folder = Path(config.runs) / config.experiment
+        self.model.experiment_folder = Path(config.runs) / config.experiment
 
     def after_test(self) -> None:
         """Shows the results and where they are."""

@@ -1,5 +1,6 @@
 """Where numbers come from: the code and the package versions that made them."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -78,3 +79,12 @@ def git_commit() -> str | None:
     """The commit that a process started from, with ``+dirty`` where files differ from it; None outside a checkout."""
     found = provenance()
     return found["git_commit"] and found["git_commit"] + ("+dirty" if found["git_dirty"] else "")
+
+
+@cache
+def code_digest() -> str:
+    """A digest of this package's source files, the same wherever they lie: what was computed by other code differs."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE_FOLDER.rglob("*.py")):
+        digest.update(str(path.relative_to(PACKAGE_FOLDER)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()

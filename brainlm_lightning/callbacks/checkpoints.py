@@ -11,7 +11,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
-from brainlm_lightning.checkpoint.description import load_plain
+from brainlm_lightning.checkpoint.files import load_plain
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -4,7 +4,8 @@ Shapes: P parcels.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,55 +13,62 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.evaluation.covariance import autocovariance, lagged_moments
 from brainlm_lightning.model.embedding import Geometry
-from brainlm_lightning.model.gcn import GraphConvolutionalNetwork
-from brainlm_lightning.model.kernel_start import Moments, autocovariance, kernel_start
-from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.masked import MaskedModel
-from brainlm_lightning.tasks.reconstruction.methods import ConditionalGaussian
 
-MOMENT_RECORDINGS = 1000  # for the kernel start; they settle its covariances
-Start = Literal["kernel", "standard"]
+MOST_RECORDINGS = 1000  # enough to settle the moments
 ModelFactory = Callable[[Geometry], MaskedModel]
 
 
-def start_model(make: ModelFactory, datamodule: CohortDataModule, start: Start, seed: int) -> MaskedModel:
+@dataclass(frozen=True)
+class TrainingMoments:
+    """Moments of training recordings' scaled signal, computed when they are asked for; see `Moments`.
+
+    Attributes:
+        data: after its setup.
+        rows: training recordings; of many, evenly spread ones are read.
+    """
+
+    data: CohortDataModule
+    rows: NDArray[np.intp]
+
+    @cached_property
+    def covariance_PP(self) -> Tensor:
+        """See `Moments`."""
+        return lagged_moments(self.data.scaled_recordings(self._read))[1]
+
+    def autocovariance(self, lags: int) -> Tensor:
+        """See `Moments`."""
+        return autocovariance(self.data.scaled_recordings(self._read), lags)
+
+    @property
+    def _read(self) -> NDArray[np.intp]:
+        return self.rows[:: max(1, len(self.rows) // MOST_RECORDINGS)]
+
+
+def start_model(
+    make: ModelFactory, data: CohortDataModule, start: str | None, seed: int, rows: NDArray[np.intp] | None = None
+) -> tuple[MaskedModel, str]:
     """Builds a model for the data at hand; torch's own generator is left as it was.
 
     Args:
         make: the model for a geometry.
-        datamodule: after its setup; the kernel start and a graph of connectivity take its training subjects'
-            covariances.
-        start: ``kernel``, from which learning begins at once (`brainlm_lightning.model.kernel_start`), or ``standard``.
+        data: after its setup.
+        start: one of the model's ``starts``; None = its default.
         seed: of what is random.
+        rows: recordings from whose moments it may start; None = the training recordings.
+
+    Returns:
+        The model, and the name of its start.
 
     Raises:
-        ValueError: the kernel start is asked for a model that is no masked autoencoder.
+        ValueError: the model has no such start.
     """
-    geometry = Geometry(torch.tensor(datamodule.stores[0].atlas.xyz_mm), datamodule.window_frames)
+    geometry = Geometry(torch.tensor(data.stores[0].atlas.xyz_mm), data.window_frames)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = make(geometry)
-    if start == "kernel":
-        if not isinstance(net, MaskedAutoencoder):
-            raise ValueError(f"the kernel start is for the masked autoencoder; {type(net).__name__} needs standard")
-        kernel_start(net, training_moments(datamodule, net.config.patch_frames), seed=seed)
-    if isinstance(net, GraphConvolutionalNetwork) and net.config.graph == "connectivity":
-        net.learn_graph(training_covariance(datamodule))
-    return net
-
-
-def training_moments(datamodule: CohortDataModule, patch_frames: int) -> Moments:
-    """Moments of the training subjects' signal."""
-    series = datamodule.scaled_recordings(_moment_rows(datamodule))
-    return Moments(training_covariance(datamodule), autocovariance(series, 2 * patch_frames))
-
-
-def training_covariance(datamodule: CohortDataModule) -> Tensor:
-    """Covariance of the training subjects' parcels, (P, P) float64."""
-    return ConditionalGaussian().fit(datamodule.scaled_recordings(_moment_rows(datamodule))).covariance
-
-
-def _moment_rows(datamodule: CohortDataModule) -> NDArray[np.intp]:
-    rows = datamodule.train_rows
-    return rows[:: max(1, len(rows) // MOMENT_RECORDINGS)]
+    name = start or net.starts[0]
+    net.start(name, TrainingMoments(data, data.train_rows if rows is None else rows), seed)
+    return net, name

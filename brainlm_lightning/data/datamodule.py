@@ -161,6 +161,10 @@ class CohortDataModule(pl.LightningDataModule):
         if stage == "fit":
             self._share_out()
 
+    def use_test_sets(self, test_sets: list[TestSet]) -> None:
+        """Tests on these in place of the cohorts' own; call it in a task's `setup`."""
+        self.test_sets = test_sets
+
     def _in_fraction(self, in_train: pd.Series) -> np.ndarray:
         """True for recordings of the training subjects that ``train_fraction`` keeps: the lowest by hash of name."""
         subjects = self.recordings.table["subject_id"]

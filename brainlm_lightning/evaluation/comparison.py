@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, wilcoxon
 
 from brainlm_lightning.evaluation.metrics import mse, r2
+from brainlm_lightning.evaluation.names import pair_name
 from brainlm_lightning.evaluation.resampling import percentile_interval, subject_bootstrap, sum_by_subject
 
 Floats = NDArray[np.float64]
@@ -122,7 +123,7 @@ def compare(
             continue
         _require_same_values(method, sums[method], other, sums[other])
         result = paired_comparison(scores[method], scores[other], num_resamples, seed)
-        name = f"{method}_minus_{other}"
+        name = pair_name(method, other)
         found[f"{name}/r2_subject"] = result.difference
         found[f"{name}/r2_subject_low"] = result.low
         found[f"{name}/r2_subject_high"] = result.high

@@ -61,13 +61,18 @@ class MetricName:
 
     def against(self, other: str) -> "MetricName":
         """The comparison of this method with another."""
-        return replace(self, method=f"{self.method}{MINUS}{other}")
+        return replace(self, method=pair_name(self.method, other))
 
     @property
     def pair(self) -> tuple[str, str] | None:
         """The two methods of a comparison, else None."""
         method, minus, other = self.method.partition(MINUS)
         return (method, other) if minus else None
+
+
+def pair_name(method: str, other: str) -> str:
+    """The comparison of a method with another, as the name of a method."""
+    return f"{method}{MINUS}{other}"
 
 
 def parsed(names: Iterable[str]) -> list[MetricName]:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 
+SIGNIFICANCE = 0.05  # level of every test, and what every interval leaves out
 # 100 draws of 40,000 subjects are 32 MB of weights; the draws do not depend on this number.
 DRAWS_AT_ONCE = 100
 
@@ -97,6 +98,19 @@ def percentile_interval(draws: ArrayLike, num_subjects: int, level: float = 0.95
         tails = [50 * (1 - level), 50 * (1 + level)]
         interval[:, defined] = np.nanpercentile(values[:, defined], tails, axis=0)
     return interval
+
+
+def bootstrap_p(draws: ArrayLike) -> float:
+    """Two-sided p-value of the hypothesis that a statistic is 0, from its draws under resampling of subjects.
+
+    Twice the share of draws on the far side of 0, (b + 1) / (D + 1) (Davison & Hinkley 1997, equation 4.11).
+
+    Args:
+        draws: (D,), none of them NaN.
+    """
+    values = np.asarray(draws, dtype=np.float64)
+    beyond = min((values <= 0).sum(), (values >= 0).sum())
+    return float(min(1.0, 2 * (beyond + 1) / (len(values) + 1)))
 
 
 def subject_mean(values_R: ArrayLike, subject_of_recording: Sequence[str] | NDArray, seed: int = 0) -> dict[str, float]:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from brainlm_lightning.evaluation.covariance import correlation
 from brainlm_lightning.model.embedding import Geometry
-from brainlm_lightning.model.masked import Embedding, MaskedModel, Reconstruction
+from brainlm_lightning.model.masked import Embedding, MaskedModel, Moments, Reconstruction
 from brainlm_lightning.model.vae import mean_over_observed, visible_features
 
 
@@ -52,13 +53,13 @@ class GraphConvolutionalNetwork(MaskedModel):
     """
 
     name = "gcn"
+    config_type = GCNConfig
+    config: GCNConfig
     adjacency_PP: Tensor
 
     def __init__(self, geometry: Geometry, config: GCNConfig | None = None) -> None:
-        super().__init__()
-        self.config = config = config or GCNConfig()
-        self.geometry = geometry
-        self.num_patches = geometry.patches(config.patch_frames)
+        super().__init__(geometry, config)
+        config = self.config
         if not 0 < config.neighbours < geometry.num_parcels:
             raise ValueError(
                 f"neighbours is {config.neighbours}; expected 1 to {geometry.num_parcels - 1}, for there are "
@@ -73,10 +74,11 @@ class GraphConvolutionalNetwork(MaskedModel):
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(widths))
         self.head = nn.Linear(config.width, geometry.window_frames)
 
-    def learn_graph(self, covariance_PP: Tensor) -> None:
-        """Takes the edges from the training subjects' covariance, where the graph is that of ``connectivity``."""
+    def start(self, name: str, moments: Moments, seed: int) -> None:
+        """See `MaskedModel.start`: takes the edges of a ``connectivity`` graph from the training covariance."""
+        super().start(name, moments, seed)
         if self.config.graph == "connectivity":
-            correlation_PP = correlation(covariance_PP)
+            correlation_PP = correlation(moments.covariance_PP)
             edges_PP = nearest_edges(correlation_PP, self.config.neighbours)
             weights_PP = torch.where(edges_PP, correlation_PP.clamp(min=0), 0)
             self.adjacency_PP.copy_(normalised(weights_PP))
@@ -91,22 +93,15 @@ class GraphConvolutionalNetwork(MaskedModel):
 
     def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Reconstruction:
         """See `MaskedModel.forward`."""
-        self.check_signal(signal_BPT, self.geometry.num_parcels, self.geometry.window_frames)
+        self.check_signal(signal_BPT)
         x_BPD = self.encode(signal_BPT, ~hidden_BPN & observed_BP[:, :, None])
         return Reconstruction(self.head(x_BPD), mean_over_observed(x_BPD, observed_BP))
 
     def embed(self, signal_BPT: Tensor, observed_BP: Tensor) -> Embedding:
         """See `MaskedModel.embed`: the last layer."""
-        self.check_signal(signal_BPT, self.geometry.num_parcels, self.geometry.window_frames)
+        self.check_signal(signal_BPT)
         x_BPD = self.encode(signal_BPT, observed_BP[:, :, None].expand(-1, -1, self.num_patches))
         return Embedding(mean_over_observed(x_BPD, observed_BP), x_BPD.where(observed_BP[:, :, None], torch.nan))
-
-
-def correlation(covariance_PP: Tensor) -> Tensor:
-    """Correlation from covariance, float32; 0 for parcels without variance."""
-    spread_P = covariance_PP.diagonal().clamp(min=0).sqrt()
-    scaled_PP = covariance_PP / torch.outer(spread_P, spread_P)
-    return scaled_PP.nan_to_num(0, 0, 0).float()
 
 
 def nearest_edges(closeness_PP: Tensor, neighbours: int) -> Tensor:

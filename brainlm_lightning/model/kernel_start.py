@@ -20,17 +20,14 @@ is the paper's, and every weight is trained.
 Shapes: P parcels, N patches per parcel, S frames per patch, D width, d width of a head, K directions of space.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from brainlm_lightning.model.embedding import PositionEmbedding
-from brainlm_lightning.model.mae import MaskedAutoencoder
+from brainlm_lightning.model.masked import Moments
 from brainlm_lightning.model.transformer import Attention, Block, Transformer
 
 Place = Literal["now", "before", "after"]
@@ -45,19 +42,6 @@ RIDGE = 0.1  # of the linear prediction from a neighbouring patch, as a share of
 
 
 @dataclass(frozen=True)
-class Moments:
-    """What the start takes from the scaled training signal.
-
-    Attributes:
-        covariance_PP: across parcels.
-        autocovariance: at lags 0 to 2S - 1 frames, the mean over parcels, (2S,).
-    """
-
-    covariance_PP: Tensor
-    autocovariance: Tensor
-
-
-@dataclass(frozen=True)
 class Subspaces:
     """Orthonormal columns that split a width: signal (D, S), time (D, N), space (D, D - S - N - 1), visible (D, 1)."""
 
@@ -65,24 +49,6 @@ class Subspaces:
     time: Tensor
     space: Tensor
     visible: Tensor
-
-
-def autocovariance(recordings: Iterable[tuple[NDArray[np.floating], NDArray[np.bool_]]], lags: int) -> Tensor:
-    """Autocovariance at lags 0 to ``lags`` - 1 frames, the mean over observed parcels, (lags,) float64.
-
-    Args:
-        recordings: scaled series (P, frames), each with its observed parcels (P,).
-        lags: how many.
-    """
-    total, count = np.zeros(lags), np.zeros(lags)
-    for series_PT, observed_P in recordings:
-        series_PT = series_PT[observed_P].astype(np.float64)
-        series_PT -= series_PT.mean(axis=1, keepdims=True)
-        frames = series_PT.shape[1]
-        for lag in range(min(lags, frames)):
-            total[lag] += (series_PT[:, lag:] * series_PT[:, : frames - lag]).sum()
-            count[lag] += len(series_PT) * (frames - lag)
-    return torch.from_numpy(total / np.maximum(count, 1))
 
 
 def split_width(width: int, patch_frames: int, num_patches: int, generator: torch.Generator) -> Subspaces:
@@ -133,8 +99,23 @@ def neighbour_prediction(autocovariance: Tensor, place: Place) -> Tensor:
     return torch.linalg.solve(variance_SS + ridge_SS, autocovariance[lag_SS].T).T.float()
 
 
+class Parts(Protocol):
+    """The parts of a masked autoencoder that the start sets."""
+
+    config: Any
+    num_patches: int
+    patch_projection: nn.Linear
+    position: PositionEmbedding
+    encoder: Transformer
+    decoder_projection: nn.Linear
+    decoder_position: PositionEmbedding
+    mask_token_D: nn.Parameter
+    decoder: Transformer
+    head: nn.Linear
+
+
 @torch.no_grad()
-def kernel_start(model: MaskedAutoencoder, moments: Moments, seed: int = 0) -> MaskedAutoencoder:
+def kernel_start(model: Parts, moments: Moments, seed: int = 0) -> None:
     """Sets a model's initial weights so that, untrained, it is a kernel regressor.
 
     Args:
@@ -171,9 +152,8 @@ def kernel_start(model: MaskedAutoencoder, moments: Moments, seed: int = 0) -> M
     nn.init.zeros_(model.mask_token_D)
     first = model.decoder.blocks[0]
     assert isinstance(first, Block)
-    _carry_signal(first.attention, decoder, moments.autocovariance, generator)
+    _carry_signal(first.attention, decoder, moments.autocovariance(2 * config.patch_frames), generator)
     _pass_through(model.head, decoder.signal.T * frames_root * _undo_norm(config.decoder_embed_dim))
-    return model
 
 
 def _undo_norm(width: int) -> float:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from brainlm_lightning.model.embedding import Geometry, PositionEmbedding, SpatialEmbedding, TemporalEmbedding
-from brainlm_lightning.model.masked import Embedding, MaskedModel, Reconstruction
+from brainlm_lightning.model.kernel_start import kernel_start
+from brainlm_lightning.model.masked import Embedding, MaskedModel, Moments, Reconstruction
 from brainlm_lightning.model.transformer import NormPlace, Transformer
 
 
@@ -90,13 +91,13 @@ class MaskedAutoencoder(MaskedModel):
     """
 
     name = "mae"
+    config_type = MAEConfig
+    config: MAEConfig
+    starts = ("kernel", "standard")
 
     def __init__(self, geometry: Geometry, config: MAEConfig | None = None) -> None:
-        super().__init__()
-        config = config or MAEConfig()
-        self.config = config
-        self.geometry = geometry
-        self.num_patches = geometry.patches(config.patch_frames)
+        super().__init__(geometry, config)
+        config = self.config
         kinds = (config.spatial_embedding, config.temporal_embedding)
         self.patch_projection = nn.Linear(config.patch_frames, config.embed_dim)
         self.position = PositionEmbedding(geometry, self.num_patches, config.embed_dim, *kinds)
@@ -113,6 +114,12 @@ class MaskedAutoencoder(MaskedModel):
         )
         self.head = nn.Linear(width, config.patch_frames)
         self.apply(_standard_start)
+
+    def start(self, name: str, moments: Moments, seed: int) -> None:
+        """See `MaskedModel.start`: ``kernel``, from which learning begins at once (`kernel_start`), or ``standard``."""
+        super().start(name, moments, seed)
+        if name == "kernel":
+            kernel_start(self, moments, seed)
 
     def encode(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Encoding:
         """Encodes the tokens that are neither hidden nor of an unobserved parcel.
@@ -147,13 +154,13 @@ class MaskedAutoencoder(MaskedModel):
 
     def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Reconstruction:
         """See `MaskedModel.forward`."""
-        self.check_signal(signal_BPT, self.geometry.num_parcels, self.geometry.window_frames)
+        self.check_signal(signal_BPT)
         encoding = self.encode(signal_BPT, hidden_BPN, observed_BP)
         return Reconstruction(self.decode(encoding, observed_BP), encoding.cls_BD)
 
     def embed(self, signal_BPT: Tensor, observed_BP: Tensor) -> Embedding:
         """See `MaskedModel.embed`: a parcel's is the mean over patches of the encoder's output tokens."""
-        self.check_signal(signal_BPT, self.geometry.num_parcels, self.geometry.window_frames)
+        self.check_signal(signal_BPT)
         hidden_BPN = torch.zeros_like(observed_BP)[:, :, None].expand(-1, -1, self.num_patches)
         encoding = self.encode(signal_BPT, hidden_BPN, observed_BP)
         parcel_BVD = (encoding.index_BV // self.num_patches)[:, :, None].expand_as(encoding.tokens_BVD)

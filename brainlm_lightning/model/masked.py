@@ -1,12 +1,16 @@
-"""What every model that fills in hidden patches takes and gives, and how it is scored in training.
+"""What every masked model is: what it takes and gives, how it starts, and how it is scored in training.
 
 Shapes: B batch, P parcels, T frames, N patches per parcel, D width. In a mask True = hidden.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self
 
+import torch
 from torch import Tensor, nn
+
+from brainlm_lightning.model.embedding import Geometry
 
 
 @dataclass(frozen=True)
@@ -37,18 +41,69 @@ class Embedding:
     parcel_BPD: Tensor
 
 
+class Moments(Protocol):
+    """What a start may take from the scaled signal of the training subjects; computed when it is asked for."""
+
+    @property
+    def covariance_PP(self) -> Tensor:
+        """Across parcels, float64."""
+        ...
+
+    def autocovariance(self, lags: int) -> Tensor:
+        """At lags 0 to ``lags`` - 1 frames, the mean over parcels, (lags,) float64."""
+        ...
+
+
 class MaskedModel(nn.Module):
-    """A model that `PretrainTask` can train.
+    """A model that fills in hidden patches. A subclass is all that the framework needs to train, load and test one.
 
     Attributes:
         name: of its rows in tables.
-        config: a frozen dataclass of plain values: with the geometry all that is needed to build it again.
+        config_type: a frozen dataclass of plain values with a default for each, ``patch_frames`` among them.
+        starts: names of its possible initial states; the first is the default.
+        geometry: parcels and window.
+        config: of ``config_type``: with the geometry all that is needed to build the model again.
         num_patches: N.
+
+    Args:
+        geometry: parcels and window.
+        config: sizes and choices; None = the defaults.
+
+    Raises:
+        ValueError: the patch does not divide the window.
     """
 
     name: str
-    config: Any
-    num_patches: int
+    config_type: ClassVar[type]
+    starts: ClassVar[tuple[str, ...]] = ("standard",)
+
+    def __init__(self, geometry: Geometry, config: Any = None) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.config = self.config_type() if config is None else config
+        self.num_patches = geometry.patches(self.config.patch_frames)
+
+    @classmethod
+    def from_description(cls, about: Mapping[str, Any]) -> Self:
+        """Builds the model that a checkpoint describes, at a random start."""
+        geometry = Geometry(torch.tensor(about["parcels"]["xyz_mm"]), about["window_frames"])
+        return cls(geometry, cls.config_type(**about["model"]["config"]))
+
+    def start(self, name: str, moments: Moments, seed: int) -> None:
+        """Sets the initial state of a model that was just built; a subclass extends it.
+
+        Args:
+            name: one of ``starts``; ``standard`` is the state in which the constructor leaves the weights.
+            moments: of the training subjects' scaled signal.
+            seed: of what is random.
+
+        Raises:
+            ValueError: the model has no such start.
+        """
+        if name not in self.starts:
+            raise ValueError(
+                f"{type(self).__name__} has no start {name!r}; set initialisation to {' or '.join(self.starts)}"
+            )
 
     def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Reconstruction:
         """Reconstructs a window from its visible patches; the values of hidden patches are never read.
@@ -69,16 +124,16 @@ class MaskedModel(nn.Module):
         """
         raise NotImplementedError
 
-    def check_signal(self, signal_BPT: Tensor, num_parcels: int, window_frames: int) -> None:
-        """Compares a signal with what the model was built for.
+    def check_signal(self, signal_BPT: Tensor) -> None:
+        """Checks that a signal has the parcels and frames that the model was built for.
 
         Raises:
-            ValueError: its parcels or frames are of another number.
+            ValueError: it has not.
         """
-        if signal_BPT.shape[1:] != (num_parcels, window_frames):
+        if signal_BPT.shape[1:] != (self.geometry.num_parcels, self.geometry.window_frames):
             raise ValueError(
                 f"the signal is (batch, parcels, frames) = {tuple(signal_BPT.shape)}, the model was built for "
-                f"{num_parcels} parcels and {window_frames} frames"
+                f"{self.geometry.num_parcels} parcels and {self.geometry.window_frames} frames"
             )
 
 

@@ -49,12 +49,11 @@ class VariationalAutoencoder(MaskedModel):
     """
 
     name = "vae"
+    config_type = VAEConfig
+    config: VAEConfig
 
     def __init__(self, geometry: Geometry, config: VAEConfig | None = None) -> None:
-        super().__init__()
-        self.config = config or VAEConfig()
-        self.geometry = geometry
-        self.num_patches = geometry.patches(self.config.patch_frames)
+        super().__init__(geometry, config)
         hidden, latent, frames = self.config.hidden_dim, self.config.latent_dim, geometry.window_frames
         self.encoder = three_layers(frames + self.num_patches, hidden, 2 * latent)
         self.decoder = three_layers(latent, hidden, frames)
@@ -66,7 +65,7 @@ class VariationalAutoencoder(MaskedModel):
 
     def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Reconstruction:
         """See `MaskedModel.forward`."""
-        self.check_signal(signal_BPT, self.geometry.num_parcels, self.geometry.window_frames)
+        self.check_signal(signal_BPT)
         mean_BPD, log_variance_BPD = self.encode(signal_BPT, ~hidden_BPN & observed_BP[:, :, None])
         latent_BPD = mean_BPD
         if self.training:
@@ -77,7 +76,7 @@ class VariationalAutoencoder(MaskedModel):
 
     def embed(self, signal_BPT: Tensor, observed_BP: Tensor) -> Embedding:
         """See `MaskedModel.embed`: the mean of a parcel's latent variables."""
-        self.check_signal(signal_BPT, self.geometry.num_parcels, self.geometry.window_frames)
+        self.check_signal(signal_BPT)
         mean_BPD, _ = self.encode(signal_BPT, observed_BP[:, :, None].expand(-1, -1, self.num_patches))
         cls_BD = mean_over_observed(mean_BPD, observed_BP)
         return Embedding(cls_BD, mean_BPD.where(observed_BP[:, :, None], torch.nan))

@@ -23,8 +23,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainlm_lightning.tasks.reconstruction.reconstructor import visible_BPT
-
 Array = NDArray[np.floating]
 
 
@@ -75,12 +73,17 @@ class Optimum:
     def predict(
         self,
         signal_BPT: Tensor,
-        hidden_BPT: Tensor,
-        observed_BP: Tensor,
+        visible_BPT: Tensor,
         recording_ids: Sequence[str],
         first_frame_B: Tensor,
     ) -> Tensor:
-        """See `Reconstructor.predict`.
+        """Returns windows, (B, P, T), with their expected values where nothing is visible.
+
+        Args:
+            signal_BPT: scaled windows; what is not visible may be anything.
+            visible_BPT: bool, True = known.
+            recording_ids: of each window.
+            first_frame_B: where in its recording each window starts, in frames.
 
         Raises:
             KeyError: no truth is known of a recording.
@@ -94,11 +97,10 @@ class Optimum:
         frames = [(int(first), int(first) + signal_BPT.shape[2]) for first in first_frame_B]
         expected_PT = [expected(model["mean"], *span) for model, span in zip(models, frames, strict=True)]
         expected_BPT = torch.stack(expected_PT).to(signal_BPT.device)
-        visible = visible_BPT(hidden_BPT, observed_BP)
-        surprise_BPT = (signal_BPT.double() - expected_BPT).where(visible, 0.0)
-        states_BTn = smooth(stacked, surprise_BPT, visible)
+        surprise_BPT = (signal_BPT.double() - expected_BPT).where(visible_BPT, 0.0)
+        states_BTn = smooth(stacked, surprise_BPT, visible_BPT)
         filled_BPT = expected_BPT + stacked["loading"] @ states_BTn.transpose(1, 2)
-        return signal_BPT.where(visible, filled_BPT.to(signal_BPT.dtype))
+        return signal_BPT.where(visible_BPT, filled_BPT.to(signal_BPT.dtype))
 
 
 FIELDS = ("transition", "process_cov", "initial_cov", "loading", "precision")

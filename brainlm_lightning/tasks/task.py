@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
+from brainlm_lightning.checkpoint.pretrained import Pretrained, load_pretrained
 from brainlm_lightning.data.datamodule import CohortDataModule
 
 
@@ -17,10 +20,12 @@ class Task(pl.LightningModule):
     Attributes:
         monitor: validation metric by which the best checkpoint is known, and which end of it is good.
         fitted: whether `test` needs a checkpoint of `fit`.
-        sweep_folder: folder of the experiment, which the command line names before a test.
+        experiment_folder: `runs/<experiment>`, which the command line names before a test.
         results: metrics of a test, flat name -> number.
         arrays: what reports are drawn from.
         tables: written as CSV, by name.
+        checkpoints: files of the pretrained models that it starts from or compares with, for the run's provenance.
+        val_r2_P: R² of each parcel in the last validation, for the figures; None where there is none.
     """
 
     monitor = ("val/loss", "min")
@@ -28,15 +33,28 @@ class Task(pl.LightningModule):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sweep_folder = Path("runs")
+        self.experiment_folder = Path("runs")
         self.results: dict[str, float] = {}
-        self.arrays: dict[str, Any] = {}
+        self.arrays: dict[str, NDArray[Any]] = {}
         self.tables: dict[str, pd.DataFrame] = {}
+        self.checkpoints: dict[str, Path] = {}
+        self.val_r2_P: NDArray[np.float64] | None = None
 
     @property
     def datamodule(self) -> CohortDataModule:
         """The data that the Trainer runs this task on."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def load_pretrained(self, checkpoint: Path | str, name: str = "pretrained") -> Pretrained:
+        """Loads a pretrained model that fits the data, and notes its file for the run's provenance.
+
+        Args:
+            checkpoint: a file, a run folder or `runs/<experiment>`.
+            name: of the model in this run.
+        """
+        pretrained = load_pretrained(checkpoint, self.datamodule)
+        self.checkpoints[name] = pretrained.path
+        return pretrained
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Logs the gradient's norm, before it is clipped."""

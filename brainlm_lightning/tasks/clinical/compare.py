@@ -1,15 +1,15 @@
-"""All methods on identical folds: what each says of every subject while the subject is held out.
+"""All methods on identical folds: what each predicts for every subject while the subject is held out.
 
-Shapes: B batch, R recordings (rows of the table), n predictions, F folds, K outputs, P parcels, T frames, D width.
+Shapes: B batch, R recordings (rows of the table), n predictions, O outputs: 1 for a number, C for classes.
 """
 
-from collections.abc import Callable
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from rich.progress import track
@@ -17,170 +17,161 @@ from torch import Tensor
 
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import with_corrected_p
-from brainlm_lightning.tasks.clinical.embedding import hidden_parts, kept
-from brainlm_lightning.tasks.clinical.folds import Fold
-from brainlm_lightning.tasks.clinical.methods import METHODS, Training, confound_columns, correlations, pipeline, scores
+from brainlm_lightning.tasks.clinical.cache import cached
+from brainlm_lightning.tasks.clinical.embedding import hidden_parts
+from brainlm_lightning.tasks.clinical.features import RecordingFeatures
+from brainlm_lightning.tasks.clinical.methods import ClinicalMethod, FoldLearning
 from brainlm_lightning.tasks.clinical.predictions import Predictions
+from brainlm_lightning.tasks.clinical.question import Question
 from brainlm_lightning.tasks.clinical.saved import FoldNetwork, check_fold, find_networks, is_online, load_network
+from brainlm_lightning.tasks.compare import Arrays, Numbers
 
-if TYPE_CHECKING:
-    from brainlm_lightning.tasks.clinical.task import ClinicalTask
-
-Scores = NDArray[np.floating]
+Floats = NDArray[np.floating]
 
 
-class ClinicalTest:
-    """Gathers what every method says of the test recordings of every fold.
+class FoldNetworks:
+    """The fitted networks of a sweep, each asked about its own fold's test recordings.
 
     Args:
-        task: with its question and its Trainer's data.
+        experiment: folder of the sweep's runs.
+        question: with its folds.
+        strategy: of the Trainer; knows the device, and adds up over ranks.
     """
 
-    def __init__(self, task: "ClinicalTask") -> None:
-        self.task, self.question, self.data = task, task.question, task.datamodule
-        self.paths = find_networks(task.sweep_folder, len(self.question.folds))
-        rank_zero_info(
-            f"networks: {', '.join(self.paths) or f'none below {task.sweep_folder}: run fit first for them'}"
-        )
-        self.networks: dict[str, FoldNetwork] = {}
-        self.loaded = -1
-        self.sums: dict[tuple[str, int], Tensor] = {}  # (R, K + 1) of a fold's test rows: sums over windows, and count
-        digests = [self.question.digest(fold) for fold in self.question.folds]
-        self.online: dict[str, bool] = {}
+    def __init__(self, experiment: Path, question: Question, strategy: Strategy) -> None:
+        self.question, self.strategy, self.device = question, strategy, strategy.root_device
+        self.paths = find_networks(experiment, len(question.folds))
+        rank_zero_info(f"networks: {', '.join(self.paths) or f'none below {experiment}: run fit first for them'}")
+        digests = [question.digest(fold) for fold in question.folds]
+        self._online: dict[str, bool] = {}
         for name, paths in self.paths.items():
             abouts = [check_fold(path, digest) for path, digest in zip(paths, digests, strict=True)]
-            self.online[name] = is_online(abouts[0])
-
-    # -- networks ---------------------------------------------------------------------------------------------------
+            self._online[name] = is_online(abouts[0])
+        self._loaded = -1
+        self._networks: dict[str, FoldNetwork] = {}
+        self._sums: dict[tuple[str, int], Tensor] = {}  # (R, O + 1): sums over a recording's windows, and their count
 
     def update(self, batch: Batch, number: int) -> None:
         """Adds a batch of a fold's test windows, all parts of each, through the networks whose encoder must run."""
-        if number != self.loaded:
-            self.loaded = number
-            self.networks = {name: self._load(name, number) for name in self.paths if self.online[name]}
-        for name, network in self.networks.items():
+        if number != self._loaded:
+            self._loaded = number
+            self._networks = {name: self._load(name, number) for name in self.paths if self._online[name]}
+        for name, network in self._networks.items():
             for hidden_BPN in hidden_parts(batch, network.model.net.num_patches, network.parts):
-                output_BK = network.model(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])
-                counted_BK = torch.nn.functional.pad(self._likelihood(output_BK), (0, 1), value=1.0)
-                self._sums(name, number).index_add_(0, batch["recording_index_B"], counted_BK)
+                output_BO = network.model(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])
+                counted_BO = torch.nn.functional.pad(self._likelihood(output_BO), (0, 1), value=1.0)
+                self._sums_of(name, number).index_add_(0, batch["recording_index_B"], counted_BO)
+
+    def predict(self, name: str, number: int) -> Floats:
+        """One network's predictions for its fold's test recordings, (n, O)."""
+        fold = self.question.folds[number]
+        if not self._online[name]:
+            network = self._load(name, number)
+            features = self.question.features(name.startswith("untrained"), fold, network.parts)
+            feature_nD = torch.from_numpy(features[network.model.pooling][fold.test]).to(self.device)
+            with torch.no_grad():
+                return self._likelihood(network.model.head(feature_nD)).cpu().double().numpy()
+        total_RO = self.strategy.reduce(self._sums_of(name, number), reduce_op="sum")
+        assert isinstance(total_RO, Tensor)
+        total_nO = total_RO.cpu().double().numpy()[fold.test]
+        return total_nO[:, :-1] / total_nO[:, -1:]
 
     def _load(self, name: str, number: int) -> FoldNetwork:
         network = load_network(self.paths[name][number])
-        network.model.to(self.task.device)
+        network.model.to(self.device)
         return network
 
-    def _sums(self, name: str, number: int) -> Tensor:
-        if (name, number) not in self.sums:
-            shape = (len(self.data.recordings.table), self.question.num_outputs + 1)
-            self.sums[name, number] = torch.zeros(shape, device=self.task.device)
-        return self.sums[name, number]
+    def _sums_of(self, name: str, number: int) -> Tensor:
+        if (name, number) not in self._sums:
+            shape = (len(self.question.data.recordings.table), self.question.num_outputs + 1)
+            self._sums[name, number] = torch.zeros(shape, device=self.device)
+        return self._sums[name, number]
 
-    def _network_says(self, name: str, number: int) -> Scores:
-        """What a network says of a fold's test recordings."""
-        fold = self.question.folds[number]
-        if not self.online[name]:
-            network, untrained = self._load(name, number), name.startswith("untrained")
-            feature_RD = self.question.features(untrained, fold, network.parts)[network.model.pooling]
-            with torch.no_grad():
-                output_BK = network.model.head(torch.from_numpy(feature_RD[fold.test]).to(self.task.device))
-            return self._likelihood(output_BK).cpu().double().numpy()
-        total_RK = self.task.trainer.strategy.reduce(self._sums(name, number), reduce_op="sum")
-        assert isinstance(total_RK, Tensor)
-        total_RK = total_RK.cpu().double().numpy()[fold.test]
-        return total_RK[:, :-1] / total_RK[:, -1:]
-
-    def _likelihood(self, output_BK: Tensor) -> Tensor:
+    def _likelihood(self, output_BO: Tensor) -> Tensor:
         """Probabilities of classes; numbers as they are."""
-        return output_BK.float().softmax(-1) if self.question.labels.classes else output_BK.float()
+        return output_BO.float().softmax(-1) if self.question.labels.classes else output_BO.float()
 
-    # -- baselines --------------------------------------------------------------------------------------------------
 
-    def _baseline(self, method: str, number: int) -> Scores:
-        """What a baseline says of a fold's test recordings, fitted on its training ones; kept, so a test can go on."""
-        fold, features = self.question.folds[number], METHODS[method][0]
-        what: dict[str, Any] = {
-            "method": method,
+class ClinicalComparison:
+    """Baselines and networks on the same folds.
+
+    Args:
+        baselines: by name; fitted in every fold.
+        networks: of the sweep.
+        question: with its folds.
+        features: that baselines learn from.
+    """
+
+    def __init__(
+        self,
+        baselines: Mapping[str, ClinicalMethod],
+        networks: FoldNetworks,
+        question: Question,
+        features: RecordingFeatures,
+    ) -> None:
+        self.baselines, self.networks, self.question, self.features = baselines, networks, question, features
+
+    def update(self, batch: Batch, number: int) -> None:
+        """Adds a batch of the test recordings of the fold of this number."""
+        self.networks.update(batch, number)
+
+    def compute(self, show: bool) -> tuple[Numbers, Arrays, pd.DataFrame]:
+        """Scores of all methods with corrected paired tests, arrays for the report and the table of predictions.
+
+        Args:
+            show: a progress bar.
+        """
+        folds = range(len(self.question.folds))
+        predicted: dict[str, list[Floats]] = {}
+        for name in track(self.baselines, "baselines", disable=not show):
+            predicted[name] = [self._baseline(name, number) for number in folds]
+        for name in self.networks.paths:
+            predicted[name] = [self.networks.predict(name, number) for number in folds]
+        numbers, arrays, table = Predictions.of(self.question, predicted).scored()
+        return with_corrected_p(numbers), arrays, table
+
+    def _baseline(self, name: str, number: int) -> Floats:
+        """A baseline's predictions for a fold's test recordings; kept, so that a killed test can go on."""
+        method, fold = self.baselines[name], self.question.folds[number]
+        learning = self._learning(number)
+
+        def predict() -> dict[str, NDArray]:
+            method.fit(learning)
+            return {"scores": method.predict(fold.test)}
+
+        key = method.cache_key(learning)
+        if key is None:
+            return predict()["scores"]
+        shared = {
             "fold": self.question.digest(fold),
-            "connectivity": self.task.baselines.connectivity if features == "connectivity" else None,
-            "confounds": self._confound_values if features == "confounds" else None,
             "groups": self._groups[self.question.rows].tolist(),
-            "parts": self.task.parts if features.endswith("embedding") else None,
-            "most_recordings": self.task.baselines.most_recordings,
-            "seed": self.data.seed,
+            "most_recordings": self.features.plan.most_recordings,
+            "seed": self.question.data.seed,
         }
-        return kept(self.question.runs, what, lambda: {"scores": self._fitted(method, fold)})["scores"]
+        return cached(self.question.runs, {"method": key, **shared}, predict)["scores"]
 
-    def _fitted(self, method: str, fold: Fold) -> Scores:
-        features, estimator = METHODS[method]
-        training = self._drawn(np.concatenate([fold.train, fold.val]))
-        labels_n = self.question.scale(fold).forward(self.question.labels.values_R[training])
-        groups_n = self._groups[training]
-        num_classes = len(self.question.labels.classes)
-        given = Training(labels_n, groups_n, num_classes, self.data.seed)
-        of = self._features(features, fold)
-        fitted = pipeline(features, estimator, given, self.task.baselines.connectivity).fit(of(training), labels_n)
-        return scores(fitted, of(fold.test), num_classes)
+    def _learning(self, number: int) -> FoldLearning:
+        """What a method may learn from in a fold: training subjects, those that choose a network's checkpoint, too."""
+        fold = self.question.folds[number]
+        rows = self._drawn(np.concatenate([fold.train, fold.val]))
+        return FoldLearning(
+            rows=rows,
+            labels_n=self.question.scale(fold).forward(self.question.labels.values_R[rows]),
+            groups_n=self._groups[rows],
+            num_classes=len(self.question.labels.classes),
+            seed=self.question.data.seed,
+            features=lambda name, rows: self.features.of(name, rows, fold),
+            depends_on=self.features.depends_on,
+        )
 
-    def _drawn(self, rows: NDArray) -> NDArray:
+    def _drawn(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         """Of too many recordings, those with the lowest hash of their names."""
-        most = self.task.baselines.most_recordings
-        return rows if len(rows) <= most else rows[np.argsort(self.data.recordings.hashes[rows])[:most]]
-
-    def _features(self, name: str, fold: Fold) -> Callable[[NDArray], Any]:
-        """Rows of the table to features of a method."""
-        if name == "none":
-            return lambda rows: np.zeros((len(rows), 1))
-        if name == "confounds":
-            return lambda rows: self.data.recordings.table[self.confounds].iloc[rows]
-        if name == "raw":
-            frames = self.data.window_frames
-            return lambda rows: np.stack([self._series(row)[:, :frames].ravel() for row in rows])
-        if name == "connectivity" and self.task.baselines.connectivity == "tangent":
-            return lambda rows: [self._series(row).T for row in rows]
-        if name == "connectivity":
-            place = {row: number for number, row in enumerate(self.question.rows.tolist())}
-            return lambda rows: self._correlations[[place[row] for row in rows.tolist()]]
-        both = self.question.features(name.startswith("untrained"), fold, self.task.parts)
-        feature_RD = np.concatenate([both["cls"], both["mean"]], axis=1)
-        return lambda rows: feature_RD[rows]
-
-    def _series(self, row: int) -> NDArray[np.float32]:
-        assert self.data.dataset is not None
-        return self.data.dataset.scaled_recording(int(row))[0]
-
-    @cached_property
-    def _correlations(self) -> NDArray[np.float32]:
-        rows = track(self.question.rows, "connectivity", disable=len(self.question.rows) < 200)
-        return correlations(self._series(row).T for row in rows)
-
-    @cached_property
-    def confounds(self) -> list[str]:
-        """The confounds that this cohort has."""
-        table = self.data.recordings.table.iloc[self.question.rows]
-        return confound_columns(table, self.task.baselines.confounds, self.question.target.column)
-
-    @cached_property
-    def _confound_values(self) -> dict[str, list[str]]:
-        table = self.data.recordings.table.iloc[self.question.rows]
-        return {name: table[name].astype(str).tolist() for name in self.confounds}
-
-    @cached_property
-    def _groups(self) -> NDArray:
-        table = self.data.recordings.table
-        return table[self.question.plan.family or "subject_id"].astype(str).to_numpy()
-
-    # -- all --------------------------------------------------------------------------------------------------------
-
-    def compute(self) -> tuple[dict[str, float], dict[str, np.ndarray], dict[str, pd.DataFrame]]:
-        """Scores of all methods with corrected paired tests, arrays for the report and the table of predictions."""
-        said = {name: [self._network_says(name, number) for number in range(self._num_folds)] for name in self.paths}
-        baselines = [name for name in METHODS if self.confounds or METHODS[name][0] != "confounds"]
-        for name in track(baselines, "baselines", disable=self.task.global_rank > 0):
-            said[name] = [self._baseline(name, number) for number in range(self._num_folds)]
-        predictions = Predictions.of(self.question, {name: said[name] for name in [*baselines, *self.paths]})
-        results, arrays, table = predictions.scored()
-        return with_corrected_p(results), arrays, {"predictions": table}
+        most = self.features.plan.most_recordings
+        hashes = self.question.data.recordings.hashes
+        return rows if len(rows) <= most else rows[np.argsort(hashes[rows])[:most]]
 
     @property
-    def _num_folds(self) -> int:
-        return len(self.question.folds)
+    def _groups(self) -> NDArray:
+        """The subject or family of every recording."""
+        table = self.question.data.recordings.table
+        return table[self.question.plan.family or "subject_id"].astype(str).to_numpy()

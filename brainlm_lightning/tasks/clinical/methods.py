@@ -1,12 +1,12 @@
-"""What a phenotype's prediction by a network is compared with: scikit-learn pipelines on features of recordings.
+"""Methods that predict a phenotype from whole recordings: what networks are compared with.
 
-Everything with a parameter is a step of the pipeline, so that it is fitted where the pipeline is: inside the fold.
+Everything with a parameter is a step of a scikit-learn pipeline, so that it is fitted inside the fold.
 Hyper-parameters are chosen inside it, too, over inner folds that keep a subject's recordings together.
 
-Shapes: n recordings, F features, P parcels, T frames, E pairs of parcels, C classes.
+Shapes: n recordings, F features, P parcels, T frames, C classes, O outputs: 1 for a number, C for classes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,31 +26,19 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, SVR
 
-Floats = NDArray[np.floating]
-FeatureName = Literal["none", "confounds", "raw", "connectivity", "embedding", "untrained_embedding"]
-EstimatorName = Literal["mean", "linear", "svm"]
-ConnectivityName = Literal["correlation", "tangent"]
+from brainlm_lightning.tasks.clinical.features import FeatureName
+from brainlm_lightning.tasks.compare import Method, Numbers
 
-# Name of a method -> its features and its estimator.
-METHODS: dict[str, tuple[FeatureName, EstimatorName]] = {
-    "mean": ("none", "mean"),
-    "confounds_linear": ("confounds", "linear"),
-    "raw_linear": ("raw", "linear"),
-    "raw_svm": ("raw", "svm"),
-    "connectivity_linear": ("connectivity", "linear"),
-    "connectivity_svm": ("connectivity", "svm"),
-    "untrained_embedding_linear": ("untrained_embedding", "linear"),
-    "untrained_embedding_svm": ("untrained_embedding", "svm"),
-    "embedding_linear": ("embedding", "linear"),
-    "embedding_svm": ("embedding", "svm"),
-}
+Floats = NDArray[np.floating]
+Rows = NDArray[np.intp]
+EstimatorName = Literal["mean", "linear", "svm"]
+
 INNER_FOLDS = 5
 # Features are brought to a mean squared norm of 1, so one grid serves three confounds and 76,000 connections.
 ALPHAS = np.logspace(-3, 2, 11).tolist()
 SVM_COSTS = [0.1, 1.0, 10.0, 100.0]
 LOGISTIC_COSTS = np.logspace(-1, 4, 6).tolist()
 SVR_TUBE = 0.1  # half width of the tube without loss, in standard deviations of the training labels (SVR's own: 0.1)
-LARGEST_CORRELATION = 0.999999  # arctanh(1) is infinite
 
 
 class MeanSquaredNorm(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -67,37 +55,26 @@ class MeanSquaredNorm(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
 
 @dataclass(frozen=True)
-class BaselinePlan:
-    """What networks are compared with.
+class FoldLearning:
+    """What a method may learn from in one fold: its training recordings, with their labels.
 
     Attributes:
-        connectivity: ``correlation`` between parcels, or the ``tangent`` of covariances at their mean over the training
-            recordings, which is often the better and takes minutes a fold with 400 parcels.
-        most_recordings: that scikit-learn's methods are fitted on in a fold; of more, so many are drawn. Their kernels
-            grow with the square of it.
-        confounds: columns that may predict the phenotype without any brain; those that are there are used.
-    """
-
-    connectivity: ConnectivityName = "correlation"
-    most_recordings: int = 4000
-    confounds: tuple[str, ...] = ("site", "mean_fd", "age", "sex")
-
-
-@dataclass(frozen=True)
-class Training:
-    """Labels of the training recordings.
-
-    Attributes:
+        rows: of the training recordings in the cohort's table.
         labels_n: on the scale that models are trained on, or numbers of classes.
         groups_n: the subject or family of each; inner folds keep them together.
         num_classes: C, or 0 for a number.
         seed: of the inner folds.
+        features: a feature's name and rows of the table -> features of any recordings; see `RecordingFeatures.of`.
+        depends_on: what a feature depends on, as plain values.
     """
 
+    rows: Rows
     labels_n: Floats
     groups_n: NDArray
     num_classes: int
-    seed: int = 0
+    seed: int
+    features: Callable[[FeatureName, Rows], Any]
+    depends_on: Callable[[FeatureName], dict[str, Any]]
 
     def inner_folds(self) -> list[tuple[NDArray, NDArray]]:
         """Divisions for the choice of hyper-parameters, by group and, of classes, stratified."""
@@ -109,20 +86,87 @@ class Training:
         return list(splitter.split(np.zeros(len(self.labels_n)), self.labels_n, self.groups_n))
 
 
-def pipeline(
-    features: FeatureName, estimator: EstimatorName, training: Training, connectivity: ConnectivityName
-) -> Pipeline:
+class ClinicalMethod(Method):
+    """Predicts a phenotype of recordings; fitted anew in every fold."""
+
+    def fit(self, learning: FoldLearning) -> Numbers:
+        """See `Method.fit`."""
+        raise NotImplementedError
+
+    def predict(self, rows: Rows) -> Floats:
+        """Predictions for recordings that the fit has not seen, (n, O).
+
+        Args:
+            rows: of the cohort's table.
+
+        Returns:
+            The number on the scale of the training labels, or a score of each class: the highest is the prediction.
+        """
+        raise NotImplementedError
+
+    def cache_key(self, learning: FoldLearning) -> dict[str, Any] | None:
+        """What predictions depend on beside the fold and this package's code, as plain values; None = never kept."""
+        return None
+
+
+class SklearnMethod(ClinicalMethod):
+    """A scikit-learn pipeline on features of recordings.
+
+    Args:
+        features: what it learns from; see `RecordingFeatures.of`.
+        estimator: ``mean`` (of the training labels), ``linear`` (ridge or logistic regression) or ``svm``.
+    """
+
+    def __init__(self, features: FeatureName, estimator: EstimatorName) -> None:
+        self.features, self.estimator = features, estimator
+
+    def fit(self, learning: FoldLearning) -> Numbers:
+        """Fits the pipeline, with hyper-parameters chosen on inner folds."""
+        self._learning = learning
+        unfitted = pipeline(self.features, self.estimator, learning)
+        self._fitted = unfitted.fit(learning.features(self.features, learning.rows), learning.labels_n)
+        return {}
+
+    def predict(self, rows: Rows) -> Floats:
+        """See `ClinicalMethod.predict`."""
+        return scores(self._fitted, self._learning.features(self.features, rows), self._learning.num_classes)
+
+    def cache_key(self, learning: FoldLearning) -> dict[str, Any]:
+        """See `ClinicalMethod.cache_key`."""
+        return {"features": self.features, "estimator": self.estimator, **learning.depends_on(self.features)}
+
+
+def default_baselines(confounds: bool) -> dict[str, ClinicalMethod]:
+    """What every prediction is compared with.
+
+    Args:
+        confounds: whether the cohort has some.
+    """
+    methods: dict[str, ClinicalMethod] = {
+        "mean": SklearnMethod("none", "mean"),
+        "confounds_linear": SklearnMethod("confounds", "linear"),
+        "raw_linear": SklearnMethod("raw", "linear"),
+        "raw_svm": SklearnMethod("raw", "svm"),
+        "connectivity_linear": SklearnMethod("connectivity", "linear"),
+        "connectivity_svm": SklearnMethod("connectivity", "svm"),
+        "untrained_embedding_linear": SklearnMethod("untrained_embedding", "linear"),
+        "untrained_embedding_svm": SklearnMethod("untrained_embedding", "svm"),
+        "embedding_linear": SklearnMethod("embedding", "linear"),
+        "embedding_svm": SklearnMethod("embedding", "svm"),
+    }
+    return {name: method for name, method in methods.items() if confounds or name != "confounds_linear"}
+
+
+def pipeline(features: FeatureName, estimator: EstimatorName, learning: FoldLearning) -> Pipeline:
     """An unfitted pipeline from a recording's features to its label.
 
     Args:
-        features: what the rows are; see `correlations` and `confound_columns`.
-        estimator: ``mean`` (of the training labels), ``linear`` (ridge or logistic regression) or ``svm``.
-        training: labels, for the inner folds.
-        connectivity: ``correlation``, where rows are vectors of it already; or ``tangent``, where rows are series, each
-            (T, P), and the mean matrix is fitted.
+        features: what the rows are; see `RecordingFeatures.of`.
+        estimator: see `SklearnMethod`.
+        learning: labels, for the inner folds.
     """
     if estimator == "mean":
-        dummy = DummyClassifier(strategy="prior") if training.num_classes else DummyRegressor(strategy="mean")
+        dummy = DummyClassifier(strategy="prior") if learning.num_classes else DummyRegressor(strategy="mean")
         return make_pipeline(dummy)
     # With more features than recordings all that linear and kernel methods see is inner products: the principal
     # components of the training recordings keep every one of them, in as many numbers as there are recordings.
@@ -130,15 +174,12 @@ def pipeline(
     steps: dict[FeatureName, list[Any]] = {
         "confounds": [_confounds()],
         "raw": [components],
-        "connectivity": [*_tangent(connectivity), components],
+        "connectivity": [components],
+        "tangent": [ConnectivityMeasure(kind="tangent", vectorize=True), components],
         "embedding": [StandardScaler()],
         "untrained_embedding": [StandardScaler()],
     }
-    return make_pipeline(*steps[features], MeanSquaredNorm(), _searched(estimator, training))
-
-
-def _tangent(connectivity: ConnectivityName) -> list[Any]:
-    return [] if connectivity == "correlation" else [ConnectivityMeasure(kind="tangent", vectorize=True)]
+    return make_pipeline(*steps[features], MeanSquaredNorm(), _searched(estimator, learning))
 
 
 def _confounds() -> ColumnTransformer:
@@ -156,25 +197,25 @@ def _confounds() -> ColumnTransformer:
     )
 
 
-def _searched(estimator: EstimatorName, training: Training) -> GridSearchCV:
+def _searched(estimator: EstimatorName, learning: FoldLearning) -> GridSearchCV:
     """An estimator whose strength of regularisation is chosen on inner folds."""
     grid: dict[str, Any] = {"C": SVM_COSTS, "kernel": ["linear", "rbf"]}
     model: Any
-    if training.num_classes:
-        scoring = "roc_auc" if training.num_classes == 2 else "balanced_accuracy"
+    if learning.num_classes:
+        scoring = "roc_auc" if learning.num_classes == 2 else "balanced_accuracy"
         model = SVC(class_weight="balanced", decision_function_shape="ovr")
         if estimator == "linear":
             model, grid = LogisticRegression(class_weight="balanced", max_iter=5000), {"C": LOGISTIC_COSTS}
     else:
         scoring = "neg_mean_squared_error"
-        model = SVR(epsilon=SVR_TUBE * float(training.labels_n.std()))
+        model = SVR(epsilon=SVR_TUBE * float(learning.labels_n.std()))
         if estimator == "linear":
             model, grid = Ridge(), {"alpha": ALPHAS}
-    return GridSearchCV(model, grid, scoring=scoring, cv=training.inner_folds())
+    return GridSearchCV(model, grid, scoring=scoring, cv=learning.inner_folds())
 
 
 def scores(fitted: Pipeline, features: Any, num_classes: int) -> Floats:
-    """What a fitted pipeline says of recordings: the number (n, 1), or a score of each class (n, C).
+    """Predictions of a fitted pipeline: the number (n, 1), or a score of each class (n, C).
 
     Scores are probabilities where the method has them, else distances from the boundary; the highest is the prediction.
     """
@@ -184,28 +225,3 @@ def scores(fitted: Pipeline, features: Any, num_classes: int) -> Floats:
         return fitted.predict_proba(features)
     distance = fitted.decision_function(features)
     return np.stack([-distance, distance], axis=1) if num_classes == 2 else distance
-
-
-# -- features ---------------------------------------------------------------------------------------------------------
-
-
-def correlations(series: Iterable[Floats]) -> Floats:
-    """Functional connectivity: Fisher's z of the correlations between parcels, (n, E) float32; 0 where data lack.
-
-    Args:
-        series: (T, P) of each recording; any number of frames.
-    """
-    measure = ConnectivityMeasure(
-        kind="correlation", vectorize=True, discard_diagonal=True, standardize="zscore_sample"
-    )
-    rows = []
-    for values_TP in series:
-        correlation_E = np.nan_to_num(measure.fit_transform([values_TP])[0])
-        rows.append(np.arctanh(correlation_E.clip(-LARGEST_CORRELATION, LARGEST_CORRELATION)).astype(np.float32))
-    return np.stack(rows)
-
-
-def confound_columns(table: pd.DataFrame, names: Sequence[str], target: str) -> list[str]:
-    """The confounds that the table has and that vary, the target left out."""
-    there = [name for name in names if name != target and name in table.columns]
-    return [name for name in there if table[name].nunique() > 1]

@@ -31,7 +31,7 @@ class HeadPlan:
     hidden: int = 128
 
     def __post_init__(self) -> None:
-        """Refuses rates that are none."""
+        """Validate dropout in [0, 1)."""
         if not 0 <= self.dropout < 1:
             raise ValueError(f"head.dropout is {self.dropout}; expected a share from 0 to below 1 (paper: 0.4)")
 
@@ -88,10 +88,10 @@ class PhenotypeHead(nn.Module):
             nn.Linear(plan.hidden, outputs),
         )
 
-    def standardise(self, feature_RD: Tensor) -> None:
-        """Takes mean and standard deviation from the features of the training recordings."""
-        self.mean_D.copy_(feature_RD.mean(0))
-        self.std_D.copy_(feature_RD.std(0).clamp(min=1e-6))
+    def standardise(self, mean_D: Tensor, std_D: Tensor) -> None:
+        """Takes mean and standard deviation of what the head is fed, over the training recordings."""
+        self.mean_D.copy_(mean_D)
+        self.std_D.copy_(std_D.clamp(min=1e-6))
 
     def forward(self, feature_BD: Tensor) -> Tensor:
         """Features to outputs, (B, K)."""

@@ -4,13 +4,14 @@ Shapes: n predictions (a subject in a repeat), K outputs.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.tasks.clinical.labels import TargetScale
 from brainlm_lightning.tasks.clinical.score import (
     Layout,
@@ -22,7 +23,7 @@ from brainlm_lightning.tasks.clinical.score import (
 )
 
 if TYPE_CHECKING:
-    from brainlm_lightning.tasks.clinical.question import CohortQuestion
+    from brainlm_lightning.tasks.clinical.question import Question
 
 Floats = NDArray[np.float64]
 
@@ -43,14 +44,14 @@ class Predictions:
         output_nK: method -> the mean over the subject's recordings, on the fold's training scale or as class scores.
     """
 
-    question: "CohortQuestion"
+    question: "Question"
     layout: Layout
     subject_n: NDArray
     truth_n: Floats
     output_nK: dict[str, Floats]
 
     @classmethod
-    def of(cls, question: "CohortQuestion", said: dict[str, list[NDArray[np.floating]]]) -> "Predictions":
+    def of(cls, question: "Question", said: dict[str, list[NDArray[np.floating]]]) -> "Predictions":
         """Averages a subject's recordings.
 
         Args:
@@ -75,14 +76,16 @@ class Predictions:
         return cls(question, layout, names[subject_n], table["truth"].to_numpy(dtype=float), output_nK)
 
     def scored(self) -> tuple[dict[str, float], dict[str, NDArray], pd.DataFrame]:
-        """Metrics `test/<cohort>/<target>/<method>/<score>`, arrays of the same places, and the table to save."""
-        place = f"test/{self.question.cohort}/{self.question.target.column}"
+        """Metrics `test/<cohort>/<target>/<method>/<score>`, arrays of the same names, and the table to save."""
+        of = MetricName(self.question.cohort, self.question.target.column)
         scores = {name: self._score(name) for name in self.output_nK}
         found = {name: value.flat(self.layout.num_subjects) for name, value in scores.items()}
-        results = {f"{place}/{method}/{name}": value for method, flat in found.items() for name, value in flat.items()}
-        results |= {f"{place}/{name}": float(count) for name, count in self.question.counts().items()}
-        results |= {f"{place}/{name}": value for name, value in self._comparisons(scores).items()}
-        return results, self._arrays(place), self._table()
+        results: dict[str, float] = {}
+        for method, flat in found.items():
+            results |= {replace(of, method=method).of(name): value for name, value in flat.items()}
+        results |= {of.of(name): float(count) for name, count in self.question.counts().items()}
+        results |= {of.of(name): value for name, value in self._comparisons(scores).items()}
+        return results, self._arrays(of), self._table()
 
     @property
     def _classes(self) -> tuple[str, ...]:
@@ -121,12 +124,14 @@ class Predictions:
         errors = {name: self.layout.by_subject((self._own(name) - self.truth_n) ** 2) for name in scores}
         return compare_errors(errors, pairs)
 
-    def _arrays(self, place: str) -> dict[str, NDArray]:
+    def _arrays(self, of: MetricName) -> dict[str, NDArray]:
         """Truth, and what each method says: the number, or the second of two classes' score, or all scores."""
-        found: dict[str, NDArray] = {f"{place}/truth": self.truth_n}
+        found: dict[str, NDArray] = {of.of("truth"): self.truth_n}
+        if self._classes:
+            found[of.of("classes")] = np.array(self._classes)
         for name, output_nK in self.output_nK.items():
             shown = self._own(name) if not self._classes else output_nK
-            found[f"{place}/{name}/predicted"] = shown
+            found[replace(of, method=name).of("predicted")] = shown
         return found
 
     def _table(self) -> pd.DataFrame:

@@ -1,8 +1,9 @@
-"""A phenotype of a cohort as a question: labels, folds, the pretrained encoder and its control.
+"""A phenotype to be predicted: labels, folds, the pretrained encoder and its control.
 
 Shapes: R recordings (rows of the table), D width.
 """
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 
 from brainlm_lightning.checkpoint.description import subject_digest
-from brainlm_lightning.checkpoint.pretrained import Pretrained, load_pretrained, untrained
+from brainlm_lightning.checkpoint.pretrained import Pretrained, untrained
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.model.mae import MaskedAutoencoder
-from brainlm_lightning.tasks.clinical.embedding import POOLINGS, digest_of, embed, kept
+from brainlm_lightning.tasks.clinical.cache import cached, digest_of
+from brainlm_lightning.tasks.clinical.embedding import embed
 from brainlm_lightning.tasks.clinical.folds import Fold, FoldPlan
 from brainlm_lightning.tasks.clinical.labels import Labels, Target, TargetScale, read_labels
 from brainlm_lightning.tasks.clinical.recording_folds import recording_folds
@@ -25,7 +27,7 @@ KEY = "clinical"  # of a checkpoint's entry that says what is predicted
 
 
 @dataclass(frozen=True)
-class CohortQuestion:
+class Question:
     """What is to be predicted, of whom, with which encoder.
 
     Attributes:
@@ -49,26 +51,26 @@ class CohortQuestion:
     runs: Path
 
     @classmethod
-    def pose(cls, data: CohortDataModule, place: str, target: Target, plan: FoldPlan, runs: Path) -> "CohortQuestion":
-        """Reads, checks and deals.
+    def from_data(
+        cls, data: CohortDataModule, pretrained: Pretrained, target: Target, plan: FoldPlan, runs: Path
+    ) -> "Question":
+        """Reads the labels, checks them, and deals the subjects out to folds.
 
         Raises:
             ValueError: the question cannot be asked of these data; says why.
-            FileNotFoundError: there is no pretrained model.
         """
         if data.test_cohorts or data.train_fraction != 1:
             raise ValueError(
                 "folds take all subjects of data.cohorts: leave data.test_cohorts and data.train_fraction out. To test "
                 "on a whole cohort, name it in data.cohorts and set folds.leave_out to cohort"
             )
-        table = data.recordings.table
-        labels = read_labels(table, target)
-        rows = np.flatnonzero(data.usable & labels.known_R)
-        pretrained = load_pretrained(place, data)
         if not isinstance(pretrained.model, MaskedAutoencoder):
             raise ValueError(
                 f"{pretrained.path} holds a {type(pretrained.model).__name__}; expected a MaskedAutoencoder"
             )
+        table = data.recordings.table
+        labels = read_labels(table, target)
+        rows = np.flatnonzero(data.usable & labels.known_R)
         folds = recording_folds(table, labels, rows, plan, pretrained.seen)
         question = cls(data, target, plan, labels, rows, folds, pretrained, runs)
         rank_zero_info(question.summary())
@@ -141,22 +143,17 @@ class CohortQuestion:
 
     def encoder(self, without_pretraining: bool, fold: Fold) -> MaskedAutoencoder:
         """The pretrained encoder, or the same before its first step; each call gives a model of its own."""
-        net = load_pretrained(self.pretrained.path, self.data).model
+        net = copy.deepcopy(self.pretrained.model)
         assert isinstance(net, MaskedAutoencoder)
         if without_pretraining:
-            what = {"control_of": self.checkpoint_sha256(), "from": self._recordings(self.start_rows(fold))}
-            weights = kept(self.runs, what, lambda: self._control(fold))
+            key = {"control_of": self.checkpoint_sha256(), "from": self._recordings(self.start_rows(fold))}
+            weights = cached(self.runs, key, lambda: self._control(fold))
             net.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         return net
 
     def _control(self, fold: Fold) -> dict[str, NDArray]:
         """The weights of the model before its first step."""
-        before = self.data.train_rows
-        self.data.train_rows = self.start_rows(fold)
-        try:
-            net = untrained(self.pretrained, self.data)
-        finally:
-            self.data.train_rows = before
+        net = untrained(self.pretrained, self.data, rows=self.start_rows(fold))
         return {name: value.numpy() for name, value in net.state_dict().items()}
 
     def _recordings(self, rows: NDArray) -> list[list[str]]:
@@ -176,22 +173,19 @@ class CohortQuestion:
             net: the encoder, where it is at hand; on its device.
 
         Returns:
-            ``cls`` and ``mean``, each (R, D) by row of the table; NaN for recordings without a window.
+            What `embed` returns, each (R, D) by row of the table; NaN for recordings without a window.
         """
         rows = np.flatnonzero(self.data.usable)
-        what = {
+        key = {
             "checkpoint": self.checkpoint_sha256(),
             "control_from": self._recordings(self.start_rows(fold)) if without_pretraining else None,
             "parts": parts,
             "of": self._recordings(rows),
             "seed": self.data.seed,
         }
-
-        def make() -> dict[str, NDArray]:
-            encoder = net or self.encoder(without_pretraining, fold)
-            return dict(zip(POOLINGS, np.moveaxis(embed(encoder, self.data, rows, parts), 1, 0), strict=True))
-
-        found = kept(self.runs, what, make)
+        found = cached(
+            self.runs, key, lambda: embed(net or self.encoder(without_pretraining, fold), self.data, rows, parts)
+        )
         full = {
             name: np.full((len(self.data.usable), array.shape[1]), np.nan, np.float32) for name, array in found.items()
         }

@@ -6,7 +6,9 @@ from typing import Any
 
 import yaml
 
-from brainlm_lightning.checkpoint import description as self_describing
+from brainlm_lightning.checkpoint.description import KEY as DESCRIPTION
+from brainlm_lightning.checkpoint.files import load_plain, load_strictly
+from brainlm_lightning.checkpoint.registry import build
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.run_folder import BEST
 from brainlm_lightning.tasks.clinical.labels import TargetScale
@@ -70,7 +72,7 @@ def check_fold(path: Path, fold_digest: str) -> dict[str, Any]:
     Raises:
         ValueError: it was fitted on other subjects, labels or another encoder.
     """
-    about = self_describing.load_plain(path).get(KEY)
+    about = load_plain(path).get(KEY)
     if about is None or about["fold_digest"] != fold_digest:
         raise ValueError(
             f"{path} was fitted on other subjects, labels or another pretrained model than this experiment's folds: "
@@ -86,12 +88,11 @@ def is_online(about: dict[str, Any]) -> bool:
 
 def load_network(path: Path) -> FoldNetwork:
     """Rebuilds a fold's network from its checkpoint alone."""
-    content = self_describing.load_plain(path)
+    content = load_plain(path)
     about = content[KEY]
-    net = self_describing.build(content[self_describing.KEY], str(path))
-    assert isinstance(net, MaskedAutoencoder)
+    net = build(content[DESCRIPTION], MaskedAutoencoder, str(path))
     frozen = about["method"].endswith("frozen")
     model = PhenotypeModel(net, len(about["classes"]) or 1, HeadPlan(**about["head"]), frozen)
     weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
-    self_describing.load_strictly(model, weights, str(path))
+    load_strictly(model, weights, str(path))
     return FoldNetwork(model.eval(), TargetScale(**about["scale"]), about["parts"])

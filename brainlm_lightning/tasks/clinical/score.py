@@ -17,9 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from brainlm_lightning.evaluation.comparison import paired_comparison
 from brainlm_lightning.evaluation.metrics import mse, r2
-from brainlm_lightning.evaluation.resampling import percentile_interval, subject_bootstrap, subject_weights
+from brainlm_lightning.evaluation.names import pair_name
+from brainlm_lightning.evaluation.resampling import (
+    bootstrap_p,
+    percentile_interval,
+    subject_bootstrap,
+    subject_weights,
+)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -240,38 +245,35 @@ def _with_folds(scores: Scores, name: str, value_F: Floats) -> Scores:
 
 
 def compare_errors(error_S: Mapping[str, Floats], pairs: list[tuple[str, str]], seed: int = 0) -> dict[str, float]:
-    """Paired tests of squared errors over subjects (Wilcoxon): `<a>_minus_<b>/{squared_error, _low, _high, p, ...}`."""
-    found: dict[str, float] = {}
-    for a, b in pairs:
-        result = paired_comparison(error_S[a], error_S[b], NUM_RESAMPLES, seed)
-        place = f"{a}_minus_{b}"
-        found |= {
-            f"{place}/squared_error": result.difference,
-            f"{place}/squared_error_low": result.low,
-            f"{place}/squared_error_high": result.high,
-            f"{place}/p": result.p,
-            f"{place}/num_subjects": float(result.num_subjects),
-        }
-    return found
+    """Paired bootstrap tests of the mean squared error: `<a>_minus_<b>/{squared_error, _low, _high, p, ...}`.
 
-
-def compare_auc(scores: Mapping[str, Scores], pairs: list[tuple[str, str]], num_subjects: int) -> dict[str, float]:
-    """Paired bootstrap tests of AUC: `<a>_minus_<b>/{auc, auc_low, auc_high, p, num_subjects}`.
-
-    p is twice the share of draws on the far side of 0, (b + 1) / (D + 1) (Davison & Hinkley 1997, equation 4.11).
+    Differences of squared errors are skewed, so a rank test would not test their mean; see `bootstrap_p`.
     """
     found: dict[str, float] = {}
     for a, b in pairs:
+        difference_S = error_S[a] - error_S[b]
+        num_subjects = len(difference_S)
+        draws = subject_bootstrap(lambda total, count=num_subjects: total / count, difference_S, NUM_RESAMPLES, seed)
+        found |= _pair(pair_name(a, b), "squared_error", float(difference_S.mean()), draws, num_subjects)
+    return found
+
+
+def _pair(pair: str, score: str, estimate: float, draws: Floats, num_subjects: int) -> dict[str, float]:
+    low, high = percentile_interval(draws, num_subjects)
+    return {
+        f"{pair}/{score}": estimate,
+        f"{pair}/{score}_low": float(low),
+        f"{pair}/{score}_high": float(high),
+        f"{pair}/p": bootstrap_p(draws),
+        f"{pair}/num_subjects": float(num_subjects),
+    }
+
+
+def compare_auc(scores: Mapping[str, Scores], pairs: list[tuple[str, str]], num_subjects: int) -> dict[str, float]:
+    """Paired bootstrap tests of AUC: `<a>_minus_<b>/{auc, auc_low, auc_high, p, num_subjects}`; see `bootstrap_p`."""
+    found: dict[str, float] = {}
+    for a, b in pairs:
         draws = scores[a].draws["auc"] - scores[b].draws["auc"]
-        draws = draws[~np.isnan(draws)]
-        beyond = min((draws <= 0).sum(), (draws >= 0).sum())
-        low, high = percentile_interval(draws, num_subjects)
-        place = f"{a}_minus_{b}"
-        found |= {
-            f"{place}/auc": scores[a].estimates["auc"] - scores[b].estimates["auc"],
-            f"{place}/auc_low": float(low),
-            f"{place}/auc_high": float(high),
-            f"{place}/p": min(1.0, 2 * (beyond + 1) / (len(draws) + 1)),
-            f"{place}/num_subjects": float(num_subjects),
-        }
+        estimate = scores[a].estimates["auc"] - scores[b].estimates["auc"]
+        found |= _pair(pair_name(a, b), "auc", estimate, draws[~np.isnan(draws)], num_subjects)
     return found

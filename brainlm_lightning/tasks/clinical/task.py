@@ -17,16 +17,18 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn import functional
 
-from brainlm_lightning.checkpoint import description as self_describing
+from brainlm_lightning.checkpoint.description import KEY as DESCRIPTION
 from brainlm_lightning.data.datamodule import TestSet
 from brainlm_lightning.data.windows import Batch
-from brainlm_lightning.tasks.clinical.compare import ClinicalTest
+from brainlm_lightning.tasks.clinical.compare import ClinicalComparison, FoldNetworks
 from brainlm_lightning.tasks.clinical.embedding import hidden_parts
+from brainlm_lightning.tasks.clinical.features import BaselinePlan, RecordingFeatures
 from brainlm_lightning.tasks.clinical.folds import FoldPlan
 from brainlm_lightning.tasks.clinical.labels import Target, class_weights
-from brainlm_lightning.tasks.clinical.methods import BaselinePlan
+from brainlm_lightning.tasks.clinical.methods import ClinicalMethod, default_baselines
 from brainlm_lightning.tasks.clinical.net import HeadPlan, PhenotypeModel
-from brainlm_lightning.tasks.clinical.question import KEY, CohortQuestion
+from brainlm_lightning.tasks.clinical.question import KEY, Question
+from brainlm_lightning.tasks.compare import with_baselines
 from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
 from brainlm_lightning.tasks.task import Task
 
@@ -47,7 +49,9 @@ class ClinicalTask(Task):
         layer_decay: of the learning rate, from each layer to the one below it.
         parts: a window's tokens are encoded in so many parts, as many tokens at once as the pretraining saw: 4 where it
             hid 75 %. One part is drawn for each training step; tests take all.
-        baselines: what the networks are compared with.
+        baselines: what the networks are compared with beside the default baselines, by name; null leaves a default out.
+        default_baselines: False = the given baselines alone.
+        baseline_plan: what baselines are given.
     """
 
     fitted = False  # `test` gathers the runs of all folds by itself
@@ -65,12 +69,15 @@ class ClinicalTask(Task):
         optimisation: OptimisationPlan = OptimisationPlan(learning_rate=1e-3, warmup_fraction=0.1),
         layer_decay: float = 0.75,
         parts: int = 1,
-        baselines: BaselinePlan = BaselinePlan(),
+        baselines: dict[str, ClinicalMethod | None] | None = None,
+        default_baselines: bool = True,
+        baseline_plan: BaselinePlan = BaselinePlan(),
     ) -> None:
         super().__init__()
         if not 0 < layer_decay <= 1 or parts < 1:
             raise ValueError(f"layer_decay is {layer_decay} and parts {parts}; expected above 0 to 1, and 1 or more")
-        self.place, self.target, self.plan, self.baselines = pretrained, target, folds, baselines
+        self.pretrained, self.target, self.plan = pretrained, target, folds
+        self.baselines, self.use_defaults, self.baseline_plan = baselines, default_baselines, baseline_plan
         self.method, self.fold, self.head, self.parts = method, fold, head, parts
         self.optimisation, self.layer_decay = optimisation, layer_decay
         self.predictor: PhenotypeModel | None = None
@@ -82,7 +89,9 @@ class ClinicalTask(Task):
         """Reads labels and pretrained model and deals out the subjects; whatever cannot be is said here."""
         logger, folder = self.trainer.logger, self.trainer.default_root_dir
         runs = Path((logger.save_dir if logger else None) or folder)
-        self.question = CohortQuestion.pose(self.datamodule, self.place, self.target, self.plan, runs)
+        pretrained = self.load_pretrained(self.pretrained)
+        self.datamodule.adopt_statistics(pretrained.statistics)
+        self.question = Question.from_data(self.datamodule, pretrained, self.target, self.plan, runs)
         folds = self.question.folds
         if not 0 <= self.fold < len(folds):
             raise ValueError(f"fold is {self.fold}; there are {len(folds)}, 0 to {len(folds) - 1}")
@@ -117,16 +126,25 @@ class ClinicalTask(Task):
             self.predictor = PhenotypeModel(net, self.question.num_outputs, self.head, frozen).to(self.device)
 
     def on_fit_start(self) -> None:
-        """Embeds the recordings once: the head starts with standardised features, and a frozen one sees no others."""
+        """Embeds the recordings once: the head starts with standardised features, and a frozen one sees no others.
+
+        The head is standardised over what it is fed: single parts of windows where the encoder runs, else the means
+        over all parts of all windows of a recording.
+        """
         assert self.predictor is not None
-        if self.head.pooling == "attention":
+        pooling = self.head.pooling
+        if pooling == "attention":
             return
-        untrained = self.method.startswith("untrained")
         here = self.question.folds[self.fold]
-        both = self.question.features(untrained, here, self.parts, self.predictor.net)
-        feature_RD = torch.from_numpy(both[self.head.pooling]).to(self.device)
-        self.predictor.head.standardise(feature_RD[torch.from_numpy(here.train)])
-        self.feature_RD = None if self.online else feature_RD
+        untrained = self.method.startswith("untrained")
+        features = self.question.features(untrained, here, self.parts, self.predictor.net)
+        feature_RD, within_RD = (torch.from_numpy(features[name]) for name in (pooling, f"{pooling}_variance"))
+        train = torch.from_numpy(here.train)
+        mean_D, std_D = feature_RD[train].mean(0), feature_RD[train].std(0)
+        if self.online:
+            std_D = (within_RD[train].mean(0) + feature_RD[train].var(0, correction=0)).sqrt()
+        self.predictor.head.standardise(mean_D.to(self.device), std_D.to(self.device))
+        self.feature_RD = None if self.online else feature_RD.to(self.device)
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -180,7 +198,11 @@ class ClinicalTask(Task):
 
     def on_test_start(self) -> None:
         """Finds the networks of all folds."""
-        self.comparison = ClinicalTest(self)
+        networks = FoldNetworks(self.experiment_folder, self.question, self.trainer.strategy)
+        features = RecordingFeatures(self.question, self.baseline_plan, self.parts)
+        defaults = default_baselines(confounds=bool(features.confounds))
+        baselines = with_baselines({}, defaults, self.baselines, self.use_defaults)
+        self.comparison = ClinicalComparison(baselines, networks, self.question, features)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """A batch of one fold's test subjects, through that fold's networks."""
@@ -188,13 +210,14 @@ class ClinicalTask(Task):
 
     def on_test_epoch_end(self) -> None:
         """Fits the baselines on every fold, scores and compares."""
-        self.results, self.arrays, self.tables = self.comparison.compute()
+        self.results, self.arrays, predictions = self.comparison.compute(show=self.trainer.is_global_zero)
+        self.tables["predictions"] = predictions
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the checkpoint describe itself: the encoder's data, and what is predicted how."""
-        checkpoint[self_describing.KEY] = dict(self.question.pretrained.about)
+        checkpoint[DESCRIPTION] = dict(self.question.pretrained.about)
         checkpoint[KEY] = {
             "method": self.method,
             "fold": self.fold,

@@ -16,15 +16,16 @@ from torch import Tensor
 from brainlm_lightning.data.datamodule import TestSet
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import with_corrected_p
+from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.model.attention_maps import Reading, parcel_attention
 from brainlm_lightning.model.mae import MaskedAutoencoder
+from brainlm_lightning.tasks.compare import parcel_arrays
 from brainlm_lightning.tasks.contrasts.contrast import (
     Analysis,
     ContrastTask,
     cohort_name,
     contrast_numbers,
     count_seen,
-    parcel_arrays,
 )
 from brainlm_lightning.tasks.contrasts.groups import Filter, in_words, select
 
@@ -68,9 +69,9 @@ class AttentionTask(ContrastTask):
         self,
         pretrained: str,
         contrasts: dict[str, GroupContrast],
-        reading: Reading = Reading(),  # noqa: B008 (frozen)
+        reading: Reading = Reading(),
         control: bool = True,
-        analysis: Analysis = Analysis(),  # noqa: B008 (frozen)
+        analysis: Analysis = Analysis(),
     ) -> None:
         super().__init__(pretrained, contrasts, analysis)
         self.reading, self.control = reading, control
@@ -79,14 +80,14 @@ class AttentionTask(ContrastTask):
 
     def setup(self, stage: str) -> None:
         """Checks everything before any work: networks, filters, the checkpoint, its layers."""
-        among = self.pose()
+        among = self.candidates()
         self.groups = {name: self._groups(name, contrast, among) for name, contrast in self.contrasts.items()}
         self.rows = np.unique(np.concatenate([rows for groups in self.groups.values() for rows in groups]))
         model = self.load(self.control)
         if not isinstance(model, MaskedAutoencoder):
             raise ValueError(f"{self.pretrained.path} holds a {type(model).__name__}, which has no attention to read")
         self.reading.check(model.config.depth, model.config.num_heads)
-        self.datamodule.test_sets = [TestSet(cohort_name(self.table.iloc[self.rows]), self.rows)]
+        self.datamodule.use_test_sets([TestSet(cohort_name(self.table.iloc[self.rows]), self.rows)])
 
     def _groups(self, name: str, contrast: GroupContrast, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         group = select(self.table, contrast.group, f"group of {name}", among)
@@ -152,10 +153,10 @@ class AttentionTask(ContrastTask):
         self.results, self.arrays = {}, parcel_arrays(self.datamodule.stores[0].atlas)
         for number, name in enumerate(self.contrasts):
             self._contrast(name, maps)
-            place = f"{self._place(name)}/{self.pretrained.model.name}_parcel_attention"
+            of = self._name(name, f"{self.pretrained.model.name}_parcel_attention")
             self.arrays |= {
-                f"{place}/matrix_a_PP": matrices[2 * number],
-                f"{place}/matrix_b_PP": matrices[2 * number + 1],
+                of.of("matrix_a_PP"): matrices[2 * number],
+                of.of("matrix_b_PP"): matrices[2 * number + 1],
             }
         self.results = with_corrected_p(self.results)
 
@@ -165,8 +166,8 @@ class AttentionTask(ContrastTask):
         assert dataset is not None
         return dataset.observed(self.rows)
 
-    def _place(self, name: str) -> str:
-        return f"test/{cohort_name(self.table.iloc[np.concatenate(self.groups[name])])}/{name}"
+    def _name(self, contrast: str, kind: str) -> MetricName:
+        return MetricName(cohort_name(self.table.iloc[np.concatenate(self.groups[contrast])]), contrast, kind)
 
     def _contrast(self, name: str, maps: dict[str, np.ndarray]) -> None:
         """Adds one contrast's numbers of every map."""
@@ -178,11 +179,11 @@ class AttentionTask(ContrastTask):
         contrast = self.contrasts[name]
         names = np.array([in_words(contrast.group), in_words(contrast.against)])
         for kind, values_RP in maps.items():
-            place = f"{self._place(name)}/{kind}"
+            of = self._name(name, kind)
             numbers, arrays = contrast_numbers(values_RP[index], in_group, subjects, expected, self.procedure)
             arrays |= {"groups": names, "unit": np.array(unit(kind))}
-            self.results |= {f"{place}/{key}": value for key, value in (counts | numbers).items()}
-            self.arrays |= {f"{place}/{key}": value for key, value in arrays.items()}
+            self.results |= {of.of(key): value for key, value in (counts | numbers).items()}
+            self.arrays |= {of.of(key): value for key, value in arrays.items()}
 
 
 def unit(kind: str) -> str:

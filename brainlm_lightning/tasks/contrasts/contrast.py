@@ -14,14 +14,15 @@ from lightning.pytorch.utilities import rank_zero_info
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from brainlm_lightning.checkpoint.pretrained import Pretrained, load_pretrained, untrained
+from brainlm_lightning.checkpoint.pretrained import Pretrained, untrained
 from brainlm_lightning.data.atlas import UNKNOWN_NETWORK, Atlas
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.evaluation.names import quoted
+from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.tasks.contrasts.score import GroupDifference, compare_groups
 from brainlm_lightning.tasks.task import Task
 
-FALSE_DISCOVERY_RATE = 0.05
 NAME = re.compile(r"[\w+-]+")
 SHOWN = ("difference", "low", "high", "effect_size", "z", "p", "p_fdr", "p_max")  # arrays of a contrast, by parcel
 
@@ -40,9 +41,12 @@ class Analysis:
     permutations: int = 5000
 
     def __post_init__(self) -> None:
-        """Refuses too few permutations to find anything."""
-        if self.permutations < 1 / FALSE_DISCOVERY_RATE:
-            raise ValueError(f"permutations is {self.permutations}; with fewer than 20 no p-value can be below 0.05")
+        """Validate permutations: enough for a significant p-value."""
+        if self.permutations < 1 / SIGNIFICANCE:
+            raise ValueError(
+                f"permutations is {self.permutations}; with fewer than {1 / SIGNIFICANCE:g} no p-value can be below "
+                f"{SIGNIFICANCE:g}"
+            )
 
     def rows(self, datamodule: CohortDataModule) -> np.ndarray:
         """Rows of the table to choose from: with a whole window, no duplicates."""
@@ -86,11 +90,11 @@ class ContrastTask(Task):
 
     def __init__(self, pretrained: str, contrasts: Mapping[str, Any], analysis: Analysis) -> None:
         super().__init__()
-        self.place, self.contrasts, self.analysis = pretrained, contrasts, analysis
+        self.checkpoint, self.contrasts, self.analysis = pretrained, contrasts, analysis
         self.nets = nn.ModuleDict()
 
-    def pose(self) -> np.ndarray:
-        """Checks the contrasts against the atlas; gives the rows of the table to choose from."""
+    def candidates(self) -> np.ndarray:
+        """Checks the contrasts against the atlas; returns the rows of the table to choose from."""
         data = self.datamodule
         self.table, atlas = data.recordings.table, data.stores[0].atlas
         check_contrasts(self.contrasts, atlas)
@@ -98,8 +102,9 @@ class ContrastTask(Task):
         return self.analysis.rows(data)
 
     def load(self, control: bool) -> MaskedModel:
-        """Loads the model, and the same before its pretraining as a control; neither changes."""
-        self.pretrained = load_pretrained(self.place, self.datamodule)
+        """Loads the model, by whose statistics the data are scaled, and its untrained control."""
+        self.pretrained = self.load_pretrained(self.checkpoint)
+        self.datamodule.adopt_statistics(self.pretrained.statistics)
         model = self.pretrained.model
         self.nets[model.name] = model
         if control:
@@ -153,7 +158,7 @@ def contrast_numbers(
         over its recordings, `mean_a_P` and `mean_b_P`.
     """
     test = compare_groups(values_RP, in_a_R, subject_R, procedure.permutations, procedure.seed)
-    significant = test.p_fdr < FALSE_DISCOVERY_RATE
+    significant = test.p_fdr < SIGNIFICANCE
     a, b, both = test.num_subjects
     metrics: dict[str, float] = {
         "num_subjects_a": a,
@@ -162,16 +167,16 @@ def contrast_numbers(
         "num_parcels": int(np.isfinite(test.p).sum()),
         "num_parcels_fdr": int(significant.sum()),
         "num_parcels_fdr_above": int((significant & (test.difference > 0)).sum()),
-        "num_parcels_max": int((test.p_max < FALSE_DISCOVERY_RATE).sum()),
+        "num_parcels_max": int((test.p_max < SIGNIFICANCE).sum()),
     }
     if expected:
         metrics["auc"] = expected_auc(test, np.isin(procedure.networks_P, expected))
-    metrics |= network_numbers(values_RP, in_a_R, subject_R, procedure)
+    metrics |= network_tests(values_RP, in_a_R, subject_R, procedure)
     arrays = {f"{name}_P": getattr(test, name) for name in SHOWN}
     return metrics, arrays | {"mean_a_P": known_mean(values_RP[in_a_R]), "mean_b_P": known_mean(values_RP[~in_a_R])}
 
 
-def network_numbers(
+def network_tests(
     values_RP: np.ndarray, in_a_R: np.ndarray, subject_R: np.ndarray, procedure: Procedure
 ) -> dict[str, float]:
     """Tests each network's mean over its parcels, `network/<name>/...`; {} where the atlas names no networks."""
@@ -182,9 +187,9 @@ def network_numbers(
     networks = compare_groups(values_RK, in_a_R, subject_R, procedure.permutations, procedure.seed)
     for number, name in enumerate(names):
         for statistic in ("difference", "effect_size", "p"):
-            metrics[f"network/{name}/{statistic}"] = float(getattr(networks, statistic)[number])
+            metrics[f"network/{quoted(name)}/{statistic}"] = float(getattr(networks, statistic)[number])
         for end in ("low", "high"):
-            metrics[f"network/{name}/difference_{end}"] = float(getattr(networks, end)[number])
+            metrics[f"network/{quoted(name)}/difference_{end}"] = float(getattr(networks, end)[number])
     return metrics
 
 
@@ -212,9 +217,3 @@ def expected_auc(test: GroupDifference, expected_P: np.ndarray) -> float:
     if len(np.unique(expected_P[tested])) < 2:
         return float("nan")
     return float(roc_auc_score(expected_P[tested], np.abs(test.z[tested])))
-
-
-def parcel_arrays(atlas: Atlas) -> dict[str, Any]:
-    """The parcels, for tables and figures from the run folder alone."""
-    columns = {name: np.array([str(value) for value in atlas.parcels[name]]) for name in ("label", "network")}
-    return {"parcels/label": columns["label"], "parcels/network": columns["network"], "parcels/xyz_mm": atlas.xyz_mm}

@@ -22,15 +22,16 @@ from torch import Tensor
 from brainlm_lightning.data.datamodule import TestSet
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import with_corrected_p
+from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.evaluation.resampling import subject_mean
 from brainlm_lightning.run_folder import read_arrays, write_arrays
+from brainlm_lightning.tasks.compare import parcel_arrays
 from brainlm_lightning.tasks.contrasts.contrast import (
     Analysis,
     ContrastTask,
     cohort_name,
     contrast_numbers,
     count_seen,
-    parcel_arrays,
 )
 from brainlm_lightning.tasks.contrasts.groups import Filter, in_words, select
 from brainlm_lightning.tasks.contrasts.net import PerturbationPlan, Perturbed, perturb
@@ -71,7 +72,7 @@ class PairPlan:
     control: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses to make no pairs."""
+        """Validate the counts: at least one pair."""
         if min(self.pairs, self.pairs_at_once) < 1:
             raise ValueError(f"pairs {self.pairs} and pairs_at_once {self.pairs_at_once} must be at least 1")
 
@@ -91,9 +92,9 @@ class PerturbTask(ContrastTask):
         self,
         pretrained: str,
         contrasts: dict[str, PairContrast],
-        perturbation: PerturbationPlan = PerturbationPlan(),  # noqa: B008 (frozen)
+        perturbation: PerturbationPlan = PerturbationPlan(),
         draw: PairPlan = PairPlan(),
-        analysis: Analysis = Analysis(),  # noqa: B008 (frozen)
+        analysis: Analysis = Analysis(),
     ) -> None:
         super().__init__(pretrained, contrasts, analysis)
         self.plan, self.draw = perturbation, draw
@@ -102,14 +103,15 @@ class PerturbTask(ContrastTask):
 
     def setup(self, stage: str) -> None:
         """Checks everything before any work: the checkpoint, networks, filters; draws the pairs."""
-        among = self.pose()
+        among = self.candidates()
         self.pairs = {name: self._draw(name, contrast, among) for name, contrast in self.contrasts.items()}
         self.load(self.draw.control)
-        self.datamodule.test_sets = [
+        sets = [
             TestSet(name, np.unique(pairs.rows), tuple(pairs.batches(self.draw.pairs_at_once)))
             for name, pairs in self.pairs.items()
         ]
-        self.folders = [self.sweep_folder / "pairs" / self._identity(name) for name in self.contrasts]
+        self.datamodule.use_test_sets(sets)
+        self.folders = [self.experiment_folder / "pairs" / self._identity(name) for name in self.contrasts]
 
     def _draw(self, name: str, contrast: PairContrast, among: np.ndarray) -> Pairs:
         sources = select(self.table, contrast.sources, f"sources of {name}", among)
@@ -170,20 +172,21 @@ class PerturbTask(ContrastTask):
         for (name, pairs), folder in zip(self.pairs.items(), self.folders, strict=True):
             parts = [read_arrays(path.parent, path.name) for path in sorted(folder.glob("batch-*.npz"))]
             found = {key: joined([part[key] for part in parts]) for key in parts[0]}
-            place = f"test/{cohort_name(self.table.iloc[pairs.rows.ravel()])}/{name}"
+            cohort = cohort_name(self.table.iloc[pairs.rows.ravel()])
             contrast = self.contrasts[name]
             groups = np.array([f"to {in_words(to)}" for to in (contrast.targets, contrast.sources)])
             counts = count_seen(self.pretrained, self.table.iloc[pairs.rows.ravel()], name)
             for method, values_CP in maps_of(found, list(self.nets)).items():
                 numbers, arrays = self._contrast(values_CP, pairs, contrast.expected_networks)
-                self.arrays[f"{place}/{method}/unit"] = np.array(self._unit(method))
-                self.arrays[f"{place}/{method}/groups"] = groups
-                results |= {f"{place}/{method}/{key}": value for key, value in (counts | numbers).items()}
-                self.arrays |= {f"{place}/{method}/{key}": value for key, value in arrays.items()}
+                arrays |= {"unit": np.array(self._unit(method)), "groups": groups}
+                of = MetricName(cohort, name, method)
+                results |= {of.of(key): value for key, value in (counts | numbers).items()}
+                self.arrays |= {of.of(key): value for key, value in arrays.items()}
             for method in self.nets:
                 numbers, arrays = self._distances(found, method, pairs)
-                results |= {f"{place}/{method}/{key}": value for key, value in numbers.items()}
-                self.arrays |= {f"{place}/{method}/{key}": value for key, value in arrays.items()}
+                of = MetricName(cohort, name, method)
+                results |= {of.of(key): value for key, value in numbers.items()}
+                self.arrays |= {of.of(key): value for key, value in arrays.items()}
         self.results = with_corrected_p(results)
 
     def _unit(self, method: str) -> str:

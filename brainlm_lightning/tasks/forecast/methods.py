@@ -1,4 +1,4 @@
-"""Forecasts without a network: zero, persistence, and linear maps of the last frames, each in closed form.
+"""Methods that forecast: networks, and baselines: zero, persistence, and linear maps of the last frames.
 
 The linear ones are least-squares predictors of every horizon frame from the last ``order`` frames directly (not one
 step fed back), which is the best that a linear map can do for the score at hand and cannot run away. They are fitted
@@ -7,51 +7,109 @@ on the training subjects; order and ridge are those with the lowest squared erro
 Shapes: B batch, P parcels, C context frames, H horizon frames, O origins, F features, K kept lags.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from brainlm_lightning.tasks.forecast.net import ForecastWindow
+from brainlm_lightning.simulation.optimum import Optimum
+from brainlm_lightning.tasks.compare import Method, Numbers
+from brainlm_lightning.tasks.forecast.net import Forecaster, ForecastWindow
 
 
-class ForecastBaseline(Protocol):
-    """Forecasts the horizon, (B, P, H), from (B, P, C) of context and (B, P) observed parcels."""
+@dataclass(frozen=True)
+class Past:
+    """What a method may look at.
 
-    def __call__(self, context_BPC: Tensor, observed_BP: Tensor, horizon_frames: int) -> Tensor:
-        """Forecasts."""
-        ...
+    Attributes:
+        context_BPC: of each window, on the scale of the forecast; 0 where unobserved.
+        observed_BP: parcels with data.
+        horizon_frames: H, frames to forecast.
+        scaled_BPC: the same context before it was standardised, for methods that know a recording's own model.
+        recording_ids: B names.
+        first_frame_B: where in its recording each window starts, in frames.
+        standardised: puts scaled values on the scale of the forecast.
+    """
+
+    context_BPC: Tensor
+    observed_BP: Tensor
+    horizon_frames: int
+    scaled_BPC: Tensor
+    recording_ids: Sequence[str]
+    first_frame_B: Tensor
+    standardised: Callable[[Tensor], Tensor]
 
 
-@runtime_checkable
-class FittedBaseline(Protocol):
-    """One that learns from training windows, and chooses on validation windows."""
+@dataclass(frozen=True)
+class ForecastLearning:
+    """What a method may learn from, and choose by: windows of training and validation subjects.
 
-    def fit(self, training: Iterable[ForecastWindow], validation: Sequence[ForecastWindow]) -> None:
-        """Fits."""
-        ...
+    Attributes:
+        training: yields training windows, recording by recording, named for the progress bar.
+        validation: all validation windows.
+    """
 
-    def chosen(self) -> dict[str, float]:
-        """What was chosen on the validation windows."""
-        ...
+    training: Callable[[str], Iterable[ForecastWindow]]
+    validation: Sequence[ForecastWindow]
 
 
-class Zero:
+class ForecastMethod(Method):
+    """Forecasts the frames after a context."""
+
+    def fit(self, learning: ForecastLearning) -> Numbers:
+        """See `Method.fit`."""
+        return {}
+
+    def forecast(self, past: Past) -> Tensor:
+        """Returns the forecast, (B, P, H)."""
+        raise NotImplementedError
+
+
+class NetworkForecast(ForecastMethod):
+    """A trained forecaster, as it is."""
+
+    mixed_precision = True
+
+    def __init__(self, net: Forecaster) -> None:
+        self.net = net
+
+    def forecast(self, past: Past) -> Tensor:
+        """See `ForecastMethod.forecast`."""
+        forecast: Tensor = self.net(past.context_BPC, past.observed_BP)
+        return forecast
+
+
+class OptimalForecast(ForecastMethod):
+    """The Kalman predictor: it knows how a simulated recording was made, and sees the context alone."""
+
+    def __init__(self, optimum: Optimum) -> None:
+        self.optimum = optimum
+
+    def forecast(self, past: Past) -> Tensor:
+        """See `ForecastMethod.forecast`."""
+        frames_BTP = torch.nn.functional.pad(past.scaled_BPC.mT, (0, 0, 0, past.horizon_frames))
+        signal_BPT = frames_BTP.mT  # the memory order of windows: sums are the same to the last bit
+        visible_BPT = torch.zeros_like(signal_BPT, dtype=torch.bool)
+        visible_BPT[:, :, : -past.horizon_frames] = past.observed_BP[:, :, None]
+        filled_BPT = self.optimum.predict(signal_BPT, visible_BPT, past.recording_ids, past.first_frame_B)
+        return past.standardised(filled_BPT[:, :, -past.horizon_frames :])
+
+
+class Zero(ForecastMethod):
     """Forecasts 0: the centre of the scale."""
 
-    def __call__(self, context_BPC: Tensor, observed_BP: Tensor, horizon_frames: int) -> Tensor:
-        """See `ForecastBaseline`."""
-        return torch.zeros_like(context_BPC[:, :, -1:]).expand(-1, -1, horizon_frames)
+    def forecast(self, past: Past) -> Tensor:
+        """See `ForecastMethod.forecast`."""
+        return torch.zeros_like(past.context_BPC[:, :, -1:]).expand(-1, -1, past.horizon_frames)
 
 
-class Persistence:
-    """Forecasts the last frame, for ever."""
+class Persistence(ForecastMethod):
+    """Repeats the last frame of the context."""
 
-    def __call__(self, context_BPC: Tensor, observed_BP: Tensor, horizon_frames: int) -> Tensor:
-        """See `ForecastBaseline`."""
-        return context_BPC[:, :, -1:].expand(-1, -1, horizon_frames)
+    def forecast(self, past: Past) -> Tensor:
+        """See `ForecastMethod.forecast`."""
+        return past.context_BPC[:, :, -1:].expand(-1, -1, past.horizon_frames)
 
 
 @dataclass(frozen=True)
@@ -63,7 +121,7 @@ class Choice:
     coefficients: Tensor
 
 
-class _Linear:
+class LinearForecast(ForecastMethod):
     """What AR and VAR share: sums of products over training windows, and a choice on validation windows.
 
     Args:
@@ -78,24 +136,29 @@ class _Linear:
         self.orders, self.ridges, self.stride = sorted(orders), tuple(ridges), stride
         self.choice: Choice | None = None
 
-    def fit(self, training: Iterable[ForecastWindow], validation: Sequence[ForecastWindow]) -> None:
-        """See `FittedBaseline.fit`."""
+    def fit(self, learning: ForecastLearning) -> Numbers:
+        """Fits every order and ridge on training windows, and keeps the one that errs least on validation windows."""
         errors: dict[float, Choice] = {}
-        for choice in self._candidates(training):
+        for choice in self._candidates(learning.training(type(self).__name__)):
             self.choice = choice
-            error = sum(squared_error(self, window) for window in validation)
-            errors.setdefault(float(error), choice)
+            errors.setdefault(sum(self._squared_error(window) for window in learning.validation), choice)
         self.choice = errors[min(errors)]
-
-    def chosen(self) -> dict[str, float]:
-        """The order, in frames, and the ridge."""
-        assert self.choice is not None, "fit it first"
         return {"order": float(self.choice.order), "ridge": self.choice.ridge}
 
-    def _candidates(self, training: Iterable[ForecastWindow]) -> Iterator[Choice]:
+    def forecast(self, past: Past) -> Tensor:
+        """See `ForecastMethod.forecast`."""
+        return self.extrapolate(past.context_BPC)
+
+    def extrapolate(self, context_BPC: Tensor) -> Tensor:
+        """The linear map of the last frames of a context."""
         raise NotImplementedError
 
-    def __call__(self, context_BPC: Tensor, observed_BP: Tensor, horizon_frames: int) -> Tensor:
+    def _squared_error(self, window: ForecastWindow) -> float:
+        """Sum of squared errors over the observed parcels of windows."""
+        error_BPH = (self.extrapolate(window.context_BPC) - window.future_BPH).double().square()
+        return float(error_BPH.where(window.observed_BP[:, :, None], 0).sum())
+
+    def _candidates(self, training: Iterable[ForecastWindow]) -> Iterator[Choice]:
         raise NotImplementedError
 
     def _is_feasible(self, order: int, window: ForecastWindow) -> bool:
@@ -115,7 +178,7 @@ class _Linear:
         return parts[..., :kept].flip(-1), parts[..., kept:]
 
 
-class AR(_Linear):
+class AR(LinearForecast):
     """Each parcel from its own last frames: per-parcel AR(p)."""
 
     def __init__(
@@ -142,22 +205,22 @@ class AR(_Linear):
                 loaded = gram + (ridge * mean_P11 + (mean_P11 == 0)) * eye
                 yield Choice(order, ridge, torch.linalg.solve(loaded, cross).float())
 
-    def __call__(self, context_BPC: Tensor, observed_BP: Tensor, horizon_frames: int) -> Tensor:
-        """See `ForecastBaseline`."""
+    def extrapolate(self, context_BPC: Tensor) -> Tensor:
+        """See `LinearForecast.extrapolate`."""
         assert self.choice is not None, "fit it first"
         past_BPK = context_BPC[:, :, -self.choice.order :].flip(-1)
         return torch.einsum("bpk,pkh->bph", past_BPK, self.choice.coefficients.to(past_BPK))
 
 
-class VAR(_Linear):
+class VAR(LinearForecast):
     """Each parcel from the last frames of all parcels: ridge regression over parcels and lags.
 
     Products are averaged over the windows in which both parcels were observed.
 
     Args:
         orders: numbers of last frames to choose from.
-        ridges: see `_Linear`.
-        stride: see `_Linear`.
+        ridges: see `LinearForecast`.
+        stride: see `LinearForecast`.
         max_features: orders with more than so many features (parcels x order) are left out: cost is its third power.
     """
 
@@ -196,12 +259,12 @@ class VAR(_Linear):
                 coefficients_FG = vectors_FF @ (projected_FG / (values_F.clamp(min=0) + ridge * mean)[:, None])
                 yield Choice(order, ridge, coefficients_FG.float())
 
-    def __call__(self, context_BPC: Tensor, observed_BP: Tensor, horizon_frames: int) -> Tensor:
-        """See `ForecastBaseline`."""
+    def extrapolate(self, context_BPC: Tensor) -> Tensor:
+        """See `LinearForecast.extrapolate`."""
         assert self.choice is not None, "fit it first"
         past_BPK = context_BPC[:, :, -self.choice.order :].flip(-1)
         forecast_BG = past_BPK.transpose(1, 2).flatten(1) @ self.choice.coefficients.to(past_BPK)
-        return forecast_BG.unflatten(1, (horizon_frames, -1)).transpose(1, 2)
+        return forecast_BG.unflatten(1, (-1, context_BPC.shape[1])).transpose(1, 2)
 
 
 def by_origin(values_BPOK: Tensor) -> Tensor:
@@ -209,8 +272,6 @@ def by_origin(values_BPOK: Tensor) -> Tensor:
     return values_BPOK.permute(0, 2, 3, 1).flatten(0, 1).flatten(1)
 
 
-def squared_error(method: ForecastBaseline, window: ForecastWindow) -> float:
-    """Sum of squared errors of a method over the observed parcels of windows."""
-    forecast_BPH = method(window.context_BPC, window.observed_BP, window.future_BPH.shape[2])
-    error_BPH = (forecast_BPH - window.future_BPH).double().square()
-    return float(error_BPH.where(window.observed_BP[:, :, None], 0).sum())
+def default_baselines() -> dict[str, ForecastMethod]:
+    """What every forecaster is compared with."""
+    return {"zero": Zero(), "persistence": Persistence(), "ar": AR(), "var": VAR()}

@@ -3,8 +3,9 @@
 Shapes: B batch, P parcels, T frames of a window, C frames of the context, H of the horizon (T = C + H), N patches.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,11 @@ class ForecastSetting:
                 f"horizon_frames is {self.horizon_frames}; expected from 1 to {self.geometry.window_frames - 1}, "
                 f"for context and horizon share the window of {self.geometry.window_frames} frames (data.window_frames)"
             )
+
+    @classmethod
+    def of(cls, about: Mapping[str, Any], horizon_frames: int) -> "ForecastSetting":
+        """What a forecaster of described data is built for."""
+        return cls(Geometry(torch.tensor(about["parcels"]["xyz_mm"]), about["window_frames"]), horizon_frames)
 
     @property
     def context_frames(self) -> int:
@@ -104,6 +110,27 @@ def cut(
     )
 
 
+@dataclass(frozen=True)
+class ForecastPlan:
+    """Where windows are cut, and on which scale they are forecast.
+
+    Attributes:
+        horizon_frames: H.
+        standardise: see `cut`.
+    """
+
+    horizon_frames: int
+    standardise: Standardise
+
+    def cut(self, batch: Mapping[str, Any]) -> ForecastWindow:
+        """A scaled batch of windows as context and future."""
+        return self.cut_windows(batch["signal_BPT"], batch["scale_BP"], batch["observed_BP"])
+
+    def cut_windows(self, signal_BPT: Tensor, unit_BP: Tensor, observed_BP: Tensor) -> ForecastWindow:
+        """See `cut`."""
+        return cut(signal_BPT, unit_BP, observed_BP, self.horizon_frames, self.standardise)
+
+
 class Forecaster(nn.Module):
     """A model that `ForecastTask` can train: made from a `ForecastSetting` and a configuration.
 
@@ -116,6 +143,12 @@ class Forecaster(nn.Module):
     name: str
     config: Any
     config_type: type
+
+    @classmethod
+    def from_description(cls, about: Mapping[str, Any]) -> Self:
+        """Builds the forecaster that a checkpoint describes, at a random start."""
+        setting = ForecastSetting.of(about, about["forecast"]["horizon_frames"])
+        return cls(setting, cls.config_type(**about["model"]["config"]))  # type: ignore[call-arg]
 
     def forward(self, context_BPC: Tensor, observed_BP: Tensor) -> Tensor:
         """Forecasts the horizon, (B, P, H).

@@ -7,29 +7,54 @@ Shapes: B batch, P parcels, T frames of a window, C of its context, H of the hor
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
 from torch import Tensor
 
-from brainlm_lightning.checkpoint import description as self_describing
-from brainlm_lightning.checkpoint.pretrained import load_pretrained, refuse_seen
+from brainlm_lightning.checkpoint.description import (
+    COMPARED,
+    KEY,
+    Description,
+    check_format,
+    check_matches,
+    describe,
+    describe_data,
+)
+from brainlm_lightning.checkpoint.files import PREFIX
+from brainlm_lightning.checkpoint.pretrained import Pretrained, refuse_seen
+from brainlm_lightning.checkpoint.registry import build
 from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.metrics import mse, r2
-from brainlm_lightning.tasks.forecast.compare import ForecastTest, default_forecast_baselines
-from brainlm_lightning.tasks.forecast.methods import ForecastBaseline
-from brainlm_lightning.tasks.forecast.net import Forecaster, ForecastWindow, MAEForecaster, Standardise, cut
+from brainlm_lightning.tasks.compare import Comparison, fit_methods, parcel_arrays, tested_sets, with_baselines
+from brainlm_lightning.tasks.forecast.compare import ForecastScore, correct_frames, learning_data
+from brainlm_lightning.tasks.forecast.methods import (
+    ForecastMethod,
+    NetworkForecast,
+    OptimalForecast,
+    default_baselines,
+)
+from brainlm_lightning.tasks.forecast.net import (
+    Forecaster,
+    ForecastPlan,
+    ForecastSetting,
+    ForecastWindow,
+    MAEForecaster,
+    Standardise,
+)
 from brainlm_lightning.tasks.forecast.saved import (
+    COMPARED_FORECAST,
     ForecasterFactory,
     ForecasterStart,
     autoencoder_of,
-    build_forecaster,
+    load_forecaster,
     new_forecaster,
-    setting_of,
 )
 from brainlm_lightning.tasks.forecast.score import HorizonSums
 from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
@@ -52,7 +77,8 @@ class ForecastTask(Task):
             ``as_pretrained``, as before the first step of the pretraining, or at the ``standard`` random start.
         optimisation: optimiser and learning rate.
         compare_with: name of a method -> where its trained forecaster is, or a pretrained model to forecast untuned.
-        baselines: what else is tested; None = zero, persistence, AR and VAR.
+        baselines: tested beside it and the default baselines, by name; null leaves a default out.
+        default_baselines: False = the given baselines alone.
     """
 
     def __init__(
@@ -64,59 +90,66 @@ class ForecastTask(Task):
         start: ForecasterStart = "pretrained",
         optimisation: OptimisationPlan = OptimisationPlan(),
         compare_with: dict[str, str] | None = None,
-        baselines: dict[str, ForecastBaseline] | None = None,
+        baselines: dict[str, ForecastMethod | None] | None = None,
+        default_baselines: bool = True,
     ) -> None:
         super().__init__()
         self.forecaster_factory = forecaster
-        self.horizon_frames = horizon_frames
-        self.standardise = standardise
+        self.plan = ForecastPlan(horizon_frames, standardise)
         self.pretrained = pretrained
         self.start = start
         self.optimisation = optimisation
         self.compare_with = dict(compare_with or {})
-        self.baselines = default_forecast_baselines() if baselines is None else baselines
+        self.baselines, self.use_defaults = baselines, default_baselines
         self.net: Forecaster | None = None
+        self.start_from: Pretrained | None = None
         self.pretraining_saw: list[str] = []  # pseudonyms
 
     # -- model ----------------------------------------------------------------------------------------------------
 
-    def configure_model(self) -> None:
-        """Builds the forecaster that is to be trained; one that is tested is built as its checkpoint says."""
-        if self.net is not None:
-            return
-        if self.standardise == "training" and self.datamodule.scaling in FUTURE_AWARE:
+    def setup(self, stage: str) -> None:
+        """Checks the scaling; in a fit, loads the pretrained model, whose statistics the data are scaled by.
+
+        Raises:
+            ValueError: the scaling knows the future; the pretrained model does not fit or has seen test subjects.
+        """
+        data = self.datamodule
+        if self.plan.standardise == "training" and data.scaling in FUTURE_AWARE:
             raise ValueError(
-                f"data.scaling {self.datamodule.scaling} takes its statistics from the whole recording, the future "
+                f"data.scaling {data.scaling} takes its statistics from the whole recording, the future "
                 "included: choose standardise: context, which undoes it, or data.scaling: robust"
             )
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            self.net = self._new().to(self.device)
-            rank_zero_info(
-                f"{self.net.name}: {self.horizon_frames} frames ({self.horizon_frames * self.tr_s:g} s) from "
-                f"{self.datamodule.window_frames - self.horizon_frames} ({self.standardise} statistics)"
-            )
+        if self.pretrained is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        self.start_from = self.load_pretrained(self.pretrained)
+        data.adopt_statistics(self.start_from.statistics)
+        if self.start == "pretrained":
+            refuse_seen(self.start_from.about, self.start_from.path, self._tested_subjects(), "of the test sets")
+            seen = self.start_from.about["subjects"].values()
+            self.pretraining_saw = sorted({digest for split in seen for digest in split})
 
-    def _new(self) -> Forecaster:
-        data = self.datamodule
-        autoencoder = None
-        if self.pretrained is not None:
-            pretrained = load_pretrained(self.pretrained, data)
-            autoencoder = autoencoder_of(pretrained, self.start, data)
-            if self.start == "pretrained":
-                tested = {str(name) for test in data.test_sets for name in self.subjects(test.rows)}
-                refuse_seen(pretrained, tested, "of the test sets")
-                self.pretraining_saw = sorted({seen for of in pretrained.about["subjects"].values() for seen in of})
-        setting = setting_of(self_describing.describe_data(data), self.horizon_frames)
-        return new_forecaster(self.forecaster_factory, replace(setting, autoencoder=autoencoder), data.seed)
+    def configure_model(self) -> None:
+        """Builds the forecaster that is to be trained; one that is tested is built as its checkpoint says."""
+        if self.net is not None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        data, horizon_frames = self.datamodule, self.plan.horizon_frames
+        setting = ForecastSetting.of(describe_data(data), horizon_frames)
+        if self.start_from is not None:
+            setting = replace(setting, autoencoder=autoencoder_of(self.start_from, self.start, data))
+        self.net = new_forecaster(self.forecaster_factory, setting, data.seed).to(self.device)
+        rank_zero_info(
+            f"{self.net.name}: {horizon_frames} frames ({horizon_frames * data.stores[0].tr_s:g} s) from "
+            f"{data.window_frames - horizon_frames} ({self.plan.standardise} statistics)"
+        )
+
+    def _tested_subjects(self) -> NDArray[np.str_]:
+        rows = np.concatenate([test_set.rows for test_set in self.datamodule.test_sets])
+        return self.datamodule.recordings.table["subject_id"].iloc[rows].to_numpy(str)
 
     def forward(self, window: ForecastWindow) -> Tensor:
         """Forecasts the horizon of windows, (B, P, H)."""
         assert self.net is not None
         return self.net(window.context_BPC, window.observed_BP)
-
-    def cut(self, batch: Batch) -> ForecastWindow:
-        """A scaled batch as context and future."""
-        return cut(batch["signal_BPT"], batch["scale_BP"], batch["observed_BP"], self.horizon_frames, self.standardise)
 
     @contextmanager
     def naming(self, batch: Batch) -> Iterator[None]:
@@ -144,7 +177,7 @@ class ForecastTask(Task):
         """The forecaster's loss of one micro-batch."""
         assert self.net is not None
         with self.naming(batch):
-            loss = self.net.training_loss(self.cut(batch))
+            loss = self.net.training_loss(self.plan.cut(batch))
             if not bool(loss.isfinite()):
                 raise ArithmeticError(f"the loss is {loss.item()}")
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["start_B"]))
@@ -159,11 +192,11 @@ class ForecastTask(Task):
     def on_validation_start(self) -> None:
         """Makes room for the sums of every validation recording, by parcel and by frame."""
         num_parcels = self.datamodule.stores[0].atlas.num_parcels
-        self.val_sums = HorizonSums(1, num_parcels, self.horizon_frames, self.device)
+        self.val_sums = HorizonSums(1, num_parcels, self.plan.horizon_frames, self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Adds a batch of fixed windows; gives the figures what they show."""
-        window = self.cut(batch)
+        window = self.plan.cut(batch)
         with self.naming(batch):
             forecast_BPH = self(window).float()
         index_B = torch.zeros_like(batch["recording_index_B"])
@@ -189,7 +222,23 @@ class ForecastTask(Task):
 
     def on_test_start(self) -> None:
         """Loads and fits what the forecaster is compared with, and prepares the sums."""
-        self.comparison = ForecastTest(self)
+        assert self.net is not None
+        data, name = self.datamodule, self.net.name
+        networks = {name: self.net} | {key: self._load(key, path) for key, path in self.compare_with.items()}
+        if len(networks) <= len(self.compare_with):
+            raise ValueError(f"compare_with names a model {name!r}, the name of the forecaster itself; choose another")
+        methods: dict[str, ForecastMethod] = {key: NetworkForecast(net) for key, net in networks.items()}
+        methods = with_baselines(methods, default_baselines(), self.baselines, self.use_defaults)
+        self.chosen = fit_methods(methods, learning_data(self.plan, data, self.trainer.is_global_zero))
+        score = ForecastScore(self.plan, data, name, self.device)
+        self.comparison = Comparison(methods, tested_sets(data, OptimalForecast), score, correct_frames)
+
+    def _load(self, name: str, checkpoint: str) -> Forecaster:
+        """A forecaster to compare with, which has seen no test subject."""
+        assert self.net is not None
+        net, about, self.checkpoints[name] = load_forecaster(checkpoint, self.description(self.net))
+        refuse_seen(about, self.checkpoints[name], self._tested_subjects(), f"on which {name} is to be tested")
+        return net.to(self.device)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Every method on the same windows."""
@@ -198,31 +247,22 @@ class ForecastTask(Task):
 
     def on_test_epoch_end(self) -> None:
         """Scores with intervals and paired tests, exact over ranks."""
-        self.results, self.arrays = self.comparison.compute()
-
-    # -- what others need to know ---------------------------------------------------------------------------------
-
-    @property
-    def tr_s(self) -> float:
-        """Seconds between frames."""
-        return float(self.datamodule.stores[0].tr_s)
-
-    def subjects(self, rows: Any) -> Any:
-        """The subjects of rows of the table of recordings."""
-        return self.datamodule.recordings.table["subject_id"].iloc[rows].to_numpy(str)
+        numbers, arrays = self.comparison.compute()
+        self.results = numbers | self.chosen
+        self.arrays = parcel_arrays(self.datamodule.stores[0].atlas) | arrays
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
-    def description(self, net: Forecaster) -> self_describing.Description:
+    def description(self, net: Forecaster) -> Description:
         """All that is needed to use the forecaster again."""
-        about = self_describing.describe(net, self.datamodule, self.start)
-        forecast = {"horizon_frames": self.horizon_frames, "standardise": self.standardise}
+        about = describe(net, self.datamodule, self.start)
+        forecast = asdict(self.plan)
         return {**about, "forecast": forecast, "subjects": about["subjects"] | {"pretraining": self.pretraining_saw}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the checkpoint describe itself."""
         assert self.net is not None
-        checkpoint[self_describing.KEY] = self.description(self.net)
+        checkpoint[KEY] = self.description(self.net)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Builds the forecaster that the checkpoint describes, where there is none, and checks that it fits the data.
@@ -230,11 +270,11 @@ class ForecastTask(Task):
         Raises:
             ValueError: it was made for other data, another scaling, horizon or standardisation; or is no forecaster.
         """
-        about = self_describing.check_format(checkpoint.get(self_describing.KEY), "the checkpoint")
+        about = check_format(checkpoint.get(KEY), "the checkpoint")
         if self.net is None:
-            self.net = build_forecaster(about, "the checkpoint").to(self.device)
+            self.net = build(about, Forecaster, "the checkpoint").to(self.device)
             self.datamodule.adopt_statistics(ScalingStatistics.from_json(about["scaling"]["statistics"]))
         self.pretraining_saw = about["subjects"]["pretraining"]
-        self_describing.check_matches(about, self.description(self.net))
-        count = sum(name.startswith(self_describing.PREFIX) for name in checkpoint["state_dict"])
+        check_matches(about, self.description(self.net), COMPARED | COMPARED_FORECAST)
+        count = sum(name.startswith(PREFIX) for name in checkpoint["state_dict"])
         rank_zero_info(f"loaded {count} of {len(self.net.state_dict())} tensors from the checkpoint")

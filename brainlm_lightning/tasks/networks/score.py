@@ -6,13 +6,14 @@ people, not of another atlas.
 Shapes: R recordings, S subjects, C networks (true, predicted in C × C).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainlm_lightning.evaluation.comparison import paired_comparison
 from brainlm_lightning.evaluation.metrics import ENDS, mean_defined
+from brainlm_lightning.evaluation.names import pair_name
 from brainlm_lightning.evaluation.resampling import percentile_interval, subject_bootstrap, sum_by_subject
 
 Floats = NDArray[np.float64]
@@ -54,9 +55,19 @@ def network_scores(
 
 
 def compare_methods(
-    confusions: Mapping[str, ArrayLike], subject_of_recording: Sequence[str] | NDArray, method: str
+    confusions: Mapping[str, ArrayLike],
+    subject_of_recording: Sequence[str] | NDArray,
+    method: str,
+    fixed: Collection[str] = (),
 ) -> dict[str, float]:
     """A method against every other, by each subject's accuracy and balanced accuracy; p-values are corrected later.
+
+    Args:
+        confusions: method -> counts of each recording, (R, C, C).
+        subject_of_recording: (R,) subject ids.
+        method: which one is compared with all others.
+        fixed: methods that give every recording the same features. They get no test: their scores differ between
+            recordings by the random divisions of the parcels alone.
 
     Returns:
         `<method>_minus_<other>/{accuracy, accuracy_low, accuracy_high, p, num_subjects}`, the test by accuracy, and
@@ -65,11 +76,12 @@ def compare_methods(
     scores = {name: subject_scores(confusion_RCC, subject_of_recording) for name, confusion_RCC in confusions.items()}
     found: dict[str, float] = {}
     for other in (name for name in confusions if name != method):
-        place = f"{method}_minus_{other}"
+        pair = pair_name(method, other)
         for column, score in enumerate(SCORES):
             result = paired_comparison(scores[method][:, column], scores[other][:, column])
             ends = (result.difference, result.low, result.high)
-            found |= {f"{place}/{score}{end}": value for end, value in zip(ENDS, ends, strict=True)}
+            found |= {f"{pair}/{score}{end}": value for end, value in zip(ENDS, ends, strict=True)}
             if score == "accuracy":
-                found |= {f"{place}/p": result.p, f"{place}/num_subjects": float(result.num_subjects)}
+                found[f"{pair}/num_subjects"] = float(result.num_subjects)
+                found |= {} if other in fixed else {f"{pair}/p": result.p}
     return found

@@ -1,53 +1,130 @@
-"""Reconstruction without a network: nothing, interpolation in time, and the Gaussian across parcels.
+"""Methods that fill in hidden values: networks, and what they are compared with.
 
-Shapes: B batch (windows), P parcels, T frames, F = lags x P features of a frame, G frames of one pattern.
+Shapes: B batch (windows), P parcels, T frames, N patches per parcel, F = lags x P features of a frame.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from brainlm_lightning.tasks.reconstruction.reconstructor import visible_BPT
+from brainlm_lightning.evaluation.covariance import lagged_moments, shifted
+from brainlm_lightning.model.masked import MaskedModel
+from brainlm_lightning.simulation.optimum import Optimum
+from brainlm_lightning.tasks.compare import LearningData, Method, Numbers
 
 
-class Zero:
+@dataclass(frozen=True)
+class MaskedWindows:
+    """Windows with hidden values, as every method is given them.
+
+    Attributes:
+        signal_BPT: scaled; 0 where hidden or unobserved, so that no method can look at what it is asked for.
+        hidden_BPN: bool by patch, True = hidden.
+        observed_BP: bool, False = the recording has no such parcel.
+        recording_ids: B names, for methods that know something of a recording.
+        first_frame_B: where in its recording each window starts, in frames.
+    """
+
+    signal_BPT: Tensor
+    hidden_BPN: Tensor
+    observed_BP: Tensor
+    recording_ids: Sequence[str]
+    first_frame_B: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        signal_BPT: Tensor,
+        hidden_BPN: Tensor,
+        observed_BP: Tensor,
+        recording_ids: Sequence[str],
+        first_frame_B: Tensor,
+    ) -> "MaskedWindows":
+        """Hides values of whole windows; those of hidden and unobserved places may be anything, NaN too."""
+        visible_BPT = by_value(~hidden_BPN & observed_BP[:, :, None], signal_BPT.shape[2])
+        return cls(signal_BPT.where(visible_BPT, 0), hidden_BPN, observed_BP, recording_ids, first_frame_B)
+
+    @property
+    def hidden_BPT(self) -> Tensor:
+        """True = hidden, by value."""
+        return by_value(self.hidden_BPN, self.signal_BPT.shape[2])
+
+    @property
+    def visible_BPT(self) -> Tensor:
+        """True where a method may look: neither hidden nor unobserved."""
+        return ~self.hidden_BPT & self.observed_BP[:, :, None]
+
+
+def by_value(mask_BPN: Tensor, num_frames: int) -> Tensor:
+    """A mask of patches as a mask of values, (B, P, T)."""
+    return mask_BPN.repeat_interleave(num_frames // mask_BPN.shape[2], dim=2)
+
+
+class ReconstructionMethod(Method):
+    """Predicts hidden values from visible ones."""
+
+    def fit(self, learning: LearningData) -> Numbers:
+        """See `Method.fit`."""
+        return {}
+
+    def reconstruct(self, windows: MaskedWindows) -> Tensor:
+        """Returns the windows with a prediction at every hidden place, (B, P, T), finite everywhere.
+
+        Only hidden values are scored. A prediction depends on visible values alone.
+        """
+        raise NotImplementedError
+
+
+class NetworkReconstruction(ReconstructionMethod):
+    """A masked model, as it is."""
+
+    mixed_precision = True
+
+    def __init__(self, net: MaskedModel) -> None:
+        self.net = net
+
+    def reconstruct(self, windows: MaskedWindows) -> Tensor:
+        """See `ReconstructionMethod.reconstruct`."""
+        prediction: Tensor = self.net(windows.signal_BPT, windows.hidden_BPN, windows.observed_BP).prediction_BPT
+        return prediction
+
+
+class OptimalReconstruction(ReconstructionMethod):
+    """The Kalman smoother that knows how a simulated recording was made."""
+
+    def __init__(self, optimum: Optimum) -> None:
+        self.optimum = optimum
+
+    def reconstruct(self, windows: MaskedWindows) -> Tensor:
+        """See `ReconstructionMethod.reconstruct`."""
+        return self.optimum.predict(
+            windows.signal_BPT, windows.visible_BPT, windows.recording_ids, windows.first_frame_B
+        )
+
+
+class Zero(ReconstructionMethod):
     """Predicts 0, the centre of scaled data: R² of 0 is its score where the centre is the mean."""
 
-    def predict(
-        self,
-        signal_BPT: Tensor,
-        hidden_BPT: Tensor,
-        observed_BP: Tensor,
-        recording_ids: Sequence[str],
-        first_frame_B: Tensor,
-    ) -> Tensor:
-        """See `Reconstructor.predict`."""
-        return signal_BPT.where(visible_BPT(hidden_BPT, observed_BP), 0.0)
+    def reconstruct(self, windows: MaskedWindows) -> Tensor:
+        """See `ReconstructionMethod.reconstruct`."""
+        return windows.signal_BPT
 
 
-class LinearInterpolation:
+class LinearInterpolation(ReconstructionMethod):
     """Joins a parcel's nearest visible frames by a line; flat beyond the outermost ones, 0 where nothing is visible."""
 
-    def predict(
-        self,
-        signal_BPT: Tensor,
-        hidden_BPT: Tensor,
-        observed_BP: Tensor,
-        recording_ids: Sequence[str],
-        first_frame_B: Tensor,
-    ) -> Tensor:
-        """See `Reconstructor.predict`."""
-        visible = visible_BPT(hidden_BPT, observed_BP)
+    def reconstruct(self, windows: MaskedWindows) -> Tensor:
+        """See `ReconstructionMethod.reconstruct`."""
+        known, visible = windows.signal_BPT, windows.visible_BPT
         num_frames = visible.shape[2]
         frame_T = torch.arange(num_frames, device=visible.device)
         before = frame_T.where(visible, -1).cummax(2).values
         after = frame_T.where(visible, num_frames).flip(2).cummin(2).values.flip(2)
         left = before.where(before >= 0, after).clamp(max=num_frames - 1)
         right = after.where(after < num_frames, before).clamp(min=0)
-        known = signal_BPT.where(visible, 0.0)
         low, high = known.gather(2, left), known.gather(2, right)
         share = (frame_T - left).to(known) / (right - left).clamp(min=1)  # where left = right, low = high: held, or 0
         return known.where(visible, low + share * (high - low))
@@ -59,7 +136,7 @@ class LinearInterpolation:
 BOLD_LAGS = (-2, 0, 2)
 
 
-class ConditionalGaussian:
+class ConditionalGaussian(ReconstructionMethod):
     """E[hidden | visible] if the values at a frame, and at frames `lags` away, were jointly Gaussian.
 
     Mean and covariance are those of the training subjects; pairs of parcels are counted where both were observed. With
@@ -78,39 +155,15 @@ class ConditionalGaussian:
         self.lags = tuple(lags)
         self.ridge = ridge
 
-    def fit(self, series: Iterable[tuple[NDArray[np.floating], NDArray[np.bool_]]]) -> "ConditionalGaussian":
-        """Estimates mean and covariance from scaled recordings.
-
-        Args:
-            series: (P, T) values and (P,) observed of each training recording; unobserved values may be anything.
+    def fit(self, learning: LearningData) -> Numbers:
+        """Estimates mean and covariance from the training recordings.
 
         Raises:
             ValueError: there is no recording longer than the lags reach.
         """
-        total_F = gram_FF = count_FF = torch.zeros(())
-        for values_PT, observed_P in series:
-            known = torch.as_tensor(observed_P)
-            signal_PT = torch.as_tensor(values_PT).double().where(known[:, None], 0.0)
-            inside = slice(max(0, -min(self.lags)), signal_PT.shape[1] - max(0, *self.lags))
-            features_FT = shifted(signal_PT, self.lags)[:, inside]
-            known_F = known.repeat(len(self.lags)).double()
-            total_F = total_F + features_FT.sum(1)
-            gram_FF = gram_FF + features_FT @ features_FT.T
-            count_FF = count_FF + features_FT.shape[1] * torch.outer(known_F, known_F)
-        if not count_FF.any():
-            raise ValueError(f"no training recording with frames at all lags {self.lags}: give longer recordings")
-        self._mean_F = total_F / count_FF.diagonal().clamp(min=1)
-        moment_FF = gram_FF / count_FF.clamp(min=1)
-        self._covariance_FF = torch.where(count_FF > 0, moment_FF - torch.outer(self._mean_F, self._mean_F), 0.0)
-        if (count_FF != count_FF[0, 0]).any():  # averages over different recordings need not make a covariance
-            values, vectors = torch.linalg.eigh(self._covariance_FF)
-            self._covariance_FF = (vectors * values.clamp(min=0)) @ vectors.T
-        return self
-
-    @property
-    def covariance(self) -> Tensor:
-        """(P, P) float64 covariance of the training subjects at lag 0."""
-        return self._covariance_FF[self._now, self._now]
+        recordings = learning.recordings("train", type(self).__name__)
+        self._mean_F, self._covariance_FF = lagged_moments(recordings, self.lags)
+        return {}
 
     @property
     def _now(self) -> slice:
@@ -118,33 +171,29 @@ class ConditionalGaussian:
         num_parcels, lag = len(self._mean_F) // len(self.lags), self.lags.index(0)
         return slice(lag * num_parcels, (lag + 1) * num_parcels)
 
-    def predict(
-        self,
-        signal_BPT: Tensor,
-        hidden_BPT: Tensor,
-        observed_BP: Tensor,
-        recording_ids: Sequence[str],
-        first_frame_B: Tensor,
-    ) -> Tensor:
-        """See `Reconstructor.predict`."""
-        visible = visible_BPT(hidden_BPT, observed_BP)
+    def reconstruct(self, windows: MaskedWindows) -> Tensor:
+        """See `ReconstructionMethod.reconstruct`."""
+        signal_BPT, visible_BPT = windows.signal_BPT, windows.visible_BPT
         mean_F, covariance_FF = self._mean_F.to(signal_BPT.device), self._covariance_FF.to(signal_BPT.device)
         covariance_FF = covariance_FF + self.ridge * covariance_FF.diagonal().mean() * torch.eye(len(mean_F)).to(mean_F)
-        seen = by_frame(shifted(visible, self.lags))
-        values = by_frame(shifted(signal_BPT.double().where(visible, 0.0), self.lags)) - mean_F
+        seen = by_frame(shifted(visible_BPT, self.lags))
+        values = by_frame(shifted(signal_BPT.double(), self.lags)) - mean_F
         filled = mean_F[self._now].repeat(len(values), 1)
-        for rows_G, seen_F in patterns(seen):
-            solved = cholesky_solve(covariance_FF[seen_F][:, seen_F], values[rows_G][:, seen_F].T)
-            filled[rows_G] += (covariance_FF[self._now][:, seen_F] @ solved).T
+        for rows, seen_F in patterns(seen):
+            solved = cholesky_solve(covariance_FF[seen_F][:, seen_F], values[rows][:, seen_F].T)
+            filled[rows] += (covariance_FF[self._now][:, seen_F] @ solved).T
         filled_BTP = filled.unflatten(0, (len(signal_BPT), -1))
-        return signal_BPT.where(visible, filled_BTP.transpose(1, 2).to(signal_BPT.dtype))
+        return signal_BPT.where(visible_BPT, filled_BTP.transpose(1, 2).to(signal_BPT.dtype))
 
 
-def shifted(x: Tensor, lags: Sequence[int]) -> Tensor:
-    """Returns (..., lags x P, T): in blocks, (..., P, T) `lag` frames later, 0 or False beyond the ends."""
-    reach, num_frames = max(abs(lag) for lag in lags), x.shape[-1]
-    padded = torch.nn.functional.pad(x, (reach, reach))
-    return torch.cat([padded[..., reach + lag : reach + lag + num_frames] for lag in lags], dim=-2)
+def default_baselines() -> dict[str, ReconstructionMethod]:
+    """What every reconstruction is compared with."""
+    return {
+        "zero": Zero(),
+        "linear_interpolation": LinearInterpolation(),
+        "conditional_gaussian": ConditionalGaussian(),
+        "conditional_gaussian_lagged": ConditionalGaussian(lags=BOLD_LAGS),
+    }
 
 
 def by_frame(x_BFT: Tensor) -> Tensor:
@@ -153,13 +202,13 @@ def by_frame(x_BFT: Tensor) -> Tensor:
 
 
 def patterns(seen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields, of bool (rows, F), the rows (G,) that share a pattern of visibility and the visible features of that."""
-    packed = np.packbits(seen.cpu().numpy(), axis=1)
+    """Yields, of bool (rows, F), the rows that share a pattern of visibility and the visible features of that."""
+    packed = np.ascontiguousarray(np.packbits(seen.cpu().numpy(), axis=1))  # of one window it is a transposed view
     _, first, pattern = np.unique(packed.view(f"V{packed.shape[1]}"), return_index=True, return_inverse=True)
     order = torch.from_numpy(np.argsort(pattern.ravel(), kind="stable")).to(seen.device)
     counts = np.bincount(pattern.ravel()).tolist()
-    for rows_G, row in zip(order.split(counts), first.tolist(), strict=True):
-        yield rows_G, seen[row].nonzero().ravel()
+    for rows, row in zip(order.split(counts), first.tolist(), strict=True):
+        yield rows, seen[row].nonzero().ravel()
 
 
 def cholesky_solve(matrix: Tensor, right: Tensor) -> Tensor:

@@ -14,16 +14,25 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from brainlm_lightning.checkpoint import description as self_describing
-from brainlm_lightning.checkpoint.start import ModelFactory, Start, start_model
+from brainlm_lightning.checkpoint.description import KEY, Description, check_format, check_matches, describe
+from brainlm_lightning.checkpoint.files import PREFIX
+from brainlm_lightning.checkpoint.start import ModelFactory, start_model
+from brainlm_lightning.data.atlas import UNKNOWN_NETWORK
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.masked import MaskedModel, reconstruction_loss
 from brainlm_lightning.model.masking import Grid, MaskingName, counter_noise, draw_mask
+from brainlm_lightning.tasks.compare import Comparison, LearningData, fit_methods, tested_sets, with_baselines
 from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
-from brainlm_lightning.tasks.reconstruction.compare import ReconstructionTest, default_baselines
-from brainlm_lightning.tasks.reconstruction.reconstructor import Reconstructor
+from brainlm_lightning.tasks.reconstruction.compare import ReconstructionScore
+from brainlm_lightning.tasks.reconstruction.methods import (
+    NetworkReconstruction,
+    OptimalReconstruction,
+    ReconstructionMethod,
+    by_value,
+    default_baselines,
+)
 from brainlm_lightning.tasks.task import Task
 
 
@@ -67,10 +76,11 @@ class PretrainTask(Task):
         model: makes the model for the data's parcels and window.
         masking: what is hidden and scored.
         optimisation: optimiser and learning rate.
-        initialisation: ``kernel``, from which learning begins at once (`brainlm_lightning.model.kernel_start`), or
-            ``standard``.
+        initialisation: name of the model's start, one of its ``starts``; None = its default. A masked autoencoder has
+            ``kernel``, from which learning begins at once (`brainlm_lightning.model.kernel_start`), and ``standard``.
         test_ratios: shares hidden at random in `test`.
-        baselines: what is tested beside the model; None = zero, linear interpolation and conditional Gaussians.
+        baselines: tested beside the model and the default baselines, by name; null leaves a default out.
+        default_baselines: False = the given baselines alone.
     """
 
     monitor = ("val/r2", "max")  # by which the best checkpoint is known
@@ -80,9 +90,10 @@ class PretrainTask(Task):
         model: ModelFactory = MaskedAutoencoder,
         masking: MaskingPlan = MaskingPlan(),
         optimisation: OptimisationPlan = OptimisationPlan(),
-        initialisation: Start = "kernel",
+        initialisation: str | None = None,
         test_ratios: tuple[float, ...] = (0.2, 0.5, 0.75, 0.9),
-        baselines: dict[str, Reconstructor] | None = None,
+        baselines: dict[str, ReconstructionMethod | None] | None = None,
+        default_baselines: bool = True,
     ) -> None:
         super().__init__()
         self.model_factory = model
@@ -91,7 +102,7 @@ class PretrainTask(Task):
         self.initialisation = initialisation
         check_ratios("test_ratios", test_ratios)
         self.test_ratios = test_ratios
-        self.baselines = default_baselines() if baselines is None else baselines
+        self.baselines, self.use_defaults = baselines, default_baselines
         self.net: MaskedModel | None = None
         self.network_P: Tensor | None
         self.untrained: tuple[MaskedModel, ...] = ()  # in a tuple, so that it is no part of the checkpoint
@@ -104,8 +115,9 @@ class PretrainTask(Task):
         if self.net is not None:
             return
         data = self.datamodule
-        self.net = start_model(self.model_factory, data, self.initialisation, data.seed).to(self.device)
-        network_P = network_numbers(list(data.stores[0].atlas.networks))
+        net, self.initialisation = start_model(self.model_factory, data, self.initialisation, data.seed)
+        self.net = net.to(self.device)
+        network_P = parcel_networks(list(data.stores[0].atlas.networks))
         self.register_buffer("network_P", network_P, persistent=False)
 
     def forward(self, batch: Batch, hidden_BPN: Tensor) -> Any:
@@ -142,7 +154,7 @@ class PretrainTask(Task):
 
     def _log_training(self, loss: Tensor, signal_BPT: Tensor, scored_BPN: Tensor, batch_idx: int) -> None:
         """Loss and R² of the whole global batch, over its micro-batches and ranks."""
-        scored_BPT = scored_BPN.repeat_interleave(signal_BPT.shape[2] // scored_BPN.shape[2], dim=2)
+        scored_BPT = by_value(scored_BPN, signal_BPT.shape[2])
         y_BPT = signal_BPT.where(scored_BPT, 0)
         part = torch.stack([loss, scored_BPT.sum(), y_BPT.sum(), y_BPT.square().sum()])
         accumulate = self.trainer.accumulate_grad_batches
@@ -171,7 +183,7 @@ class PretrainTask(Task):
         output = self(batch, hidden_BPN)
         prediction_BPT = output.prediction_BPT
         signal_BPT = batch["signal_BPT"]
-        hidden_BPT = hidden_BPN.repeat_interleave(signal_BPT.shape[2] // hidden_BPN.shape[2], dim=2)
+        hidden_BPT = by_value(hidden_BPN, signal_BPT.shape[2])
         index_B = torch.searchsorted(self.val_rows, batch["recording_index_B"])
         self.val_sums.update(prediction_BPT, signal_BPT, hidden_BPT, index_B)
         return {"prediction_BPT": prediction_BPT, "hidden_BPT": hidden_BPT, "cls_BD": output.cls_BD}
@@ -188,8 +200,15 @@ class PretrainTask(Task):
 
     def on_test_start(self) -> None:
         """Fits the baselines on the training subjects and prepares the sums."""
-        self.comparison = ReconstructionTest(self, self.untrained, self.baselines, self.test_ratios)
-        self.comparison.fit_baselines()
+        assert self.net is not None
+        name, data = self.net.name, self.datamodule
+        networks = {name: self.net} | {f"{name}_untrained": net.to(self.device).eval() for net in self.untrained}
+        methods: dict[str, ReconstructionMethod] = {key: NetworkReconstruction(net) for key, net in networks.items()}
+        methods = with_baselines(methods, default_baselines(), self.baselines, self.use_defaults)
+        self.chosen = fit_methods(methods, LearningData(data, self.trainer.is_global_zero))
+        num_parcels = data.stores[0].atlas.num_parcels
+        score = ReconstructionScore(self.draw_mask, self.test_ratios, name, num_parcels, self.device)
+        self.comparison = Comparison(methods, tested_sets(data, OptimalReconstruction), score)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Every method on the same windows and masks."""
@@ -197,7 +216,8 @@ class PretrainTask(Task):
 
     def on_test_epoch_end(self) -> None:
         """Scores with intervals and paired tests, exact over ranks."""
-        self.results, self.arrays = self.comparison.compute()
+        numbers, self.arrays = self.comparison.compute()
+        self.results = numbers | self.chosen
         for name in (name for name in self.results if name.endswith("/r2_pooled")):
             self.log(name, self.results[name], rank_zero_only=True)
 
@@ -206,29 +226,30 @@ class PretrainTask(Task):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the checkpoint describe itself."""
         assert self.net is not None
-        checkpoint[self_describing.KEY] = self._description()
+        checkpoint[KEY] = self._description()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Checks that the checkpoint fits the model and the data; keeps the untrained model as a control."""
         assert self.net is not None
-        description = self_describing.check_format(checkpoint.get(self_describing.KEY), "the checkpoint")
-        self_describing.check_matches(description, self._description())
+        description = check_format(checkpoint.get(KEY), "the checkpoint")
+        check_matches(description, self._description())
         if self.trainer.testing:
             self.untrained = (copy.deepcopy(self.net),)
-        count = sum(name.startswith(self_describing.PREFIX) for name in checkpoint["state_dict"])
+        count = sum(name.startswith(PREFIX) for name in checkpoint["state_dict"])
         rank_zero_info(f"loaded {count} of {len(self.net.state_dict())} tensors from the checkpoint")
 
-    def _description(self) -> self_describing.Description:
+    def _description(self) -> Description:
         assert self.net is not None
-        return self_describing.describe(self.net, self.datamodule, self.initialisation)
+        assert self.initialisation is not None
+        return describe(self.net, self.datamodule, self.initialisation)
 
 
-def network_numbers(networks: list[str]) -> Tensor | None:
+def parcel_networks(networks: list[str]) -> Tensor | None:
     """The parcels' networks as numbers in order of first appearance, (P,) int64; None where the atlas names none.
 
     A parcel without one has −1: it is hidden with no network.
     """
-    names = dict.fromkeys(name for name in networks if name != "none")
+    names = dict.fromkeys(name for name in networks if name != UNKNOWN_NETWORK)
     if not names:
         return None
     order = {name: number for number, name in enumerate(names)}

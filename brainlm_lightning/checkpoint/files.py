@@ -1,0 +1,82 @@
+"""Reading checkpoint files: tensors and plain values, and nothing that could run code.
+
+A Lightning checkpoint carries its description beside its weights; an exported ``model.safetensors`` carries the same as
+JSON in its header. Nothing is ever unpickled but tensors and plain values (``weights_only=True``).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from brainlm_lightning.checkpoint.description import KEY, Description, check_format
+
+PREFIX = "net."  # of a task's model in its state_dict
+
+
+def read_checkpoint(path: Path | str) -> tuple[Description, dict[str, Tensor]]:
+    """Reads description and weights of a Lightning checkpoint or an exported ``.safetensors`` file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file holds objects other than tensors and plain values, is damaged, or says nothing of itself.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}; name a .ckpt of a run folder or an exported .safetensors")
+    description, weights = (_read_safetensors if path.suffix == ".safetensors" else _read_lightning)(path)
+    return check_format(description, str(path)), weights
+
+
+def load_plain(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Loads a file of tensors and plain values, and nothing else: other objects could run code.
+
+    Raises:
+        ValueError: the file is damaged or holds other objects.
+    """
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"checkpoint {path} cannot be read: it is damaged, or holds objects other than tensors and plain values, "
+            "which are never loaded because unpickling them could run code; go back to an earlier checkpoint. "
+            f"{type(error).__name__}: {str(error)[:200]}"
+        ) from error
+
+
+def _read_lightning(path: Path) -> tuple[Description | None, dict[str, Tensor]]:
+    content = load_plain(path)
+    weights = {name.removeprefix(PREFIX): value for name, value in content.get("state_dict", {}).items()}
+    return content.get(KEY), weights
+
+
+def _read_safetensors(path: Path) -> tuple[Description | None, dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(KEY)
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); export it again") from error
+    return json.loads(header) if header else None, weights
+
+
+def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Loads every tensor or raises; says how many there were.
+
+    Raises:
+        ValueError: names or shapes differ; the message lists them.
+    """
+    own = model.state_dict()
+    missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    reshaped = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
+    if missing or unexpected or reshaped:
+        raise ValueError(
+            f"{source} does not fit the model: missing {missing or 'none'}, unexpected {unexpected or 'none'}, "
+            f"of another shape {sorted(reshaped) or 'none'}"
+        )
+    model.load_state_dict(weights)
+    rank_zero_info(f"loaded {len(own)} of {len(own)} tensors from {source}")

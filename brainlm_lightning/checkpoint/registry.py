@@ -1,0 +1,80 @@
+"""Classes that a checkpoint may name: those of this package, and those that another package has registered.
+
+Another package registers its models by an entry point, for instance in its ``pyproject.toml``:
+
+    [project.entry-points."brainlm_lightning.models"]
+    my_model = "my_package.my_module:MyModel"
+
+A class that the running program has imported already (an experiment file that names it by ``class_path`` does that) is
+known, too. Nothing else is ever imported because a checkpoint names it.
+"""
+
+import importlib
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import nn
+
+PACKAGE = "brainlm_lightning"
+GROUP = f"{PACKAGE}.models"
+# Where the classes of checkpoints written before version 0.2 have moved to.
+MOVED = {
+    f"{PACKAGE}.baselines.vae.VariationalAutoencoder": f"{PACKAGE}.model.vae.VariationalAutoencoder",
+    f"{PACKAGE}.baselines.gcn.GraphConvolutionalNetwork": f"{PACKAGE}.model.gcn.GraphConvolutionalNetwork",
+    f"{PACKAGE}.model.forecast.MAEForecaster": f"{PACKAGE}.tasks.forecast.net.MAEForecaster",
+    f"{PACKAGE}.baselines.lstm.LSTM": f"{PACKAGE}.tasks.forecast.lstm.LSTM",
+    f"{PACKAGE}.baselines.neural_ode.NeuralODE": f"{PACKAGE}.tasks.forecast.neural_ode.NeuralODE",
+    f"{PACKAGE}.baselines.latent_ode.LatentODE": f"{PACKAGE}.tasks.forecast.latent_ode.LatentODE",
+}
+
+
+def class_path(kind: type) -> str:
+    """The dotted name by which a checkpoint names a class."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def current_path(path: str) -> str:
+    """The dotted name of a class today."""
+    return MOVED.get(path, path)
+
+
+def build(about: dict[str, Any], base: type[nn.Module], source: str) -> Any:
+    """Builds the model that a checkpoint describes, at a random start, by its class's `from_description`.
+
+    Args:
+        about: the checkpoint's description.
+        base: what the model must be a subclass of.
+        source: names the checkpoint in errors.
+
+    Raises:
+        ValueError: the class is none of this package, registered or imported; or no subclass of ``base``.
+    """
+    path = current_path(about["model"]["class_path"])
+    kind: Any = _find(path)
+    if kind is None:
+        raise ValueError(
+            f"{source} holds a {path}, which is unknown here: install the package that defines it, with an entry point "
+            f"in the group {GROUP!r}, or name the class in the experiment file"
+        )
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise ValueError(f"{source} holds a {path}; expected a {base.__name__}")
+    return kind.from_description(about)
+
+
+def _find(path: str) -> Any:
+    imported = {class_path(kind): kind for kind in _subclasses(nn.Module)}
+    if path in imported:
+        return imported[path]
+    if path.startswith(f"{PACKAGE}."):
+        module, _, name = path.rpartition(".")
+        try:
+            return getattr(importlib.import_module(module), name, None)
+        except ModuleNotFoundError:
+            return None
+    registered = {entry.value.replace(":", "."): entry for entry in entry_points(group=GROUP)}
+    return registered[path].load() if path in registered else None
+
+
+def _subclasses(kind: type) -> set[type]:
+    own = set(kind.__subclasses__())
+    return own.union(*(_subclasses(each) for each in own))
