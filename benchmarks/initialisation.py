@@ -20,9 +20,7 @@ import lightning.pytorch as pl
 import matplotlib as mpl
 import numpy as np
 import torch
-from brainlm_lightning.tasks.reconstruction.reconstructor import Reconstructor
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from benchmarks.results import RESULTS, save, show
 from brainlm_lightning.data.atlas import Atlas
@@ -34,8 +32,13 @@ from brainlm_lightning.data.write import SHARD_COLUMNS, Cohort, write_store
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2
 from brainlm_lightning.experiment import quieten
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
-from brainlm_lightning.tasks.reconstruction.compare import Network
-from brainlm_lightning.tasks.reconstruction.methods import ConditionalGaussian
+from brainlm_lightning.tasks.compare import LearningData
+from brainlm_lightning.tasks.reconstruction.methods import (
+    ConditionalGaussian,
+    MaskedWindows,
+    NetworkReconstruction,
+    ReconstructionMethod,
+)
 from brainlm_lightning.tasks.reconstruction.task import MaskingPlan, OptimisationPlan, PretrainTask
 
 RATIOS = (0.2, 0.5, 0.75)
@@ -106,7 +109,7 @@ class Trace(pl.Callback):
         seconds, core_seconds = (stopped - self._clock).tolist()
         self.batches = self.batches or list(_validation_batches(task.datamodule))
         assert task.net is not None
-        scores = val_r2(task, self.batches, Network(task.net))
+        scores = val_r2(task, self.batches, NetworkReconstruction(task.net))
         self.rows.append({"step": task.global_step, "seconds": seconds, "core_seconds": core_seconds, **scores})
         self._clock += _now() - stopped
 
@@ -124,21 +127,18 @@ def _validation_batches(data: CohortDataModule) -> Iterator[Batch]:
 
 
 @torch.no_grad()
-def val_r2(task: PretrainTask, batches: list[Batch], method: Reconstructor) -> dict[str, float]:
+def val_r2(task: PretrainTask, batches: list[Batch], method: ReconstructionMethod) -> dict[str, float]:
     """R² pooled over the hidden values of all windows, for each ratio."""
     scores = {}
     for ratio in RATIOS:
         sums = HiddenSums(1, batches[0]["signal_BPT"].shape[1])
         for batch in batches:
-            hidden_BPT = _in_frames(task.draw_mask(batch, ratio), batch)
-            inputs = batch["signal_BPT"], hidden_BPT, batch["observed_BP"], [""] * len(hidden_BPT), batch["start_B"]
-            sums.update(method.predict(*inputs), batch["signal_BPT"], hidden_BPT, torch.zeros_like(batch["start_B"]))
+            hidden_BPN, names = task.draw_mask(batch, ratio), [""] * len(batch["start_B"])
+            signal_BPT, observed_BP, start_B = batch["signal_BPT"], batch["observed_BP"], batch["start_B"]
+            windows = MaskedWindows.of(signal_BPT, hidden_BPN, observed_BP, names, start_B)
+            sums.update(method.reconstruct(windows), signal_BPT, windows.hidden_BPT, torch.zeros_like(start_B))
         scores[f"r2_hidden{ratio:g}"] = float(r2(sums.compute().numpy().sum((0, 1))))
     return scores
-
-
-def _in_frames(hidden_BPN: Tensor, batch: Batch) -> Tensor:
-    return hidden_BPN.repeat_interleave(batch["signal_BPT"].shape[2] // hidden_BPN.shape[2], dim=2)
 
 
 def train(case: Case, start: str, rate: float, seed: int) -> tuple[PretrainTask, Trace]:
@@ -174,8 +174,8 @@ def study(case: Case) -> Iterator[tuple[str, Rows]]:
             task, trace = train(case, start, rate, seed)
             run = {"cohort": case.cohort, "start": start, "learning_rate": rate, "seed": seed}
             yield "points", [run | row for row in trace.rows]
-        rows = task.datamodule.train_rows
-        gaussian = ConditionalGaussian().fit(task.datamodule.scaled_recordings(rows))
+        gaussian = ConditionalGaussian()
+        gaussian.fit(LearningData(task.datamodule))
         yield "gaussian", [{"cohort": case.cohort, "seed": seed, **val_r2(task, trace.batches, gaussian)}]
 
 

@@ -16,7 +16,7 @@ SIMULATED = Path(__file__).resolve().parents[1] / "data_manifests" / "simulated.
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """How golden numbers are compared; see `door/test_door_golden.py`."""
-    parser.addoption("--golden", choices=("close", "exact", "record", "diff"), default="close")
+    parser.addoption("--golden", choices=("close", "exact", "record"), default="close")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from brainlm_lightning.checkpoint.description import KEY, PREFIX, describe
+from brainlm_lightning.checkpoint.description import KEY, describe
+from brainlm_lightning.checkpoint.files import PREFIX
 from brainlm_lightning.checkpoint.pretrained import load_pretrained, refuse_seen, untrained
 from brainlm_lightning.checkpoint.start import start_model
 from brainlm_lightning.data.datamodule import CohortDataModule
@@ -27,7 +28,7 @@ def ready(**options):
 def saved(tiny_store, tmp_path):
     """The checkpoint of a model that had the kernel start and was trained by a hair, and its DataModule."""
     data = ready(seed=3)
-    net = start_model(lambda geometry: MaskedAutoencoder(geometry, SMALL), data, "kernel", data.seed)
+    net, _ = start_model(lambda geometry: MaskedAutoencoder(geometry, SMALL), data, "kernel", data.seed)
     weights = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
     weights[f"{PREFIX}cls_D"] = net.cls_D.detach() + 1
     path = tmp_path / "model.ckpt"
@@ -39,7 +40,7 @@ def test_the_control_is_the_model_before_its_first_step_to_the_bit(saved):
     path, data = saved
     pretrained = load_pretrained(path, ready(seed=8))
     control = untrained(pretrained, ready(seed=8))
-    expected = start_model(lambda geometry: MaskedAutoencoder(geometry, SMALL), data, "kernel", 3)
+    expected, _ = start_model(lambda geometry: MaskedAutoencoder(geometry, SMALL), data, "kernel", 3)
     here, there = control.state_dict(), expected.state_dict()
     assert all(torch.equal(here[name], there[name]) for name in there)
     trained = pretrained.model.state_dict()
@@ -55,7 +56,7 @@ def test_a_model_sees_data_scaled_as_its_own_were(saved):
     statistics["robust"]["scale"] = [2 * value for value in statistics["robust"]["scale"]]
     torch.save(content, path)
     before, after = ready(), ready()
-    load_pretrained(path, after)
+    after.adopt_statistics(load_pretrained(path, after).statistics)
     row = int(before.test_sets[0].rows[0])
     assert after.dataset.scaled_recording(row)[0] == pytest.approx(before.dataset.scaled_recording(row)[0] / 2)
     assert json.dumps(after.statistics().to_json()) == json.dumps(ScalingStatistics.from_json(statistics).to_json())
@@ -77,6 +78,7 @@ def test_a_model_knows_whom_it_has_seen_and_names_nobody(saved):
     assert np.array_equal(pretrained.seen(table["subject_id"]), table["split"].isin(["train", "val"]))
     assert not set(table["subject_id"]) & set(json.dumps(pretrained.about).split('"'))
     test_subjects = table["subject_id"].iloc[data.test_sets[0].rows]
-    refuse_seen(pretrained, test_subjects, "of the test set")
+    refuse_seen(pretrained.about, path, test_subjects, "of the test set")
+    one = table["subject_id"].iloc[data.train_rows[0]]
     with pytest.raises(ValueError, match=f"1 of {len(test_subjects) + 1} subjects of the test set were seen"):
-        refuse_seen(pretrained, [*test_subjects, table["subject_id"].iloc[data.train_rows[0]]], "of the test set")
+        refuse_seen(pretrained.about, path, [*test_subjects, one], "of the test set")

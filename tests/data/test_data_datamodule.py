@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from brainlm_lightning.checkpoint.start import training_moments
+from brainlm_lightning.checkpoint.start import TrainingMoments
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.split import assign_split
 from brainlm_lightning.data.store import Store
 from brainlm_lightning.data.windows import scale_on_device
-from brainlm_lightning.tasks.reconstruction.methods import ConditionalGaussian
+from brainlm_lightning.evaluation.covariance import lagged_moments
 from brainlm_lightning.tasks.reconstruction.task import PretrainTask
 
 
@@ -144,10 +144,10 @@ def what_training_sees(stores, recipe, monkeypatch):
     task.trainer = SimpleNamespace(datamodule=data)
     loader = data.train_dataloader()
     batches = [scale_on_device(batch) for _ in range(2) for batch in loader]
-    moments = training_moments(data, 10)
-    gaussian = ConditionalGaussian(lags=(-1, 0)).fit(data.scaled_recordings(data.train_rows))
+    moments = TrainingMoments(data, data.train_rows)
+    lagged = lagged_moments(data.scaled_recordings(data.train_rows), lags=(-1, 0))
     tested = next(iter(data.test_dataloader()[0]))["signal_BPT"]
-    numbers = moments.covariance_PP, moments.autocovariance, gaussian._covariance_FF, gaussian._mean_F
+    numbers = moments.covariance_PP, moments.autocovariance(20), *lagged
     return data.statistics().to_json(), batches, numbers, float(tested.float().abs().max())
 
 

@@ -1,3 +1,4 @@
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -10,9 +11,8 @@ from tiny import arguments, door, events, of_task, run_main
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.windows import scale_on_device
 from brainlm_lightning.run_folder import newest_run, read_metrics
-from brainlm_lightning.tasks.clinical import compare as clinical_test
 from brainlm_lightning.tasks.clinical.embedding import hidden_parts
-from brainlm_lightning.tasks.clinical.methods import METHODS
+from brainlm_lightning.tasks.clinical.methods import default_baselines
 from brainlm_lightning.tasks.clinical.saved import load_network
 
 # The tiny cohort's phenotype that stands for each experiment's.
@@ -30,16 +30,12 @@ def pretrained(stores, tmp_path_factory):
         return door("fit", tmp_path_factory.mktemp("pretrained"))
 
 
-@pytest.fixture(autouse=True)
-def few_baselines(monkeypatch):
-    """Each has tests of its own."""
-    monkeypatch.setattr(clinical_test, "METHODS", {name: METHODS[name] for name in FEW})
-
-
 def run(verb, runs, pretrained, path, methods, **more):
     """A command on a sweep of two folds; the folder of the experiment."""
     sweep = f"{{over: {{model.init_args.method: [{methods}], model.init_args.fold: [0, 1]}}}}"
+    dropped = {name: None for name in default_baselines(confounds=True) if name not in FEW}  # each has its own tests
     settings = {"model.init_args.pretrained": pretrained, "sweep": sweep, **SHORT, **more}
+    settings["model.init_args.baselines"] = json.dumps(dropped)
     column = path.read_text().split("column: ")[1].split(",")[0]
     settings["model.init_args.target.column"] = COLUMNS.get(column, column)
     run_main(arguments(verb, runs, {**settings, **more}, path))

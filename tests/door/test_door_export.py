@@ -6,7 +6,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import door, run_main
 
-from brainlm_lightning.checkpoint.description import FORMAT_VERSION, KEY, load_model
+from brainlm_lightning.checkpoint.description import FORMAT_VERSION, KEY
+from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.data.store import Store
 
 

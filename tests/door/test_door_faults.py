@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import CONFIG, arguments, door, run_main, versions
 
-from brainlm_lightning.checkpoint.description import load_model
+from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.data.store import Store
 
 

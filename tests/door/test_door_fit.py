@@ -9,7 +9,7 @@ import yaml
 from sklearn.metrics import r2_score
 from tiny import arguments, differing, door, events, newest, run_main, scalars, versions
 
-from brainlm_lightning.checkpoint.description import load_model
+from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.data.schedule import evaluation_windows
 from brainlm_lightning.data.store import Store
 from brainlm_lightning.data.windows import Recordings

@@ -8,10 +8,11 @@ import torch
 from sklearn.metrics import r2_score
 from tiny import door, events, newest, of_task
 
-from brainlm_lightning.checkpoint.description import read_checkpoint
+from brainlm_lightning.checkpoint.files import read_checkpoint
+from brainlm_lightning.checkpoint.registry import build
 from brainlm_lightning.data.store import Store
 from brainlm_lightning.run_folder import read_arrays, read_metrics
-from brainlm_lightning.tasks.forecast.saved import build_forecaster
+from brainlm_lightning.tasks.forecast.net import Forecaster
 
 LSTM = "experiments/forecast_lstm.yaml"
 ODE = "experiments/forecast_neural_ode.yaml"
@@ -52,7 +53,7 @@ def compared(stores, pretrained, tmp_path_factory):
 def test_scores_are_those_of_a_naive_loop(compared, stores):
     lstm, tested = compared
     about, weights = read_checkpoint(lstm / "checkpoints" / "best.ckpt")
-    net = build_forecaster(about, "here").eval()
+    net = build(about, Forecaster, "here").eval()
     net.load_state_dict(weights)
     store = Store(stores / "tiny")
     values = np.concatenate([store.raw(row) for row in np.flatnonzero(store.recordings["split"] == "train")])

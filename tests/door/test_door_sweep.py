@@ -1,7 +1,7 @@
 import pytest
 from tiny import arguments, door, run_main
 
-from brainlm_lightning.checkpoint.description import load_model
+from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.run_folder import find_checkpoint, point_name, read_json, read_metrics, write_json
 from brainlm_lightning.sweep import Sweep
 

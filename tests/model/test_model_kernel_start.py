@@ -1,14 +1,15 @@
 """The kernel start: closed forms, permutations, and that an untrained model predicts what the standard one does not."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
 
+from brainlm_lightning.evaluation.covariance import autocovariance
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.kernel_start import (
     RIDGE,
-    Moments,
-    autocovariance,
     kernel_start,
     neighbour_prediction,
     parcel_directions,
@@ -27,8 +28,24 @@ def temporal(frames, phi=0.95):
     return phi ** np.abs(np.subtract.outer(np.arange(frames), np.arange(frames)))
 
 
+@dataclass
+class Moments:
+    """What a cohort is known by."""
+
+    covariance_PP: torch.Tensor
+    phi: float = 0.95
+
+    def autocovariance(self, lags):
+        return torch.from_numpy(temporal(lags, self.phi)[0])
+
+
 def moments(covariance_PP=SPATIAL_PP):
-    return Moments(torch.from_numpy(covariance_PP), torch.from_numpy(temporal(2 * PATCH)[0]))
+    return Moments(torch.from_numpy(covariance_PP))
+
+
+def started(model, moments, seed=0):
+    kernel_start(model, moments, seed)
+    return model
 
 
 def build(**changes):
@@ -86,8 +103,8 @@ def test_permuting_parcels_permutes_their_directions():
 def test_permuting_parcels_with_their_covariance_permutes_the_untrained_prediction():
     order = np.random.default_rng(3).permutation(PARCELS)
     covariance_PP = random_covariance()
-    straight = kernel_start(build(), moments(covariance_PP))
-    other = kernel_start(build(), moments(covariance_PP[order][:, order]))
+    straight = started(build(), moments(covariance_PP))
+    other = started(build(), moments(covariance_PP[order][:, order]))
     signal_BPT, hidden_BPN, observed_BP = gaussian_windows(4)
     with torch.no_grad():
         expected = straight(signal_BPT, hidden_BPN, observed_BP).prediction_BPT[:, order]
@@ -111,13 +128,12 @@ def test_untrained_it_looks_at_the_same_parcel_before_and_after():
     signal_BPT, observed_BP = torch.from_numpy(slow).float(), torch.ones(32, PARCELS, dtype=torch.bool)
     hidden_BPN = torch.zeros(32, PARCELS, FRAMES // PATCH, dtype=torch.bool)
     hidden_BPN[:, :, 3] = True
-    autocovariances = torch.from_numpy(temporal(2 * PATCH, 0.99)[0])
-    model = kernel_start(build(num_heads=4), Moments(torch.eye(PARCELS).double(), autocovariances))
+    model = started(build(num_heads=4), Moments(torch.eye(PARCELS).double(), 0.99))
     assert hidden_correlation(model, hidden_BPN, signal_BPT, observed_BP) > 0.35
 
 
 def test_the_same_seed_gives_the_same_weights():
-    first, again, other = (kernel_start(build(), moments(), seed).state_dict() for seed in (0, 0, 1))
+    first, again, other = (started(build(), moments(), seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["patch_projection.weight"], other["patch_projection.weight"])
 
@@ -176,7 +192,7 @@ def test_a_parcel_without_variance_leaves_weights_and_predictions_finite():
     covariance_PP = 1e8 * SPATIAL_PP  # unscaled, where even rounding is large
     covariance_PP[4] = covariance_PP[:, 4] = 0
     assert parcel_directions(torch.from_numpy(covariance_PP), 5)[4].tolist() == [0] * 5
-    model = kernel_start(build(), moments(covariance_PP))
+    model = started(build(), moments(covariance_PP))
     assert all(weight.isfinite().all() for weight in model.state_dict().values())
     signal_BPT, hidden_BPN, observed_BP = gaussian_windows(4)
     observed_BP[:, 4] = False

@@ -1,6 +1,7 @@
 """The optimum is the exact conditional mean, and no method does better on simulated recordings."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,13 @@ import torch
 from brainlm_lightning.simulation.optimum import Optimum
 from brainlm_lightning.simulation.simulate import Simulation, load_truth, simulate
 from brainlm_lightning.simulation.state_space import LinearGaussian, stationary_cov
-from brainlm_lightning.tasks.reconstruction.methods import ConditionalGaussian, LinearInterpolation, Zero
+from brainlm_lightning.tasks.reconstruction.methods import (
+    ConditionalGaussian,
+    LinearInterpolation,
+    MaskedWindows,
+    OptimalReconstruction,
+    Zero,
+)
 
 FRAMES, PARCELS = 12, 3
 
@@ -62,6 +69,10 @@ def tiny_windows(num_windows=3, seed=0):
     return torch.from_numpy(signal), torch.from_numpy(hidden), torch.from_numpy(observed)
 
 
+def visible(hidden, observed):
+    return ~hidden & observed[:, :, None]
+
+
 def unscaled(models):
     return {k: np.zeros(PARCELS) for k in models}, {k: np.ones(PARCELS) for k in models}
 
@@ -71,7 +82,7 @@ def test_smoother_is_the_dense_conditional_mean_of_every_window(drive):
     models = {name: tiny_model(seed, drive=drive) for seed, name in enumerate("abc")}
     signal, hidden, observed = tiny_windows()
     first = torch.tensor([0, 3, 5])
-    filled = Optimum(models, *unscaled(models)).predict(signal, hidden, observed, ["c", "a", "b"], first)
+    filled = Optimum(models, *unscaled(models)).predict(signal, visible(hidden, observed), ["c", "a", "b"], first)
     for b, name in enumerate("cab"):
         seen = (~hidden[b] & observed[b][:, None]).numpy()
         expected = dense_conditional_mean(models[name], signal[b].numpy(), seen, int(first[b]))
@@ -82,10 +93,10 @@ def test_scaling_is_folded_into_the_model():
     models = {"a": tiny_model(0, drive=True)}
     signal, hidden, observed = (x[1:2] for x in tiny_windows())
     centre, scale = np.array([0.5, -1.0, 2.0]), np.array([2.0, 0.3, 5.0])
-    raw = Optimum(models, *unscaled(models)).predict(signal, hidden, observed, ["a"], torch.zeros(1))
+    raw = Optimum(models, *unscaled(models)).predict(signal, visible(hidden, observed), ["a"], torch.zeros(1))
     affine = lambda y: (y - torch.from_numpy(centre)[:, None]) / torch.from_numpy(scale)[:, None]  # noqa: E731
     filled = Optimum(models, {"a": centre}, {"a": scale}).predict(
-        affine(signal), hidden, observed, ["a"], torch.zeros(1)
+        affine(signal), visible(hidden, observed), ["a"], torch.zeros(1)
     )
     torch.testing.assert_close(filled, affine(raw), rtol=0, atol=1e-10)
 
@@ -96,8 +107,7 @@ def test_what_is_hidden_or_unobserved_is_never_looked_at(poison):
     signal, hidden, observed = tiny_windows()
     optimum, blind = Optimum(models, *unscaled(models)), hidden | ~observed[:, :, None]
     clean, poisoned = (
-        optimum.predict(signal.where(~blind, value), hidden, observed, list("abc"), torch.zeros(3))
-        for value in (0.0, poison)
+        optimum.predict(signal.where(~blind, value), ~blind, list("abc"), torch.zeros(3)) for value in (0.0, poison)
     )
     assert torch.equal(clean, poisoned)
     assert clean.isfinite().all()
@@ -108,8 +118,8 @@ def test_parcels_without_a_scale_are_predicted_as_zero_and_say_nothing():
     signal, hidden, observed = (x[1:2] for x in tiny_windows())
     scale = {"a": np.array([1.0, 1.0, np.nan])}
     optimum = Optimum(models, {"a": np.array([0.0, 0.0, np.nan])}, scale)
-    filled = optimum.predict(signal, hidden, observed, ["a"], torch.zeros(1))
-    expected = Optimum(models, *unscaled(models)).predict(signal, hidden, observed, ["a"], torch.zeros(1))
+    filled = optimum.predict(signal, visible(hidden, observed), ["a"], torch.zeros(1))
+    expected = Optimum(models, *unscaled(models)).predict(signal, visible(hidden, observed), ["a"], torch.zeros(1))
     torch.testing.assert_close(filled[:, :2], expected[:, :2])
     assert (filled[0, 2] == 0).all()
 
@@ -119,9 +129,9 @@ def test_unknown_recording_and_window_beyond_the_input_are_refused():
     signal, hidden, observed = (x[:1] for x in tiny_windows())
     optimum = Optimum(models, *unscaled(models))
     with pytest.raises(KeyError, match="real-1"):
-        optimum.predict(signal, hidden, observed, ["real-1"], torch.zeros(1))
+        optimum.predict(signal, visible(hidden, observed), ["real-1"], torch.zeros(1))
     with pytest.raises(ValueError, match=r"6 to 18, but .* 17 frames"):
-        optimum.predict(signal, hidden, observed, ["a"], torch.full((1,), 6))
+        optimum.predict(signal, visible(hidden, observed), ["a"], torch.full((1,), 6))
 
 
 def test_silent_sensors_are_refused():
@@ -145,13 +155,21 @@ def r2_at(method, signal, names, ratio, seed=0):
     """R² pooled over hidden values at a share of hidden (parcel, 20 frames) patches."""
     patches = torch.rand(*signal.shape[:2], 10, generator=torch.Generator().manual_seed(seed)) < ratio
     hidden, observed = patches.repeat_interleave(20, dim=2), torch.ones(signal.shape[:2], dtype=torch.bool)
-    filled = method.predict(signal, hidden, observed, names, torch.full((len(names),), 10))
+    first = torch.full((len(names),), 10)
+    filled = method.reconstruct(MaskedWindows.of(signal, hidden, observed, names, first))
     truth = signal[hidden]
     return 1 - ((filled[hidden] - truth) ** 2).sum().item() / ((truth - truth.mean()) ** 2).sum().item()
 
 
 def optimum_of(truth, names, centre, scale):
-    return Optimum({n: truth[n] for n in names}, dict.fromkeys(names, centre), dict.fromkeys(names, scale))
+    optimum = Optimum({n: truth[n] for n in names}, dict.fromkeys(names, centre), dict.fromkeys(names, scale))
+    return OptimalReconstruction(optimum)
+
+
+def gaussian(recordings, lags=(0,)):
+    method = ConditionalGaussian(lags)
+    method.fit(SimpleNamespace(recordings=lambda split, name: iter(recordings)))
+    return method
 
 
 @pytest.mark.parametrize("ratio", [0.2, 0.75])
@@ -163,8 +181,8 @@ def test_no_method_exceeds_the_optimum_and_the_cohort_is_as_hard_as_it_should_be
     methods = {
         "zero": Zero(),
         "interpolation": LinearInterpolation(),
-        "gaussian": ConditionalGaussian().fit(train),
-        "lagged": ConditionalGaussian((-2, 0, 2)).fit(train),
+        "gaussian": gaussian(train),
+        "lagged": gaussian(train, (-2, 0, 2)),
         "optimum": optimum_of(truth, names, centre, scale),
     }
     r2 = {name: r2_at(method, signal, names, ratio) for name, method in methods.items()}
@@ -193,7 +211,8 @@ def test_errors_are_as_large_as_the_noise_and_the_states_allow(simulated):
     hidden = torch.zeros(signal.shape, dtype=torch.bool)
     hidden[:, 5] = True
     observed = torch.ones(signal.shape[:2], dtype=torch.bool)
-    filled = optimum_of(truth, names, centre, scale).predict(signal, hidden, observed, names, torch.full((40,), 10))
+    windows = MaskedWindows.of(signal, hidden, observed, names, torch.full((40,), 10))
+    filled = optimum_of(truth, names, centre, scale).reconstruct(windows)
     ratio = ((filled - signal)[:, 5] ** 2).mean().item() / (truth[names[0]].noise_var[5] / scale[5] ** 2)
     assert 1.0 < ratio < 1.2
 

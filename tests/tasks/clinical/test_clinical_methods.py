@@ -3,12 +3,11 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
+from brainlm_lightning.tasks.clinical.features import confound_columns, correlations
 from brainlm_lightning.tasks.clinical.methods import (
-    METHODS,
+    FoldLearning,
     MeanSquaredNorm,
-    Training,
-    confound_columns,
-    correlations,
+    default_baselines,
     pipeline,
     scores,
 )
@@ -22,11 +21,12 @@ GROUPS = np.repeat([f"s{number}" for number in range(30)], 2)
 
 
 def training(labels=NUMBER, classes=0, rows=slice(None)):
-    return Training(labels[rows], GROUPS[rows], classes)
+    numbers = np.arange(60)[rows]
+    return FoldLearning(numbers, labels[rows], GROUPS[rows], classes, 0, lambda name, rows: None, lambda name: {})
 
 
 def test_ridge_on_components_is_ridge_on_the_features():
-    fitted = pipeline("raw", "linear", training(), "correlation").fit(WIDE, NUMBER)
+    fitted = pipeline("raw", "linear", training()).fit(WIDE, NUMBER)
     alpha = fitted[-1].best_params_["alpha"]
     scaled = WIDE / np.sqrt(((WIDE - WIDE.mean(0)) ** 2).sum(1).mean())
     expected = Ridge(alpha=alpha).fit(scaled, NUMBER)
@@ -37,15 +37,18 @@ def test_ridge_on_components_is_ridge_on_the_features():
 
 @pytest.mark.parametrize("labels", [NUMBER, CLASS])
 def test_inner_folds_keep_a_subjects_recordings_together(labels):
-    fitted = pipeline("embedding", "linear", training(labels, 2 * (labels is CLASS)), "correlation")
+    fitted = pipeline("embedding", "linear", training(labels, 2 * (labels is CLASS)))
     for fit, held_out in fitted[-1].cv:
         assert set(GROUPS[fit]) & set(GROUPS[held_out]) == set()
+
+
+METHODS = default_baselines(confounds=True)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("classes", [0, 3])
 def test_nothing_of_a_test_recording_reaches_what_is_fitted(method, classes):
-    features, estimator = METHODS[method]
+    features, estimator = METHODS[method].features, METHODS[method].estimator
     labels = {0: NUMBER, 3: np.digitize(NUMBER, [-0.5, 0.5]).astype(float)}[classes]
     given, poisoned = WIDE[:, :20].copy(), WIDE[:, :20].copy()
     poisoned[-1] = 1e6
@@ -56,7 +59,7 @@ def test_nothing_of_a_test_recording_reaches_what_is_fitted(method, classes):
     rows = slice(0, 50)
     found = []
     for table in (given, poisoned):
-        fitted = pipeline(features, estimator, training(labels, classes, rows), "correlation")
+        fitted = pipeline(features, estimator, training(labels, classes, rows))
         fitted.fit(table[rows], labels[rows])
         found.append(scores(fitted, table[50:], classes))
     assert np.array_equal(found[0][:-1], found[1][:-1])
@@ -67,7 +70,7 @@ def test_nothing_of_a_test_recording_reaches_what_is_fitted(method, classes):
 @pytest.mark.parametrize("estimator", ["linear", "svm"])
 def test_a_planted_dependence_is_found(estimator):
     rows = slice(0, 40)
-    fitted = pipeline("embedding", estimator, training(rows=rows), "correlation").fit(WIDE[rows, :5], WIDE[rows, 0])
+    fitted = pipeline("embedding", estimator, training(rows=rows)).fit(WIDE[rows, :5], WIDE[rows, 0])
     assert np.corrcoef(scores(fitted, WIDE[40:, :5], 0)[:, 0], WIDE[40:, 0])[0, 1] > 0.95
 
 
@@ -96,7 +99,7 @@ def test_a_parcel_without_data_is_connected_to_nothing():
 
 def test_tangent_connectivity_is_fitted_on_the_training_recordings():
     series = [GENERATOR.standard_normal((80, 6)) for _ in range(60)]
-    fitted = pipeline("connectivity", "linear", training(rows=slice(0, 50)), "tangent").fit(series[:50], NUMBER[:50])
+    fitted = pipeline("tangent", "linear", training(rows=slice(0, 50))).fit(series[:50], NUMBER[:50])
     assert fitted[0].mean_.shape == (6, 6)
     assert scores(fitted, series[50:], 0).shape == (10, 1)
 

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from brainlm_lightning.checkpoint.description import KEY, PREFIX, describe
+from brainlm_lightning.checkpoint.description import KEY, describe
+from brainlm_lightning.checkpoint.files import PREFIX
 from brainlm_lightning.checkpoint.start import start_model
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.split import assign_split
 from brainlm_lightning.data.windows import scale_on_device
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
-from brainlm_lightning.tasks.clinical import compare as clinical_test
 from brainlm_lightning.tasks.clinical.folds import FoldPlan
 from brainlm_lightning.tasks.clinical.labels import Target
-from brainlm_lightning.tasks.clinical.methods import METHODS
+from brainlm_lightning.tasks.clinical.methods import default_baselines
 from brainlm_lightning.tasks.clinical.net import HeadPlan
 from brainlm_lightning.tasks.clinical.task import ClinicalTask
 from brainlm_lightning.tasks.optimisation import OptimisationPlan
@@ -62,7 +62,7 @@ def pretrained(store, tmp_path_factory):
         patch.setenv("BRAINLM_DATA", str(store))
         data = cohort()
         data.setup("test")
-        net = start_model(lambda geometry: MaskedAutoencoder(geometry, SMALL), data, "kernel", 0)
+        net, _ = start_model(lambda geometry: MaskedAutoencoder(geometry, SMALL), data, "kernel", 0)
         path = tmp_path_factory.mktemp("pretrained") / "model.ckpt"
         weights = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
         torch.save({"state_dict": weights, KEY: describe(net, data, "kernel")}, path)
@@ -71,15 +71,15 @@ def pretrained(store, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def in_place(store, monkeypatch):
-    """The cohort in place, and a few of the baselines: the others' own tests are elsewhere."""
-    monkeypatch.setattr(clinical_test, "METHODS", {name: METHODS[name] for name in FEW})
+    """The cohort in place."""
     monkeypatch.setenv("BRAINLM_DATA", str(store))
 
 
 def run_test(pretrained, folder, target=AGE, plan=HALVES):
     """A test of the baselines alone."""
-    task = ClinicalTask(pretrained, target, plan, parts=2)
-    task.sweep_folder = folder / "clinical"
+    few = {name: method for name, method in default_baselines(confounds=False).items() if name in FEW}
+    task = ClinicalTask(pretrained, target, plan, parts=2, baselines=few, default_baselines=False)
+    task.experiment_folder = folder / "clinical"
     running = trainer()
     running._default_root_dir = str(folder)
     running.test(task, datamodule=cohort(), verbose=False)
@@ -191,6 +191,7 @@ def test_a_heads_features_are_standardised_by_training_subjects_alone(pretrained
     here = task.question.folds[0]
     of = task.feature_RD[torch.from_numpy(here.train)]
     assert torch.allclose(task.predictor.head.mean_D, of.mean(0))
+    assert torch.allclose(task.predictor.head.std_D, of.std(0).clamp(min=1e-6))
     assert set(here.test) & set(np.concatenate([task.datamodule.train_rows, task.datamodule.val_rows])) == set()
 
 
@@ -198,12 +199,12 @@ def test_embeddings_are_a_function_of_the_recording_alone(pretrained, tmp_path):
     task = fitted(pretrained, tmp_path, 1)
     question, fold = task.question, task.question.folds[0]
     first = question.features(False, fold, 2)["cls"]
-    assert len(list((tmp_path / ".kept").iterdir())) == 1
+    assert len(list((tmp_path / ".cache").iterdir())) == 1
     question.data.eval_batch_size = 3
     elsewhere = replace(question, runs=tmp_path / "elsewhere")
     assert np.allclose(elsewhere.features(False, fold, 2)["cls"], first, atol=1e-5)
     assert not np.allclose(question.features(True, fold, 2)["cls"], question.features(False, fold, 1)["cls"])
-    assert len(list((tmp_path / ".kept").iterdir())) == 4  # the control's weights, too
+    assert len(list((tmp_path / ".cache").iterdir())) == 4  # the control's weights, too
 
 
 def test_the_control_starts_from_subjects_that_never_test(pretrained, tmp_path):
@@ -225,7 +226,7 @@ def test_the_control_starts_from_subjects_that_never_test(pretrained, tmp_path):
 def test_a_question_that_cannot_be_asked_is_one_error(options, message, pretrained, tmp_path):
     with pytest.raises(ValueError, match=message):
         run_test(pretrained, tmp_path, **options)
-    assert not (tmp_path / ".kept").exists()
+    assert not (tmp_path / ".cache").exists()
 
 
 def test_a_fold_that_is_not_there_is_one_error(pretrained, tmp_path):

@@ -7,7 +7,7 @@ from sklearn.linear_model import Ridge
 
 from brainlm_lightning.simulation.optimum import Optimum
 from brainlm_lightning.simulation.simulate import Simulation, load_truth, simulate
-from brainlm_lightning.tasks.forecast.methods import AR, VAR, Persistence, Zero, squared_error
+from brainlm_lightning.tasks.forecast.methods import AR, VAR, ForecastLearning, Past, Persistence, Zero
 from brainlm_lightning.tasks.forecast.net import cut
 
 PARCELS, FRAMES, HORIZON = 4, 40, 5
@@ -21,6 +21,23 @@ def windows(seed, batch=6, parcels=PARCELS, frames=FRAMES):
         signal[:, :, t] += 0.5 * signal[:, :, t - 1] - 0.3 * signal[:, :, t - 2] + 0.3 * signal[:, :, t - 1].roll(1, 1)
     observed = torch.ones(batch, parcels, dtype=torch.bool)
     return cut(signal[:, :, 20:], torch.ones(batch, parcels), observed, HORIZON, "training")
+
+
+def learning(*training, validation):
+    return ForecastLearning(lambda name: iter(training), [validation])
+
+
+def forecast(method, window, horizon=HORIZON):
+    context_BPC = window.context_BPC
+    ids, first = ["r"] * len(context_BPC), torch.zeros(len(context_BPC), dtype=torch.long)
+    past = Past(context_BPC, window.observed_BP, horizon, context_BPC, ids, first, lambda scaled: scaled)
+    return method.forecast(past)
+
+
+def squared_error(method, window):
+    """Over the observed parcels."""
+    error = (forecast(method, window, window.future_BPH.shape[2]) - window.future_BPH).double().square()
+    return float(error.where(window.observed_BP[:, :, None], 0).sum())
 
 
 def samples(window, order, parcels):
@@ -37,7 +54,7 @@ def samples(window, order, parcels):
 def test_ar_is_least_squares_of_each_parcel():
     train = windows(0)
     ar = AR(orders=[3], ridges=[0.0], stride=1)
-    ar.fit([train], [windows(1)])
+    ar.fit(learning(train, validation=windows(1)))
     for parcel in range(PARCELS):
         features, targets = samples(train, 3, [parcel])
         expected = np.linalg.lstsq(features, targets, rcond=None)[0]
@@ -47,20 +64,20 @@ def test_ar_is_least_squares_of_each_parcel():
 def test_var_is_scikit_learns_ridge_over_parcels_and_lags():
     train, new = windows(0), windows(2)
     var = VAR(orders=[2], ridges=[0.1], stride=1)
-    var.fit([train], [windows(1)])
+    var.fit(learning(train, validation=windows(1)))
     features, targets = samples(train, 2, list(range(PARCELS)))
     penalty = 0.1 * np.trace(features.T @ features) / features.shape[1]
     ridge = Ridge(alpha=penalty, fit_intercept=False).fit(features, targets)
     seen = new.context_BPC.double().numpy()
     expected = ridge.predict(np.concatenate([seen[:, :, -1], seen[:, :, -2]], axis=1)).reshape(-1, PARCELS, HORIZON)
-    np.testing.assert_allclose(var(new.context_BPC, new.observed_BP, HORIZON), expected, atol=1e-5)
+    np.testing.assert_allclose(forecast(var, new), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [AR, VAR])
 def test_order_and_ridge_have_the_lowest_error_on_validation_windows(kind):
     train, validation, orders, ridges = windows(0), windows(1), [1, 2, 6], [0.01, 1.0]
     method = kind(orders=orders, ridges=ridges, stride=1)
-    method.fit([train], [validation])
+    chosen = method.fit(learning(train, validation=validation))
     errors = {}
     for order in orders:
         for ridge in ridges:
@@ -68,12 +85,12 @@ def test_order_and_ridge_have_the_lowest_error_on_validation_windows(kind):
             alone = kind(orders=[order, max(orders)], ridges=[ridge], stride=1)
             alone.choice = next(choice for choice in alone._candidates([train]) if choice.order == order)
             errors[order, ridge] = squared_error(alone, validation)
-    assert tuple(method.chosen().values()) == min(errors, key=errors.get)
+    assert tuple(chosen.values()) == min(errors, key=errors.get)
 
 
 def test_orders_that_are_too_large_to_solve_are_left_out():
     var = VAR(orders=[1, 2, 5], ridges=[0.1], max_features=2 * PARCELS)
-    var.fit([windows(0)], [windows(1)])
+    var.fit(learning(windows(0), validation=windows(1)))
     assert var.orders == [1, 2]
 
 
@@ -82,7 +99,7 @@ def test_pairs_of_parcels_are_averaged_over_windows_with_both():
     lacking, whole, new = windows(0), windows(3), windows(2)
     lacking.context_BPC[:, 1], lacking.future_BPH[:, 1], lacking.observed_BP[:, 1] = 0, 0, False
     var = VAR(orders=[1], ridges=[0.0], stride=1)
-    var.fit([lacking, whole], [windows(1)])
+    var.fit(learning(lacking, whole, validation=windows(1)))
     sums = {name: np.zeros((PARCELS, PARCELS)) for name in ("now", "next", "count")}
     for window in (lacking, whole):
         signal = torch.cat([window.context_BPC, window.future_BPH], dim=2).double().numpy()
@@ -92,14 +109,14 @@ def test_pairs_of_parcels_are_averaged_over_windows_with_both():
                 sums["next"] += np.outer(one[:, t - 1], one[:, t])
                 sums["count"] += np.outer(observed, observed)
     coefficients = np.linalg.solve(sums["now"] / sums["count"], sums["next"] / sums["count"])
-    first_frame = var(new.context_BPC, new.observed_BP, HORIZON)[:, :, 0]
+    first_frame = forecast(var, new)[:, :, 0]
     np.testing.assert_allclose(first_frame, new.context_BPC[:, :, -1].numpy() @ coefficients, atol=1e-5)
 
 
 def test_zero_and_persistence():
     window = windows(0)
-    assert (Zero()(window.context_BPC, window.observed_BP, 3) == 0).all()
-    held = Persistence()(window.context_BPC, window.observed_BP, 3)
+    assert (forecast(Zero(), window, 3) == 0).all()
+    held = forecast(Persistence(), window, 3)
     assert torch.equal(held, window.context_BPC[:, :, -1:].expand(-1, -1, 3))
 
 
@@ -127,14 +144,12 @@ def test_var_comes_near_the_optimum_and_nobody_exceeds_it(cohort):
     future[:, :, -10:] = True
     ones, zeros = (dict.fromkeys(names[100:], np.full(16, value)) for value in (1.0, 0.0))
     optimum = Optimum({name: truth[name] for name in names[100:]}, zeros, ones)
-    best = optimum.predict(signal[100:], future, observed[100:], names[100:], torch.zeros(40, dtype=torch.int64))
+    best = optimum.predict(signal[100:], ~future, names[100:], torch.zeros(40, dtype=torch.int64))
     errors = {"optimum": float((best - signal[100:])[:, :, -10:].double().square().sum())}
     methods = {"zero": Zero(), "persistence": Persistence(), "ar": AR(), "var": VAR()}
     for name, method in methods.items():
-        if hasattr(method, "fit"):
-            method.fit(part[:1], part[1:2])
+        method.fit(learning(part[0], validation=part[1]))
         errors[name] = squared_error(method, part[2])
     assert min(errors, key=errors.get) == "optimum"
     assert errors["var"] < errors["ar"] < errors["zero"] < errors["persistence"]
-    print(errors)
     assert errors["zero"] - errors["var"] > 0.7 * (errors["zero"] - errors["optimum"])

@@ -1,5 +1,7 @@
 """What parcels are known by: each feature against its definition."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,11 @@ from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.tasks.networks.methods import (
     AttentionRows,
+    AttentionWithoutSignal,
     Connectivity,
     ParcelEmbedding,
     Position,
     RawSeries,
-    without_signal,
 )
 
 XYZ_MM = np.random.default_rng(0).uniform(-60, 60, (6, 3)).astype(np.float32)
@@ -37,31 +39,39 @@ def batch():
 
 def test_connectivity_is_numpys_correlation_and_0_with_a_constant_parcel(batch):
     batch["signal_BPT"][1, 2] = 4.0
-    found = Connectivity()(batch)
+    found = Connectivity().features(batch)
     np.testing.assert_allclose(found[0], np.corrcoef(batch["signal_BPT"][0]), atol=1e-6)
     assert not found[1, 2].any()
     assert Connectivity.relational
 
 
+def positions(batch, **options):
+    method = Position(**options)
+    atlas = SimpleNamespace(xyz_mm=XYZ_MM)
+    method.fit(SimpleNamespace(data=SimpleNamespace(stores=[SimpleNamespace(atlas=atlas)])))
+    return method.features(batch)
+
+
 def test_positions_are_the_atlass_and_mirrored_ones_lie_on_one_side(batch):
-    np.testing.assert_array_equal(Position(XYZ_MM)(batch), np.stack([XYZ_MM] * 3))
-    mirrored = Position(XYZ_MM, mirrored=True)(batch)[2]
+    np.testing.assert_array_equal(positions(batch), np.stack([XYZ_MM] * 3))
+    mirrored = positions(batch, mirrored=True)[2]
     np.testing.assert_array_equal(mirrored, np.abs(XYZ_MM) * [1, 0, 0] + XYZ_MM * [0, 1, 1])
     assert (XYZ_MM[:, 0] < 0).any()  # and the atlas's own table is as it was
 
 
 def test_attention_embedding_and_series_are_those_of_the_model(model, batch):
-    found = AttentionRows(model, Reading((0,)))(batch)
+    found = AttentionRows(model, Reading((0,))).features(batch)
     expected = parcel_attention(model, batch["signal_BPT"], batch["observed_BP"], Reading((0,))).parcels_BPP
     np.testing.assert_array_equal(found, expected)
     embedded = model.embed(batch["signal_BPT"], batch["observed_BP"]).parcel_BPD
-    np.testing.assert_array_equal(ParcelEmbedding(model)(batch), embedded.detach())
-    np.testing.assert_array_equal(RawSeries()(batch), batch["signal_BPT"])
+    np.testing.assert_array_equal(ParcelEmbedding(model).features(batch), embedded.detach())
+    np.testing.assert_array_equal(RawSeries().features(batch), batch["signal_BPT"])
 
 
 def test_attention_without_signal_does_not_know_the_recording(model, batch):
-    control = without_signal(model, Reading())
-    first = control(batch)
-    np.testing.assert_array_equal(control(batch | {"signal_BPT": 9 * batch["signal_BPT"]}), first)
+    control = AttentionWithoutSignal(model, Reading())
+    control.fit(None)
+    first = control.features(batch)
+    np.testing.assert_array_equal(control.features(batch | {"signal_BPT": 9 * batch["signal_BPT"]}), first)
     assert first.shape == (3, 6, 6)
-    assert np.abs(AttentionRows(model, Reading())(batch) - first).max() > 0.01
+    assert np.abs(AttentionRows(model, Reading()).features(batch) - first).max() > 0.01

@@ -6,19 +6,19 @@ import torch
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.model.masking import Grid, draw_mask
-from brainlm_lightning.tasks.reconstruction.task import PretrainTask, network_numbers
+from brainlm_lightning.tasks.reconstruction.task import PretrainTask, parcel_networks
 
 
 def test_networks_are_numbered_in_order_of_appearance():
-    assert network_numbers(["visual", "motor", "visual", "none", "motor"]).tolist() == [0, 1, 0, -1, 1]
+    assert parcel_networks(["visual", "motor", "visual", "none", "motor"]).tolist() == [0, 1, 0, -1, 1]
 
 
 def test_an_atlas_without_networks_has_no_numbers():
-    assert network_numbers(["none"] * 5) is None
+    assert parcel_networks(["none"] * 5) is None
 
 
 def test_a_parcel_of_no_network_is_hidden_with_none():
-    network_P = network_numbers(["a", "none", "b", "a", "none"])
+    network_P = parcel_networks(["a", "none", "b", "a", "none"])
     grid = Grid(torch.ones(64, 5, dtype=torch.bool), 2, network_P)
     hidden_BPN = draw_mask("networks", torch.arange(64), 0.5, grid)
     assert set(map(tuple, hidden_BPN[..., 0].int().tolist())) == {(1, 0, 0, 1, 0), (0, 0, 1, 0, 0)}
@@ -29,7 +29,7 @@ def test_hiding_networks_of_an_atlas_without_them_is_an_error():
     task = PretrainTask()
     config = MAEConfig(10, 16, 1, 2, 16, 1, 2)
     task.net = MaskedAutoencoder(Geometry(torch.zeros(5, 3), 40), config)
-    task.register_buffer("network_P", network_numbers(["none"] * 5), persistent=False)
+    task.register_buffer("network_P", parcel_networks(["none"] * 5), persistent=False)
     batch = {"observed_BP": torch.ones(2, 5, dtype=torch.bool), "key_B": torch.arange(2)}
     assert task.draw_mask(batch, 0.5).sum() == 20
     with pytest.raises(ValueError, match="needs a network label for each parcel; the atlas table has none"):

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from brainlm_lightning.checkpoint.description import KEY, PREFIX, describe, export, load_model
+from brainlm_lightning.checkpoint.description import KEY, describe
+from brainlm_lightning.checkpoint.files import PREFIX
+from brainlm_lightning.checkpoint.pretrained import export, load_model
 from brainlm_lightning.checkpoint.start import start_model
 from brainlm_lightning.data.datamodule import CohortDataModule
-from brainlm_lightning.model.gcn import GCNConfig, GraphConvolutionalNetwork, correlation, nearest_edges, normalised
+from brainlm_lightning.evaluation.covariance import correlation
+from brainlm_lightning.model.gcn import GCNConfig, GraphConvolutionalNetwork, nearest_edges, normalised
 from brainlm_lightning.model.masked import Reconstruction, reconstruction_loss
 from brainlm_lightning.model.vae import VAEConfig, VariationalAutoencoder
 from brainlm_lightning.tasks.reconstruction.task import PretrainTask
@@ -30,7 +33,7 @@ def data(tiny_store):
 
 
 def test_the_graph_is_that_of_the_training_subjects_alone(data):
-    net = start_model(KINDS["gcn"], data, "standard", 0)
+    net, _ = start_model(KINDS["gcn"], data, "standard", 0)
     series = np.concatenate([series_PT for series_PT, _ in data.scaled_recordings(data.train_rows)], axis=1)
     correlations = torch.from_numpy(np.corrcoef(series)).float()
     weights = torch.where(nearest_edges(correlations, 3), correlations.clamp(min=0), 0)
@@ -40,7 +43,7 @@ def test_the_graph_is_that_of_the_training_subjects_alone(data):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_gives_the_model_back_with_its_graph(kind, data, tmp_path):
-    net = start_model(KINDS[kind], data, "standard", 0).eval()
+    net, _ = start_model(KINDS[kind], data, "standard", 0)[0].eval()
     weights = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
     torch.save({"state_dict": weights, KEY: describe(net, data)}, tmp_path / "model.ckpt")
     export(tmp_path / "model.ckpt", tmp_path / "model.safetensors")
