@@ -1,5 +1,7 @@
 """The masked models of table 4, autoencoder and graph network: what they must not see, and what they are."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,7 @@ def build(kind, geometry=GEOMETRY):
         model = VariationalAutoencoder(geometry, VAEConfig(PATCH, 16, 4))
     else:
         model = GraphConvolutionalNetwork(geometry, GCNConfig(PATCH, 16, neighbours=2))
-        model.learn_graph(torch.cov(torch.randn(PARCELS, 50)))
+        model.start("standard", SimpleNamespace(covariance_PP=torch.cov(torch.randn(PARCELS, 50))), 0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
@@ -161,7 +163,7 @@ def test_connectivity_joins_the_most_correlated_parcels_and_no_anticorrelated_on
     covariance[2, 3] = covariance[3, 2] = -3.0
     covariance[7] = covariance[:, 7] = 0.0  # without variance
     model = GraphConvolutionalNetwork(GEOMETRY, GCNConfig(PATCH, neighbours=1))
-    model.learn_graph(covariance)
+    model.start("standard", SimpleNamespace(covariance_PP=covariance), 0)
     expected = torch.eye(PARCELS)
     expected[:2, :2] = torch.tensor([[1, 0.5], [0.5, 1]]) / 1.5
     torch.testing.assert_close(model.adjacency_PP, expected)

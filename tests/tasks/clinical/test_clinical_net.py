@@ -77,7 +77,7 @@ def test_dropout_of_the_plan_is_in_encoder_and_head_and_a_frozen_encoder_has_non
 def test_a_head_sees_standardised_features():
     head = PhenotypeHead(16, 1, HeadPlan(hidden=8)).eval()
     features = torch.randn(50, 16) * 3 + 100
-    head.standardise(features)
+    head.standardise(features.mean(0), features.std(0))
     standard = (features - features.mean(0)) / features.std(0)
     assert torch.allclose(head(features), head.layers(standard), atol=1e-4)
 

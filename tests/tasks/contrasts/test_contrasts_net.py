@@ -35,7 +35,7 @@ class Linear(MaskedModel):
     name, num_patches = "linear", T // S
 
     def __init__(self) -> None:
-        super().__init__()
+        torch.nn.Module.__init__(self)  # no geometry, no sizes
         self.map = nn.Parameter(torch.tensor([[1.0, 2, 0, 0, 0, 0], [0, 0, 3, 0, 0, 0]]), requires_grad=False)
 
     def forward(self, signal_BPT, hidden_BPN, observed_BP):

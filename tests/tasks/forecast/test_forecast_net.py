@@ -9,7 +9,7 @@ from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.tasks.forecast.latent_ode import LatentODE, LatentODEConfig
 from brainlm_lightning.tasks.forecast.lstm import LSTM, LSTMConfig
-from brainlm_lightning.tasks.forecast.methods import AR, VAR, Persistence, Zero
+from brainlm_lightning.tasks.forecast.methods import AR, VAR, ForecastLearning, Past, Persistence, Zero
 from brainlm_lightning.tasks.forecast.net import ForecastSetting, MAEForecaster, MAEForecasterConfig, cut
 from brainlm_lightning.tasks.forecast.neural_ode import NeuralODE, NeuralODEConfig
 
@@ -51,10 +51,11 @@ def method(name):
             torch.nn.init.normal_(parameter, std=0.3)
         return net
     baseline = LINEAR[name]()
-    if hasattr(baseline, "fit"):
-        windows = [cut_raw(raw_signal(seed)) for seed in range(5)]
-        baseline.fit(windows[:4], windows[4:])
-    return lambda context, observed: baseline(context, observed, HORIZON)
+    windows = [cut_raw(raw_signal(seed)) for seed in range(5)]
+    baseline.fit(ForecastLearning(lambda name: iter(windows[:4]), windows[4:]))
+    return lambda context, observed: baseline.forecast(
+        Past(context, observed, HORIZON, context, [], torch.zeros(0), lambda scaled: scaled)
+    )
 
 
 @pytest.mark.parametrize("name", [*LEARNT, *LINEAR])

@@ -43,7 +43,7 @@ def test_the_graph_is_that_of_the_training_subjects_alone(data):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_gives_the_model_back_with_its_graph(kind, data, tmp_path):
-    net, _ = start_model(KINDS[kind], data, "standard", 0)[0].eval()
+    net = start_model(KINDS[kind], data, "standard", 0)[0].eval()
     weights = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
     torch.save({"state_dict": weights, KEY: describe(net, data)}, tmp_path / "model.ckpt")
     export(tmp_path / "model.ckpt", tmp_path / "model.safetensors")
