@@ -171,8 +171,8 @@ def said_of(task, rows):
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "attention"])
 def test_a_tuned_network_finds_in_unseen_subjects_what_is_planted(pooling, pretrained, tmp_path):
-    options = {"head": HeadPlan(pooling, 0.1, 16), "parts": 1, "optimisation": OptimisationPlan(learning_rate=3e-3)}
-    task = fitted(pretrained, tmp_path, 100, "tuned", Target("symptoms"), **options)
+    options = {"head": HeadPlan(pooling, 0.1, 16), "parts": 1, "optimisation": OptimisationPlan(learning_rate=1e-3)}
+    task = fitted(pretrained, tmp_path, 250, "tuned", Target("symptoms"), **options)
     said, truth = said_of(task, task.question.folds[0].test)
     assert np.corrcoef(said, truth)[0, 1] > 0.5
 
