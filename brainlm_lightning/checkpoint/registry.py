@@ -58,7 +58,8 @@ def build(about: dict[str, Any], base: type[nn.Module], source: str) -> Any:
         )
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise ValueError(f"{source} holds a {path}; expected a {base.__name__}")
-    return kind.from_description(about)
+    described: Any = kind
+    return described.from_description(about)
 
 
 def _find(path: str) -> Any:
@@ -76,5 +77,5 @@ def _find(path: str) -> Any:
 
 
 def _subclasses(kind: type) -> set[type]:
-    own = set(kind.__subclasses__())
+    own: set[type] = set(kind.__subclasses__())
     return own.union(*(_subclasses(each) for each in own))

@@ -50,7 +50,7 @@ def embed(
     total = torch.zeros(len(rows), 2 * len(POOLINGS), net.config.embed_dim, dtype=torch.float64)
     count = torch.zeros(len(rows))
     for batch in track(data.evaluation_loader(rows), f"embedding {len(rows)} recordings", disable=len(rows) < 200):
-        scaled = scale_on_device(cast(Batch, {name: value.to(device) for name, value in batch.items()}))  # type: ignore[attr-defined]
+        scaled = scale_on_device(cast(Batch, {name: value.to(device) for name, value in batch.items()}))
         index_B = index[batch["recording_index_B"]]
         for hidden_BPN in hidden_parts(scaled, net.num_patches, parts):
             encoding = net.encode(scaled["signal_BPT"], hidden_BPN, scaled["observed_BP"])

@@ -253,7 +253,7 @@ def compare_errors(error_S: Mapping[str, Floats], pairs: list[tuple[str, str]], 
     for a, b in pairs:
         difference_S = error_S[a] - error_S[b]
         num_subjects = len(difference_S)
-        draws = subject_bootstrap(lambda total, count=num_subjects: total / count, difference_S, NUM_RESAMPLES, seed)
+        draws = subject_bootstrap(np.asarray, difference_S, NUM_RESAMPLES, seed) / num_subjects
         found |= _pair(pair_name(a, b), "squared_error", float(difference_S.mean()), draws, num_subjects)
     return found
 

@@ -6,12 +6,11 @@ frame; all scores, intervals and paired tests follow from them.
 Shapes: B batch, P parcels, T frames, C context, H horizon, R recordings, S subjects.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from numpy.typing import NDArray
 from rich.progress import track
 
 from brainlm_lightning.data.datamodule import CohortDataModule
@@ -205,7 +204,7 @@ def learning_data(plan: ForecastPlan, data: CohortDataModule, show: bool) -> For
     return ForecastLearning(training, list(_windows(plan, data, data.val_rows)))
 
 
-def _windows(plan: ForecastPlan, data: CohortDataModule, rows: NDArray[np.intp]) -> Iterator[ForecastWindow]:
+def _windows(plan: ForecastPlan, data: CohortDataModule, rows: Iterable[int]) -> Iterator[ForecastWindow]:
     """As few windows of each recording as hold all its frames, evenly spread; all of one recording at once."""
     dataset, window_frames = data.dataset, data.window_frames
     assert dataset is not None

@@ -148,7 +148,7 @@ class Forecaster(nn.Module):
     def from_description(cls, about: Mapping[str, Any]) -> Self:
         """Builds the forecaster that a checkpoint describes, at a random start."""
         setting = ForecastSetting.of(about, about["forecast"]["horizon_frames"])
-        return cls(setting, cls.config_type(**about["model"]["config"]))  # type: ignore[call-arg]
+        return cls(setting, cls.config_type(**about["model"]["config"]))
 
     def forward(self, context_BPC: Tensor, observed_BP: Tensor) -> Tensor:
         """Forecasts the horizon, (B, P, H).

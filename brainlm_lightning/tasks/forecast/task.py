@@ -32,7 +32,14 @@ from brainlm_lightning.checkpoint.registry import build
 from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.metrics import mse, r2
-from brainlm_lightning.tasks.compare import Comparison, fit_methods, parcel_arrays, tested_sets, with_baselines
+from brainlm_lightning.tasks.compare import (
+    Comparison,
+    TestedSet,
+    fit_methods,
+    parcel_arrays,
+    tested_sets,
+    with_baselines,
+)
 from brainlm_lightning.tasks.forecast.compare import ForecastScore, correct_frames, learning_data
 from brainlm_lightning.tasks.forecast.methods import (
     ForecastMethod,
@@ -231,7 +238,8 @@ class ForecastTask(Task):
         methods = with_baselines(methods, default_baselines(), self.baselines, self.use_defaults)
         self.chosen = fit_methods(methods, learning_data(self.plan, data, self.trainer.is_global_zero))
         score = ForecastScore(self.plan, data, name, self.device)
-        self.comparison = Comparison(methods, tested_sets(data, OptimalForecast), score, correct_frames)
+        sets: list[TestedSet[ForecastMethod]] = tested_sets(data, OptimalForecast)
+        self.comparison = Comparison(methods, sets, score, correct_frames)
 
     def _load(self, name: str, checkpoint: str) -> Forecaster:
         """A forecaster to compare with, which has seen no test subject."""

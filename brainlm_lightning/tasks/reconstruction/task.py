@@ -23,7 +23,14 @@ from brainlm_lightning.evaluation.metrics import HiddenSums, r2
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.masked import MaskedModel, reconstruction_loss
 from brainlm_lightning.model.masking import Grid, MaskingName, counter_noise, draw_mask
-from brainlm_lightning.tasks.compare import Comparison, LearningData, fit_methods, tested_sets, with_baselines
+from brainlm_lightning.tasks.compare import (
+    Comparison,
+    LearningData,
+    TestedSet,
+    fit_methods,
+    tested_sets,
+    with_baselines,
+)
 from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
 from brainlm_lightning.tasks.reconstruction.compare import ReconstructionScore
 from brainlm_lightning.tasks.reconstruction.methods import (
@@ -208,7 +215,8 @@ class PretrainTask(Task):
         self.chosen = fit_methods(methods, LearningData(data, self.trainer.is_global_zero))
         num_parcels = data.stores[0].atlas.num_parcels
         score = ReconstructionScore(self.draw_mask, self.test_ratios, name, num_parcels, self.device)
-        self.comparison = Comparison(methods, tested_sets(data, OptimalReconstruction), score)
+        sets: list[TestedSet[ReconstructionMethod]] = tested_sets(data, OptimalReconstruction)
+        self.comparison = Comparison(methods, sets, score)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Every method on the same windows and masks."""
