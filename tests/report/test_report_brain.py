@@ -166,12 +166,13 @@ def test_a_network_may_have_a_slash_in_its_name(written):
 
 
 def test_losses_are_drawn_for_each_model():
+    nets = ("mae", "mae_untrained")
     found = {
-        f"{PREFIX}/{net}/loss{of}_I": np.array([3.0, 1, 0.5])
-        for net in ("mae", "mae_untrained")
+        f"{PREFIX}/{net}/loss{of}_I": np.array([3.0, 1, 0.5]) + 10 * number
+        for number, net in enumerate(nets)
         for of in ("", "_null")
     }
     figures = {file.name: file.make() for file in PerturbationPage().files({}, found)}
-    assert list(figures) == ["task_minus_rest/mae_loss", "task_minus_rest/mae_untrained_loss"]
-    curves = figures["task_minus_rest/mae_loss"].axes[0].lines
-    assert [list(curve.get_ydata()) for curve in curves] == [[3.0, 1, 0.5]] * 2
+    assert list(figures) == [f"task_minus_rest/{net}_loss" for net in nets]
+    curves = [[list(line.get_ydata()) for line in figure.axes[0].lines] for figure in figures.values()]
+    assert curves == [[[3.0, 1, 0.5]] * 2, [[13.0, 11, 10.5]] * 2]

@@ -44,6 +44,7 @@ def test_comparisons_and_numbers_of_no_method_have_tables_of_their_own():
     assert [table.title.removeprefix("abide, speed of gait") for table in found] == [
         "", ": comparisons", ": numbers of no method"
     ]  # fmt: skip
+    assert found[0].rows == [["method", "r2"], ["mae", "0.500"]]
     assert found[1].rows == [["first − second", "r2", "p_corrected"], ["mae − zero", "0.250", "0.010"]]
     assert found[2].rows == [["metric", "value"], ["num_windows", "7"]]
 

@@ -8,7 +8,8 @@ from types import ModuleType
 import pytest
 
 from brainlm_lightning.evaluation.names import MetricName
-from brainlm_lightning.report import page
+from brainlm_lightning.report import files, page
+from brainlm_lightning.report.clinical import ClinicalPage
 from brainlm_lightning.report.page import ENTRY_POINTS, Page, found_pages
 from brainlm_lightning.report.report_table import ReportTable
 from brainlm_lightning.report.tables import report_tables
@@ -51,6 +52,11 @@ def test_every_question_of_the_package_has_one_page():
     assert names == [
         "AttentionPage", "ClinicalPage", "ForecastPage", "NetworkPage", "PerturbationPage", "ReconstructionPage"
     ]  # fmt: skip
+
+
+def test_a_page_that_a_module_imports_is_not_found_twice(monkeypatch):
+    monkeypatch.setattr(files, "ClinicalPage", ClinicalPage, raising=False)
+    assert [type(found) for found in found_pages()].count(ClinicalPage) == 1
 
 
 def test_a_page_of_another_package_replaces_the_generic_table(entry):
