@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 
-# A corrected p-value below this, or a false discovery rate of it, is called significant.
-SIGNIFICANCE = 0.05
+SIGNIFICANCE = 0.05  # level of every test, and what every interval leaves out
 # 100 draws of 40,000 subjects are 32 MB of weights; the draws do not depend on this number.
 DRAWS_AT_ONCE = 100
 
