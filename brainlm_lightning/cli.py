@@ -79,9 +79,9 @@ def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
 
         from brainlm_lightning.report.reconstruction import side_by_side
         from brainlm_lightning.report.tables import markdown, tables
-        from brainlm_lightning.run_folder import newest_run, read_metrics
+        from brainlm_lightning.run_folder import read_metrics
 
-        folders = [path if (path / "metrics.json").is_file() else newest_run(path, "arrays.npz") for path in args.runs]
+        folders = [_newest_results(path) for path in args.runs]
         runs = {f"{folder.parent.name} {folder.name}": read_metrics(folder) for folder in folders}
         if args.files:
             _write_files(args.files, folders)
@@ -96,14 +96,25 @@ def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
     return run
 
 
+def _newest_results(path: Path) -> Path:
+    """A run folder itself; of an experiment's folder, the newest run that kept arrays, as tests do, or else any."""
+    from brainlm_lightning.run_folder import newest_run
+
+    if (path / "metrics.json").is_file():
+        return path
+    try:
+        return newest_run(path, "arrays.npz")
+    except FileNotFoundError:  # a task need not keep any
+        return newest_run(path, "metrics.json")
+
+
 def _write_files(target: Path, folders: list[Path]) -> None:
     """The figures, pages and tables of runs, each run's in a folder of its own."""
-    from brainlm_lightning.report.files import write_files
-    from brainlm_lightning.run_folder import read_arrays, read_metrics
+    from brainlm_lightning.report.files import write_files_of_run
 
     for folder in folders:
         own = target / f"{folder.parent.name}_{folder.name}"
-        for name, _ in write_files(own, read_metrics(folder), read_arrays(folder)):
+        for name, _ in write_files_of_run(own, folder):
             print(f"{own}: {name}")
 
 

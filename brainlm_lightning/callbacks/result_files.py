@@ -1,20 +1,25 @@
-"""What a test has found as figures, pages and tables, in the run folder; the figures in TensorBoard, too."""
+"""The results of a test as figures, HTML pages and CSV tables in the run folder; the figures in TensorBoard, too."""
 
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 
 from brainlm_lightning.callbacks.run_folder import folder_of
 from brainlm_lightning.report.files import write_files
 
 
 class ResultFiles(pl.Callback):
-    """Writes them at the end of a test; `report` can make them again."""
+    """Writes the files after a test, once all other results are on disk; `report --files` can make them again."""
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws on the first rank."""
-        if not trainer.is_global_zero:
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Draws on the first rank.
+
+        Here and not in `on_test_end`: by now every callback has had that one and `metrics.json` is written, so a run
+        that is stopped while it draws keeps its numbers.
+        """
+        if stage != TrainerFn.TESTING or not trainer.is_global_zero:
             return
         task: Any = pl_module
         for name, figure in write_files(folder_of(trainer), task.results, task.arrays):

@@ -7,6 +7,7 @@ A comparison of two methods is a method of its own, `<method>_minus_<other>`. A 
 `network/Visual/effect_size`. Any label may be part of a name: a slash in it is written `%2F`.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -58,6 +59,20 @@ class MetricName:
     def of(self, score: str) -> str:
         """The name of another score of the same method."""
         return str(replace(self, score=score))
+
+    def by(self, method: str = "") -> "MetricName":
+        """The prefix of another method's scores under the same condition; without a method, the condition's own."""
+        return replace(self, method=method, score="")
+
+    def level(self, word: str) -> float | None:
+        """The number in a condition: 0.75 for the word `hidden` and the condition `hidden0.75`, else None."""
+        found = re.fullmatch(re.escape(word) + r"(\d*\.?\d+(?:e[+-]?\d+)?)", self.condition)
+        return float(found[1]) if found else None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts of the score, unquoted: `("network", "Hand/SM", "effect_size")`."""
+        return tuple(unquoted(part) for part in self.score.split("/"))
 
     def against(self, other: str) -> "MetricName":
         """The comparison of this method with another."""

@@ -1,11 +1,25 @@
-"""Prediction of clinical variables as tables: methods with their scores, like the paper's Table 2."""
+"""Prediction of clinical variables: scores of each method as a table, like the paper's Table 2, and the figures."""
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from brainlm_lightning.report.grid import Grid
+from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
+from brainlm_lightning.report.clinical_figures import clinical_files
+from brainlm_lightning.report.page import Page, ReportFile
+from brainlm_lightning.report.report_table import ReportTable
+from brainlm_lightning.report.scores import (
+    MARKS,
+    MISSING,
+    Arrays,
+    Estimate,
+    Metrics,
+    is_worse,
+    methods_with,
+    names_under,
+    reference_method,
+)
 
 # Table 2 of the paper, MSE of the scaled variable, mean ± std: SVM on raw data, SVM on embeddings, the tuned model.
 PAPER_MSE = {
@@ -14,123 +28,126 @@ PAPER_MSE = {
     "GAD-7": ("0.172 ± 0.007", "0.094 ± 0.008", "0.074 ± 0.005"),
     "neuroticism": ("0.160 ± 0.014", "0.086 ± 0.005", "0.072 ± 0.005"),
 }
-SIGNIFICANT = 0.05
-# `networks` is no phenotype: how well parcels are sorted has a balanced accuracy, too.
-NUMBER_NAME = re.compile(r"(?P<place>test/[^/]+/(?!networks/)[^/]+)/(?P<method>[^/]+)/(?:mse_scaled|balanced_accuracy)")
-COMPARISON_NAME = re.compile(r"(?P<a>.+?)_minus_(?P<b>.+)/(?:squared_error|auc)")
-# Column -> the score, and what else stands in it: an interval, or the mean ± std over folds.
+# Column -> score. Of a score that ends in `_fold` the mean ± std over folds is shown, of others the interval.
 NUMBER_COLUMNS = {"MSE, scaled": "mse_scaled_fold", "R²": "r2", "r within folds": "pearson_r", "MAE, own unit": "mae"}
 CLASS_COLUMNS = {"AUC by fold": "auc_fold", "AUC within folds": "auc", "balanced accuracy": "balanced_accuracy"}
 
 
+class ClinicalPage(Page):
+    """One table and one figure per phenotype."""
+
+    def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
+        """Methods by score."""
+        for result in clinical_results(metrics):
+            notes = _notes(metrics, result)
+            yield ReportTable(result.title, _rows(metrics, result), notes, (result.condition,))
+
+    def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
+        """Predictions against true values, or calibration."""
+        for result in clinical_results(metrics):
+            yield from clinical_files(arrays, result.condition)
+
+
 @dataclass(frozen=True)
 class ClinicalResult:
-    """What is known of one phenotype in one cohort.
+    """What a run holds about one phenotype in one cohort.
 
     Attributes:
-        place: beginning of its metrics' names, ``test/<cohort>/<phenotype>``.
+        condition: cohort and phenotype.
         methods: in the order of the metrics.
-        columns: heading -> score.
-        reference: the method that all others are compared with.
+        reference: the method that the others are compared with.
+        tested: the score that is compared: `squared_error` of numbers, `auc` of classes.
     """
 
-    place: str
+    condition: MetricName
     methods: tuple[str, ...]
-    columns: dict[str, str]
     reference: str
+    tested: str
 
     @property
     def title(self) -> str:
         """`Prediction of age, abide_cc400`."""
-        _, cohort, phenotype = self.place.split("/")
-        return f"Prediction of {phenotype}, {cohort}"
+        return f"Prediction of {self.condition.condition}, {self.condition.cohort}"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Heading -> score."""
+        return CLASS_COLUMNS if self.tested == "auc" else NUMBER_COLUMNS
 
 
-def clinical_results(metrics: Mapping[str, float]) -> list[ClinicalResult]:
+def clinical_results(metrics: Metrics) -> list[ClinicalResult]:
     """The phenotypes among the metrics of a run; [] where there are none."""
-    found: dict[str, list[str]] = {}
-    for name in metrics:
-        if (match := NUMBER_NAME.fullmatch(name)) and f"{match['place']}/num_tested" in metrics:
-            found.setdefault(match["place"], []).append(match["method"])
     results = []
-    for place, methods in found.items():
-        classes = f"{place}/{methods[0]}/balanced_accuracy" in metrics
-        columns = CLASS_COLUMNS if classes else NUMBER_COLUMNS
-        results.append(ClinicalResult(place, tuple(methods), columns, _reference(metrics, place, methods)))
+    for score, tested in (("mse_scaled", "squared_error"), ("balanced_accuracy", "auc")):
+        for condition, methods in methods_with(metrics, score).items():
+            if condition.of("num_tested") in metrics:  # others have a balanced accuracy, too
+                reference = reference_method(metrics, {condition: methods})
+                results.append(ClinicalResult(condition, tuple(methods), reference, tested))
     return results
 
 
-def _comparisons(metrics: Mapping[str, float], place: str) -> list[tuple[str, str, float]]:
-    """(a, b, difference) of every paired test: of squared errors, or of AUC."""
-    inside = {name.removeprefix(f"{place}/"): value for name, value in metrics.items() if name.startswith(f"{place}/")}
-    return [(m["a"], m["b"], value) for name, value in inside.items() if (m := COMPARISON_NAME.fullmatch(name))]
-
-
-def _reference(metrics: Mapping[str, float], place: str, methods: list[str]) -> str:
-    """The method that is compared with the most others."""
-    sides = [a for a, _, _ in _comparisons(metrics, place)]
-    return max(methods, key=sides.count)
-
-
-def _cell(metrics: Mapping[str, float], name: str) -> str:
-    """`0.857 ± 0.114` over folds, or `0.39 [0.31, 0.46]`; a dash where there is no score."""
-    if name.endswith("_fold"):
-        mean, std = (metrics.get(f"{name}_{part}", math.nan) for part in ("mean", "std"))
-        return "–" if math.isnan(mean) else f"{mean:.3f}" + ("" if math.isnan(std) else f" ± {std:.3f}")
-    value, low, high = (metrics.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high"))
-    if math.isnan(value):
-        return "–"
-    return f"{value:.3f}" + ("" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]")
-
-
-def _mark(metrics: Mapping[str, float], result: ClinicalResult, method: str) -> str:
-    """Whether a method is significantly worse or better than the reference."""
-    for a, b, difference in _comparisons(metrics, result.place):
-        p = metrics.get(f"{result.place}/{a}_minus_{b}/p_corrected", math.nan)
-        if (a, b) == (result.reference, method) and p < SIGNIFICANT:
-            errors = f"{result.place}/{a}_minus_{b}/squared_error" in metrics
-            return " *↓" if (difference < 0) == errors else " *↑"
-    return ""
-
-
-def _grid(metrics: Mapping[str, float], result: ClinicalResult) -> list[list[str]]:
-    """The header and a row for each method."""
+def _rows(metrics: Metrics, result: ClinicalResult) -> list[list[str]]:
+    """The header, and one row per method."""
     rows = [["method", *result.columns]]
     for method in result.methods:
-        cells = [_cell(metrics, f"{result.place}/{method}/{score}") for score in result.columns.values()]
-        rows.append([method + _mark(metrics, result, method), *cells])
+        prefix = result.condition.by(method)
+        mark = MARKS[_is_worse(metrics, result, method)]
+        rows.append([method + mark, *(_cell(metrics, prefix, score) for score in result.columns.values())])
     return rows
 
 
-def _notes(metrics: Mapping[str, float], result: ClinicalResult) -> list[str]:
-    """What stands below a table."""
+def _cell(metrics: Metrics, prefix: MetricName, score: str) -> str:
+    """`0.857 ± 0.114` over folds, or `0.39 [0.31, 0.46]`; a dash where there is no score."""
+    if not score.endswith("_fold"):
+        return Estimate.read(metrics, prefix.of(score)).text()
+    mean, std = (metrics.get(prefix.of(f"{score}_{part}"), math.nan) for part in ("mean", "std"))
+    return MISSING if math.isnan(mean) else f"{mean:.3f}" + ("" if math.isnan(std) else f" ± {std:.3f}")
 
-    def count(name: str) -> int:
-        return int(metrics.get(f"{result.place}/{name}", 0))
 
-    seen = count("num_tested_seen_in_pretraining")
+def _is_worse(metrics: Metrics, result: ClinicalResult, method: str) -> bool | None:
+    """Whether a method is significantly worse or better than the reference."""
+    less = is_worse(metrics, result.condition.by(result.reference).against(method), result.tested)
+    return not less if less is not None and result.tested == "squared_error" else less
+
+
+def _notes(metrics: Metrics, result: ClinicalResult) -> list[str]:
+    """The lines below a table."""
+    errors = result.tested == "squared_error"
+    test = "paired test of squared error" if errors else "paired bootstrap of AUC"
     notes = [
-        f"{count('num_tested')} of {count('num_subjects')} subjects in {count('num_folds')} test folds, the rest in "
-        f"training alone; {count('num_without_label')} subjects without a label left out. The pretraining has seen "
-        + (f"{seen} of those tested (not their labels)." if seen else "none of those tested."),
-        "± is the standard deviation over folds, which share training subjects: no measure of confidence. [95 % "
+        _who_was_tested(metrics, result.condition),
+        "± is the standard deviation over folds, which share training subjects: it is no measure of confidence. [95 % "
         "interval from resampling subjects.]",
+        f"* differs from {result.reference}, ↓ worse or ↑ better: p < {SIGNIFICANCE}, {test} over subjects, "
+        "Benjamini–Hochberg over the whole test run.",
+        *_pretraining(metrics, result),
     ]
-    errors = any(name.endswith("/squared_error") for name in metrics)
-    test = "Wilcoxon's paired test of squared errors" if errors else "paired bootstrap of AUC"
-    notes.append(f"* differs from {result.reference}, ↓ worse or ↑ better: p < {SIGNIFICANT}, {test} over subjects, "
-                 "Benjamini–Hochberg over the whole test run.")  # fmt: skip
-    for a, b, difference in _comparisons(metrics, result.place):
-        if a != result.reference or b == f"untrained_{a}":
-            p = metrics.get(f"{result.place}/{a}_minus_{b}/p_corrected", math.nan)
-            what = "squared error" if errors else "AUC"
-            notes.append(f"Pretraining, {a}: {what} {difference:+.3f} against {b} (corrected p = {p:.2g}).")
     if errors:
         paper = "; ".join(f"{name} {', '.join(values)}" for name, values in PAPER_MSE.items())
         notes.append(f"The paper's Table 2, scaled MSE on UKB of raw SVM, embedding SVM, tuned: {paper}.")
     return notes
 
 
-def clinical_grids(metrics: Mapping[str, float]) -> list[Grid]:
-    """A table for each phenotype; [] where there are none."""
-    return [Grid(of.title, _grid(metrics, of), _notes(metrics, of)) for of in clinical_results(metrics)]
+def _who_was_tested(metrics: Metrics, condition: MetricName) -> str:
+    def count(name: str) -> int:
+        return int(metrics.get(condition.of(name), 0))
+
+    seen = count("num_tested_seen_in_pretraining")
+    return (
+        f"{count('num_tested')} of {count('num_subjects')} subjects in {count('num_folds')} test folds, the others in "
+        f"training only; {count('num_without_label')} subjects without a label are left out. Pretraining has seen "
+        + (f"{seen} of those tested (not their labels)." if seen else "none of those tested.")
+    )
+
+
+def _pretraining(metrics: Metrics, result: ClinicalResult) -> list[str]:
+    """What pretraining gave: each comparison of a method with its untrained twin, and those without the reference."""
+    what = "squared error" if result.tested == "squared_error" else "AUC"
+    lines = []
+    for name in names_under(metrics, [result.condition]):
+        if name.score == result.tested and name.pair:
+            first, other = name.pair
+            if first != result.reference or other == f"untrained_{first}":
+                difference, p = metrics[str(name)], metrics.get(name.of("p_corrected"), math.nan)
+                lines.append(f"Pretraining, {first}: {what} {difference:+.3f} against {other} (corrected p = {p:.2g}).")
+    return lines

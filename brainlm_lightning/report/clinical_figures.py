@@ -1,19 +1,50 @@
-"""Predicted against true values, and calibration: figures of a clinical test.
+"""Clinical variables in figures: predicted against true values, or the calibration of probabilities.
 
-Shapes: n predictions, C classes.
+Shapes: n predictions, C classes of the phenotype.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from brainlm_lightning.evaluation.names import MetricName, parsed
+from brainlm_lightning.report.page import ReportFile
+from brainlm_lightning.report.scores import Arrays
+
 Floats = NDArray[np.floating]
 
 COLUMNS = 4
 BINS = 8
+SECOND_CLASS = "the second class"  # where a run folder does not name the classes
+
+
+def clinical_files(arrays: Arrays, condition: MetricName) -> Iterator[ReportFile]:
+    """The figure of one phenotype; none for more than two classes, nor where the run kept no predictions.
+
+    Args:
+        arrays: `truth` and `classes` (their names, in the order of the columns) of the condition, `predicted` of each
+            method; a run need not name its classes.
+        condition: cohort and phenotype.
+    """
+    predicted = {
+        name.method: arrays[str(name)]
+        for name in parsed(arrays)
+        if name.by() == condition and name.method and name.score == "predicted"
+    }
+    truth_n, phenotype = arrays.get(condition.of("truth")), condition.condition
+    if truth_n is None or not predicted:
+        return
+    if next(iter(predicted.values())).ndim == 1:
+        yield ReportFile(f"{phenotype}_predicted", partial(prediction_figure, truth_n, predicted, phenotype))
+    elif any(map(_are_probabilities, predicted.values())):
+        classes = arrays.get(condition.of("classes"))
+        second = SECOND_CLASS if classes is None else str(classes[1])
+        draw = partial(calibration_figure, truth_n.astype(int), predicted, phenotype, second)
+        yield ReportFile(f"{phenotype}_calibration", draw)
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
@@ -25,13 +56,13 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     return figure, list(panels[:count])
 
 
-def prediction_figure(truth_n: Floats, predicted_n: Mapping[str, Floats], unit: str) -> Figure:
-    """A panel for each method: what it predicted for each held-out subject against the truth.
+def prediction_figure(truth_n: Floats, predicted_n: Mapping[str, Floats], phenotype: str) -> Figure:
+    """One panel per method: its prediction for each held-out subject against the true value.
 
     Args:
-        truth_n: in own units.
-        predicted_n: method -> predictions in own units.
-        unit: name of the phenotype.
+        truth_n: in the phenotype's own unit.
+        predicted_n: method -> predictions in the same unit.
+        phenotype: name on the axes.
 
     Raises:
         ValueError: there is no method.
@@ -45,31 +76,39 @@ def prediction_figure(truth_n: Floats, predicted_n: Mapping[str, Floats], unit: 
         axes.scatter(truth_n, values, s=8, alpha=0.6, linewidths=0)
         axes.set_title(method.replace("_", " "), fontsize=9, parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel(f"{unit}, true", parse_math=False)
-    figure.supylabel(f"{unit}, predicted out of fold", parse_math=False)
+    figure.supxlabel(f"{phenotype}, true", parse_math=False)
+    figure.supylabel(f"{phenotype}, predicted out of fold", parse_math=False)
     return figure
 
 
 def calibration(truth_n: NDArray[np.intp], probability_n: Floats, bins: int = BINS) -> tuple[Floats, Floats]:
-    """Mean probability of the second class and its share among subjects, in bins of about equally many subjects.
+    """Mean probability of the second class, and that class's share among the subjects, in bins of about equal size.
 
-    Probabilities that are alike to a hundredth share a bin: their order would be chance. Classes are weighted to count
-    the same, as they do in training, so that 0.5 is where neither is likelier.
+    Probabilities that agree to two decimals share a bin: their order would be chance. Both classes have the same total
+    weight, as in training, so that at 0.5 neither is likelier.
     """
     weight_n = np.where(truth_n == 1, 0.5 / max(1, (truth_n == 1).sum()), 0.5 / max(1, (truth_n == 0).sum()))
     rounded_n = probability_n.round(2)
     bin_n = np.searchsorted(np.quantile(rounded_n, np.linspace(0, 1, bins + 1)[1:-1]), rounded_n, side="right")
     parts = [np.flatnonzero(bin_n == number) for number in np.unique(bin_n)]
-    said = [np.average(probability_n[part], weights=weight_n[part]) for part in parts]
+    mean_probability = [np.average(probability_n[part], weights=weight_n[part]) for part in parts]
     share = [np.average(truth_n[part] == 1, weights=weight_n[part]) for part in parts]
-    return np.array(said), np.array(share)
+    return np.array(mean_probability), np.array(share)
 
 
-def calibration_figure(truth_n: NDArray[np.intp], score_nC: Mapping[str, Floats], phenotype: str) -> Figure:
-    """A panel for each method that gives probabilities of two classes: how often it is right when it says so.
+def calibration_figure(
+    truth_n: NDArray[np.intp], score_nC: Mapping[str, Floats], phenotype: str, second: str = SECOND_CLASS
+) -> Figure:
+    """One panel per method that gives probabilities of two classes: share of the second class by its probability.
+
+    Args:
+        truth_n: 0 or 1.
+        score_nC: method -> scores of both classes; methods whose scores are no probabilities are left out.
+        phenotype: name on the axes.
+        second: name of the second class.
 
     Raises:
-        ValueError: no method does.
+        ValueError: no method gives probabilities.
     """
     shown = {name: scores[:, 1] for name, scores in score_nC.items() if _are_probabilities(scores)}
     if not shown:
@@ -80,32 +119,10 @@ def calibration_figure(truth_n: NDArray[np.intp], score_nC: Mapping[str, Floats]
         axes.plot(*calibration(truth_n, probability_n), marker="o", markersize=4)
         axes.set_title(method.replace("_", " "), fontsize=9, parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.supxlabel(f"{phenotype}: probability of the second class", parse_math=False)
-    figure.supylabel("its share, classes weighted alike", parse_math=False)
+    figure.supxlabel(f"{phenotype}: probability of {second}", parse_math=False)
+    figure.supylabel(f"share of {second}, classes weighted equally", parse_math=False)
     return figure
 
 
 def _are_probabilities(score_nC: Floats) -> bool:
     return score_nC.shape[1] == 2 and bool((score_nC >= 0).all()) and bool(np.allclose(score_nC.sum(1), 1, atol=1e-4))
-
-
-def clinical_figures(arrays: Mapping[str, NDArray], places: Sequence[str]) -> dict[str, Figure]:
-    """Figures of a test's arrays by name; none for more than two classes.
-
-    Args:
-        arrays: ``test/<cohort>/<phenotype>/truth`` and ``…/<method>/predicted``.
-        places: ``test/<cohort>/<phenotype>`` of each phenotype.
-    """
-    figures = {}
-    for place in places:
-        said = {name.split("/")[-2]: array for name, array in arrays.items() if _is_prediction(name, place)}
-        truth_n, phenotype = arrays[f"{place}/truth"], place.split("/")[-1]
-        if next(iter(said.values())).ndim == 1:
-            figures[f"{phenotype}_predicted"] = prediction_figure(truth_n, said, phenotype)
-        elif any(map(_are_probabilities, said.values())):
-            figures[f"{phenotype}_calibration"] = calibration_figure(truth_n.astype(int), said, phenotype)
-    return figures
-
-
-def _is_prediction(name: str, place: str) -> bool:
-    return name.startswith(f"{place}/") and name.endswith("/predicted")

@@ -1,68 +1,101 @@
-"""Contrasts of groups as tables: a row for each map over the parcels, what it finds, and where.
+"""Contrasts of two groups: a row for each map over the parcels, with what differs and where, and the maps on a brain.
 
-Names are `test/<cohort>/<contrast>/<map>/<metric>`; a map's `num_parcels_fdr` says that it is one.
+Names are `test/<cohort>/<contrast>/<map>/<score>`; a map is a method that has the score `num_parcels_fdr`.
 """
 
 import math
-import re
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import ClassVar
 
-from brainlm_lightning.report.grid import Grid
+from brainlm_lightning.evaluation.names import MetricName, parsed
+from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
+from brainlm_lightning.report.brain import map_files, parcel_table
+from brainlm_lightning.report.page import Page, ReportFile
+from brainlm_lightning.report.report_table import ReportTable
+from brainlm_lightning.report.scores import MISSING, Arrays, Metrics, methods_with
 
-FALSE_DISCOVERY_RATE = 0.05
 NETWORKS_SHOWN = 3
-MAP_NAME = re.compile(r"test/(?P<cohort>[^/]+)/(?P<contrast>[^/]+)/(?P<map>[^/]+)/num_parcels_fdr")
-NETWORK_NAME = re.compile(r"network/(?P<network>.+)/effect_size")
-Metrics = Mapping[str, float]
 
 
-def contrasts(metrics: Metrics, suffix: str) -> dict[tuple[str, str], list[str]]:
-    """(cohort, contrast) -> names of its maps, of the contrasts that have a map whose name ends so."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for name in metrics:
-        if match := MAP_NAME.fullmatch(name):
-            found.setdefault((match["cohort"], match["contrast"]), []).append(match["map"])
-    return {key: maps for key, maps in found.items() if any(name.endswith(suffix) for name in maps)}
+class ContrastPage(Page):
+    """One table per contrast, a CSV table of each map's parcels, and figures of the pretrained model's maps.
+
+    Attributes:
+        title: first words of each table's title.
+        map_suffix: end of a map's name; the page shows the contrasts that have such a map.
+    """
+
+    title: ClassVar[str]
+    map_suffix: ClassVar[str]
+
+    @abstractmethod
+    def notes(self, metrics: Metrics, contrast: MetricName, maps: list[str]) -> list[str]:
+        """The first lines below a contrast's table."""
+
+    def contrasts(self, metrics: Metrics) -> dict[MetricName, list[str]]:
+        """Contrast -> its maps, of the contrasts that this page shows."""
+        found = methods_with(metrics, "num_parcels_fdr")
+        return {key: maps for key, maps in found.items() if any(name.endswith(self.map_suffix) for name in maps)}
+
+    def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
+        """The parcels that differ, how well the expected networks are ranked, and the networks that differ most."""
+        for contrast, maps in self.contrasts(metrics).items():
+            scores = {name: _scores(metrics, contrast.by(name)) for name in maps}
+            notes = [*self.notes(metrics, contrast, maps), *_test_notes(next(iter(scores.values())))]
+            title = f"{self.title}, {contrast.cohort}: {contrast.condition}"
+            yield ReportTable(title, _rows(scores), notes, (contrast,))
+
+    def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
+        """Every map's parcels as CSV; figures of the pretrained model's maps, not of the controls."""
+        for contrast, maps in self.contrasts(metrics).items():
+            for name in maps:
+                yield ReportFile(f"{contrast.condition}/{name}", partial(parcel_table, arrays, contrast.by(name)))
+                if "_untrained_" not in name and not name.startswith("signal_"):
+                    yield from map_files(metrics, arrays, contrast.by(name))
 
 
-def grid_of(metrics: Metrics, title: str, key: tuple[str, str], maps: list[str], notes: list[str]) -> Grid:
-    """A contrast's maps: how many parcels differ, how well the expected networks are ranked, which networks differ."""
-    cohort, contrast = key
-    place = f"test/{cohort}/{contrast}"
-    of_maps = {name: _below(metrics, f"{place}/{name}/") for name in maps}
-    expected = any("auc" in values for values in of_maps.values())
+def _scores(metrics: Metrics, prefix: MetricName) -> dict[str, float]:
+    """Score -> number, of one map."""
+    return {name.score: metrics[str(name)] for name in parsed(metrics) if name.by(name.method) == prefix}
+
+
+def _rows(scores: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """The header, and one row per map; the column of the expected networks where a contrast expects some."""
+    expected = any("auc" in of_map for of_map in scores.values())
     header = ["map", "parcels that differ", *(["AUC, expected networks"] if expected else []), "largest differences"]
-    rows = [[name, *_cells(values, expected)] for name, values in of_maps.items()]
-    return Grid(f"{title}, {cohort}: {contrast}", [header, *rows], [*notes, *_test_notes(next(iter(of_maps.values())))])
+    return [header, *([name, *_cells(of_map, expected)] for name, of_map in scores.items())]
 
 
-def _below(metrics: Metrics, place: str) -> dict[str, float]:
-    return {name.removeprefix(place): value for name, value in metrics.items() if name.startswith(place)}
+def _cells(scores: Mapping[str, float], expected: bool) -> list[str]:
+    found, above, total = (int(scores[f"num_parcels{end}"]) for end in ("_fdr", "_fdr_above", ""))
+    parcels = f"{found} of {total}" + (f" ({above} more, {found - above} less)" if found else "")
+    auc = scores.get("auc", math.nan)
+    return [parcels, *([MISSING if math.isnan(auc) else f"{auc:.3f}"] if expected else []), _networks(scores)]
 
 
-def _cells(values: Mapping[str, float], expected: bool) -> list[str]:
-    found, above, of = (int(values[f"num_parcels{end}"]) for end in ("_fdr", "_fdr_above", ""))
-    parcels = f"{found} of {of}" + (f" ({above} more, {found - above} less)" if found else "")
-    auc = values.get("auc", math.nan)
-    return [parcels, *(["–" if math.isnan(auc) else f"{auc:.3f}"] if expected else []), _networks(values)]
-
-
-def _networks(values: Mapping[str, float]) -> str:
+def _networks(scores: Mapping[str, float]) -> str:
     """The networks that differ most, with Cohen's d; a star where p, corrected over the test run, is significant."""
-    found = {match["network"]: d for name, d in values.items() if (match := NETWORK_NAME.fullmatch(name))}
-    largest = sorted((name for name in found if math.isfinite(found[name])), key=lambda name: -abs(found[name]))
-    stars = {name: values.get(f"network/{name}/p_corrected", 1) < FALSE_DISCOVERY_RATE for name in largest}
-    parts = [f"{name} d = {found[name]:+.2f}{' *' if stars[name] else ''}" for name in largest[:NETWORKS_SHOWN]]
+    found: dict[str, dict[str, float]] = {}
+    for score, value in scores.items():
+        match MetricName("", "", score=score).parts:
+            case "network", *label, ("effect_size" | "p_corrected") as statistic:
+                found.setdefault("/".join(label), {})[statistic] = value
+    sizes = {name: of["effect_size"] for name, of in found.items() if math.isfinite(of.get("effect_size", math.nan))}
+    parts = []
+    for name in sorted(sizes, key=lambda name: -abs(sizes[name]))[:NETWORKS_SHOWN]:
+        star = " *" if found[name].get("p_corrected", 1) < SIGNIFICANCE else ""
+        parts.append(f"{name} d = {sizes[name]:+.2f}{star}")
     return "\n".join(parts) or "the atlas names no networks"
 
 
-def _test_notes(values: Mapping[str, float]) -> list[str]:
-    a, b, both = (int(values[f"num_subjects_{end}"]) for end in ("a", "b", "both"))
-    seen = int(values["num_subjects_seen"])
+def _test_notes(scores: Mapping[str, float]) -> list[str]:
+    a, b, both, total, seen = (int(scores[f"num_subjects{end}"]) for end in ("_a", "_b", "_both", "", "_seen"))
     return [
-        f"{a} subjects against {b}, {both} of them in both (paired); {seen} of {int(values['num_subjects'])} were seen "
-        "in pretraining.",
-        f"Parcels: permutation test over subjects, false discovery rate {FALSE_DISCOVERY_RATE:g}. Networks: Cohen's d "
-        f"of the mean over parcels, * p < {FALSE_DISCOVERY_RATE:g} after Benjamini–Hochberg over the whole test run.",
-        *(["AUC: of |z|, the expected networks' parcels against the others."] if "auc" in values else []),
+        f"{a} subjects against {b}, {both} of them in both groups (paired); {seen} of {total} were seen in "
+        "pretraining.",
+        f"Parcels: permutation test over subjects, false discovery rate {SIGNIFICANCE:g}. Networks: Cohen's d of the "
+        f"mean over parcels, * p < {SIGNIFICANCE:g} after Benjamini–Hochberg over the whole test run.",
+        *(["AUC: of |z|, parcels of the expected networks against the others."] if "auc" in scores else []),
     ]

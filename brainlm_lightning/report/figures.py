@@ -1,9 +1,9 @@
-"""Figures from arrays and metrics: matplotlib's Figure without pyplot's state, nilearn's glass brain, no torch.
+"""Figures that several questions share: a window's parcels over time, and one value per parcel on a glass brain.
 
-Shapes: P parcels, T frames.
+They are matplotlib's `Figure`, without pyplot's state. Shapes: P parcels, T frames.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,13 +13,16 @@ from matplotlib.figure import Figure
 from nilearn.plotting import plot_markers
 from numpy.typing import NDArray
 
-from brainlm_lightning.report.reconstruction import Cells, reconstruction_cells
-
 Floats = NDArray[np.floating]
 
 PARCELS_SHOWN = 5
 # Per-parcel R² is not clipped and has a long lower tail: one parcel must not take the whole colour scale.
 COLOUR_PERCENTILES = (2, 98)
+
+
+def plain_text(label: str) -> str:
+    """A label for a legend or a tick: dollar signs in it do not start a formula."""
+    return label.replace("$", r"\$")
 
 
 def _hidden_r2(truth_PT: Floats, prediction_PT: Floats, hidden_PT: NDArray[np.bool_]) -> Floats:
@@ -33,7 +36,7 @@ def _hidden_r2(truth_PT: Floats, prediction_PT: Floats, hidden_PT: NDArray[np.bo
 
 
 def _shown(r2_P: Floats) -> NDArray[np.intp]:
-    """Which parcels to draw, best first: evenly spaced from the best to the worst, so that none is picked by eye."""
+    """Parcels to draw, best first: evenly spaced ranks from the best to the worst R², so that none is picked by eye."""
     order = np.argsort(-r2_P)  # NaN last
     scored = order[: int(np.isfinite(r2_P).sum())]
     ranked = scored if len(scored) else order
@@ -41,13 +44,13 @@ def _shown(r2_P: Floats) -> NDArray[np.intp]:
 
 
 def _runs(hidden_T: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """First frame and the one after the last of every hidden stretch."""
+    """First frame of each hidden stretch, and the frame after its last."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], hidden_T, [False]])))
     return [(int(first), int(after)) for first, after in edges.reshape(-1, 2)]
 
 
 def _draw_parcel(axes: Axes, truth_T: Floats, prediction_T: Floats, hidden_T: NDArray[np.bool_], tr_s: float) -> None:
-    """Truth black, prediction red where hidden, hidden stretches shaded; a frame covers tr_s around its time."""
+    """Truth in black, prediction in red where hidden; hidden stretches shaded, tr_s / 2 around their frames."""
     seconds_T = np.arange(len(truth_T)) * tr_s
     for number, (first, after) in enumerate(_runs(hidden_T)):
         label = "hidden" if number == 0 else None
@@ -63,8 +66,8 @@ def reconstruction_figure(
 ) -> Figure:
     """One window's truth and prediction for a few parcels, like the paper's Figure 3.
 
-    Of more than five parcels those are drawn that stand at the best, quarter, middle, three-quarter and worst rank of
-    R² over the window's hidden frames.
+    Of more than five parcels, five are drawn: those with the best, upper-quartile, median, lower-quartile and worst R²
+    over the window's hidden frames.
 
     Args:
         truth_PT: (P, T) scaled signal.
@@ -99,7 +102,7 @@ def reconstruction_figure(
 
 
 def _colours(values: Floats) -> tuple[Normalize, str, str]:
-    """Norm, colour map and which ends have values beyond it; about 0 and red-blue where values have both signs."""
+    """Norm, colour map and the ends with values beyond it; red-blue and symmetric about 0 for values of both signs."""
     low, high = np.percentile(values, COLOUR_PERCENTILES)
     name = "viridis"
     if low < 0 < high:
@@ -114,17 +117,17 @@ def _colours(values: Floats) -> tuple[Normalize, str, str]:
 def parcel_map(
     values_P: Floats, xyz_mm: Floats, title: str, colour_bar_label: str, scale_values: Floats | None = None
 ) -> Figure:
-    """One value for each parcel on a glass brain, at the parcels' centres, left and right marked L and R.
+    """One value per parcel on a glass brain, at the parcels' centres, left and right marked L and R.
 
-    The colours span the 2nd to the 98th percentile (arrows on the bar where values lie beyond) and are red and blue
-    about 0 where values have both signs.
+    The colours span the 2nd to the 98th percentile, with arrows on the colour bar where values lie beyond; values of
+    both signs get red and blue, symmetric about 0.
 
     Args:
-        values_P: (P,); NaN parcels are left out and counted in the title.
+        values_P: (P,); parcels with NaN are left out and counted in the title.
         xyz_mm: (P, 3) MNI coordinates.
         title: of the figure.
-        colour_bar_label: what the colours mean, with the unit.
-        scale_values: what the colours span instead of the values themselves: give two maps the same to compare them.
+        colour_bar_label: quantity and unit.
+        scale_values: values that set the colour scale instead; give two maps the same to compare them.
 
     Raises:
         ValueError: if the shapes disagree or nothing is left to draw.
@@ -160,46 +163,4 @@ def parcel_map(
     left_out = int((~drawn).sum())
     counted = f" ({left_out} of {len(drawn)} parcels without a value left out)" if left_out else ""
     figure.suptitle(f"{title}{counted}", fontsize=11, parse_math=False)
-    return figure
-
-
-def _draw_methods(axes: Axes, cohort: str, methods: Cells, order: Sequence[str]) -> None:
-    """A line for each method, of one colour in all panels; side by side, so that their intervals can be told apart."""
-    for method, cells in methods.items():
-        number = order.index(method)
-        aside = 0.008 * (number - (len(order) - 1) / 2)
-        ratio, r2, low, high = np.array([[x, cell.r2, cell.low, cell.high] for x, cell in sorted(cells.items())]).T
-        # a percentile interval need not hold the estimate: draw its ends, not distances that may be negative
-        axes.vlines(ratio + aside, low, high, color=f"C{number % 10}", linewidth=1.4)
-        axes.plot(ratio + aside, r2, marker="os^Dv<>P"[number % 8], markersize=5, color=f"C{number % 10}", label=method)
-    ratios = sorted({ratio for cells in methods.values() for ratio in cells})
-    axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    axes.set_xticks(ratios, [f"{100 * ratio:g}" for ratio in ratios])
-    axes.set_xlabel("hidden (%)")
-    axes.set_title(cohort, parse_math=False)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def r2_by_ratio_figure(metrics: Mapping[str, float]) -> Figure:
-    """Pooled R² of every method against the hidden ratio, with 95 % intervals over subjects; a panel for each cohort.
-
-    Args:
-        metrics: a test run's, with names `test/<cohort>/hidden<ratio>/<method>/r2_pooled`.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    cohorts = reconstruction_cells(metrics)
-    if not cohorts:
-        raise ValueError(f"none of {len(metrics)} metrics is named test/<cohort>/hidden<ratio>/<method>/r2_pooled")
-    figure = Figure(figsize=(1.9 + 4.6 * len(cohorts), 4), layout="constrained")
-    panels = figure.subplots(1, len(cohorts), sharey=True, squeeze=False)[0]
-    order = list(dict.fromkeys(method for methods in cohorts.values() for method in methods))
-    for axes, (cohort, methods) in zip(panels, cohorts.items(), strict=True):
-        _draw_methods(axes, cohort, methods, order)
-    panels[0].set_ylabel("R² over all hidden values\n(95 % interval over subjects)")
-    handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9)
     return figure

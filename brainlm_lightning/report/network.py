@@ -1,18 +1,28 @@
-"""How well each method sorts parcels into functional networks, beside the paper's Table 4."""
+"""Functional networks: how well each method classifies parcels, as a table beside the paper's Table 4, and figures."""
 
-import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from functools import partial
 
-from brainlm_lightning.report.grid import Grid
+from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
+from brainlm_lightning.report.figures import parcel_map
+from brainlm_lightning.report.network_figures import accuracy_figure, confusion_figure, missed, network_map
+from brainlm_lightning.report.page import Page, ReportFile
+from brainlm_lightning.report.report_table import ReportTable
+from brainlm_lightning.report.scores import (
+    Arrays,
+    Estimate,
+    Metrics,
+    is_worse,
+    methods_with,
+    num_significant,
+    reference_method,
+)
 
 # Table 4 of the paper: accuracy in per cent over parcels of 1,000 UK Biobank recordings; by the names used here.
 PAPER_ACCURACY = {"attention": 58.8, "vae": 49.4, "raw_series": 39.2, "gcn": 25.9}
-SIGNIFICANT = 0.05
+CONDITION = "networks"
 SCORES = {"accuracy": "accuracy (%)", "balanced_accuracy": "balanced accuracy (%)"}
-SCORE_NAME = re.compile(r"test/(?P<cohort>[^/]+)/networks/(?P<method>[^/]+)/accuracy")
-COMPARISON = re.compile(r"(?P<reference>.+?)_minus_(?P<other>.+)")
 NAMES = {
     "attention_untrained": "attention, before pretraining",
     "attention_random_start": "attention, random start",
@@ -29,50 +39,65 @@ NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Row:
-    """One method's scores, as shares.
+class NetworkPage(Page):
+    """One table per cohort; accuracy of all methods, and the reference's confusions on a matrix and on the brain."""
 
-    Attributes:
-        scores: name of the score -> mean over recordings and the ends of its 95 % interval.
-        worse: True or False where it is significantly worse or better than the reference, else None.
-    """
+    def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
+        """Methods by score, in per cent."""
+        for condition, methods in _conditions(metrics).items():
+            rows = [["method", *SCORES.values()]]
+            for method, scores in network_scores(metrics, condition, methods).items():
+                rows.append([shown_name(method), *(scores[score].text(digits=1, scale=100) for score in SCORES)])
+            notes = network_notes(metrics, condition, _reference(metrics, condition, methods))
+            yield ReportTable(f"Functional networks, {condition.cohort}", rows, notes, (condition,))
 
-    scores: dict[str, tuple[float, float, float]]
-    worse: bool | None
-
-    def cells(self) -> list[str]:
-        """`79.1 [78.3, 79.9] *↓` for each score, in per cent; the star stands at the accuracy, which is tested."""
-        mark = {None: "", True: " *↓", False: " *↑"}[self.worse]
-        texts = ["{:.1f} [{:.1f}, {:.1f}]".format(*(100 * x for x in self.scores[score])) for score in SCORES]
-        return [texts[0] + mark, *texts[1:]]
-
-
-def reference_of(metrics: Mapping[str, float], cohort: str) -> str:
-    """The method that the others are compared with."""
-    prefix = f"test/{cohort}/networks/"
-    places = (name.removeprefix(prefix).split("/")[0] for name in metrics if name.startswith(prefix))
-    return next((match["reference"] for place in places if (match := COMPARISON.fullmatch(place))), "attention")
+    def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
+        """Four figures per cohort."""
+        for condition, methods in _conditions(metrics).items():
+            prefix = f"networks_{condition.cohort}"
+            accuracy = {name: of["accuracy"] for name, of in network_scores(metrics, condition, methods).items()}
+            labels = {method: shown_name(method) for method in methods}
+            yield ReportFile(
+                f"{prefix}_accuracy", partial(accuracy_figure, accuracy, PAPER_ACCURACY, labels, condition.cohort)
+            )
+            yield from _reference_files(arrays, condition.by(_reference(metrics, condition, methods)), prefix)
 
 
-def network_rows(metrics: Mapping[str, float]) -> dict[str, dict[str, Row]]:
-    """Cohort -> method -> row, in the order of the metrics, the reference first."""
-    found: dict[str, dict[str, Row]] = {}
-    for name in metrics:
-        match = SCORE_NAME.fullmatch(name)
-        if match and "_minus_" not in match["method"]:
-            cohort, method = match["cohort"], match["method"]
-            found.setdefault(cohort, {})[method] = _row(metrics, cohort, method)
+def _reference_files(arrays: Arrays, prefix: MetricName, name: str) -> Iterator[ReportFile]:
+    """What the reference method takes for what."""
+    names = [str(network) for network in arrays["networks/names"]]
+    number_P, xyz_mm = arrays["networks/number_P"], arrays["networks/xyz_mm"]
+    votes_PC, confusion_CC = arrays[prefix.of("votes_PC")], arrays[prefix.of("confusion_RCC")].sum(0)
+    by = shown_name(prefix.method)
+    title = f"Functional networks, {prefix.cohort}, by {by}"
+    yield ReportFile(f"{name}_confusion", partial(confusion_figure, confusion_CC, names, title))
+    missed_P, of_missed = (
+        100 * missed(votes_PC, number_P),
+        f"Parcels put into the wrong network, {prefix.cohort}, by {by}",
+    )
+    yield ReportFile(f"{name}_missed", partial(parcel_map, missed_P, xyz_mm, of_missed, "times when tested (%)"))
+    yield ReportFile(f"{name}_map", partial(network_map, votes_PC, number_P, xyz_mm, names, title))
+
+
+def _conditions(metrics: Metrics) -> dict[MetricName, list[str]]:
+    """`test/<cohort>/networks` -> its methods."""
+    found = methods_with(metrics, "accuracy")
+    return {condition: methods for condition, methods in found.items() if condition.condition == CONDITION}
+
+
+def _reference(metrics: Metrics, condition: MetricName, methods: Sequence[str]) -> str:
+    return reference_method(metrics, {condition: methods}, "attention")
+
+
+def network_scores(metrics: Metrics, condition: MetricName, methods: Sequence[str]) -> dict[str, dict[str, Estimate]]:
+    """Method -> score -> mean over recordings, as shares; the accuracy, which is tested, carries the mark."""
+    reference = condition.by(_reference(metrics, condition, methods))
+    found = {}
+    for method in methods:
+        worse = {"accuracy": is_worse(metrics, reference.against(method), "accuracy")}
+        prefix = condition.by(method)
+        found[method] = {score: Estimate.read(metrics, prefix.of(score), worse.get(score)) for score in SCORES}
     return found
-
-
-def _row(metrics: Mapping[str, float], cohort: str, method: str) -> Row:
-    place = f"test/{cohort}/networks"
-    ends = ("", "_low", "_high")
-    scores = {s: tuple(metrics.get(f"{place}/{method}/{s}{end}", math.nan) for end in ends) for s in SCORES}
-    compared = f"{place}/{reference_of(metrics, cohort)}_minus_{method}"
-    p = metrics.get(f"{compared}/p_corrected", math.nan)
-    return Row(scores, metrics[f"{compared}/accuracy"] > 0 if p < SIGNIFICANT else None)  # type: ignore[arg-type]
 
 
 def shown_name(method: str) -> str:
@@ -80,34 +105,23 @@ def shown_name(method: str) -> str:
     return NAMES.get(method, method.replace("_", " "))
 
 
-def network_notes(metrics: Mapping[str, float], cohort: str) -> list[str]:
-    """What stands below a cohort's table."""
-    place = f"test/{cohort}/networks"
-    reference = reference_of(metrics, cohort)
-    subjects, recordings = (
-        int(metrics.get(f"{place}/{reference}/{name}", 0)) for name in ("num_subjects", "num_recordings")
+def network_notes(metrics: Metrics, condition: MetricName, reference: str) -> list[str]:
+    """The lines below a cohort's table."""
+    scores = condition.by(reference)
+    subjects, recordings = (int(metrics.get(scores.of(f"num_{of}"), 0)) for of in ("subjects", "recordings"))
+    parcels_out, recordings_out = (
+        int(metrics.get(condition.of(f"num_{of}_left_out"), 0)) for of in ("parcels", "recordings")
     )
-    tests = [p for name, p in metrics.items() if name.startswith(f"{place}/") and name.endswith("/p_corrected")]
+    significant, tests = num_significant(metrics, [condition])
     paper = ", ".join(f"{shown_name(method)} {accuracy:g}" for method, accuracy in PAPER_ACCURACY.items())
-    left_out = {name: int(metrics.get(f"{place}/num_{name}_left_out", 0)) for name in ("parcels", "recordings")}
     return [
-        f"Test parcels in the right network, mean over {recordings} recordings [95 % interval from resampling "
-        f"{subjects} subjects; all share one atlas, so this speaks of other people, not of other atlases]; balanced: "
-        "mean over networks. k and metric are chosen inside the training parcels.",
-        f"{left_out['parcels']} parcels without a network and {left_out['recordings']} recordings with too few "
-        "observed parcels are left out.",
-        f"* differs from {shown_name(reference)} in accuracy per subject, ↓ worse or ↑ better: p < {SIGNIFICANT}, "
-        f"Wilcoxon's paired test, Benjamini–Hochberg over the whole test run; {sum(p < SIGNIFICANT for p in tests)} of "
-        f"the {len(tests)} comparisons here.",
+        f"Test parcels put into the right network, mean over {recordings} recordings [95 % interval from resampling "
+        f"{subjects} subjects; all share one atlas, so it covers other subjects, not other atlases]; balanced: mean "
+        "over networks. k and metric are chosen among the training parcels.",
+        f"Left out: {parcels_out} parcels without a network and {recordings_out} recordings with too few observed "
+        "parcels.",
+        f"* differs from {shown_name(reference)} in accuracy per subject, ↓ worse or ↑ better: p < {SIGNIFICANCE}, "
+        f"Wilcoxon signed-rank test, Benjamini–Hochberg over the whole test run; {significant} of the {tests} "
+        "comparisons here.",
         f"The paper's Table 4 (UK Biobank, accuracy in %): {paper}.",
     ]
-
-
-def network_grids(metrics: Mapping[str, float]) -> list[Grid]:
-    """A table for each cohort; [] where networks were not tested."""
-    grids = []
-    for cohort, rows in network_rows(metrics).items():
-        cells = [[shown_name(method), *row.cells()] for method, row in rows.items()]
-        header = ["known by", *SCORES.values()]
-        grids.append(Grid(f"Functional networks, {cohort}", [header, *cells], network_notes(metrics, cohort)))
-    return grids

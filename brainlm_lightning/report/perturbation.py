@@ -1,35 +1,47 @@
-"""In-silico perturbation as tables (paper, section 4.5, figures 7 and 8)."""
+"""In-silico perturbation: tables and figures (paper, section 4.5, figures 7 and 8)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from functools import partial
 
-from brainlm_lightning.report.contrasts import contrasts, grid_of
-from brainlm_lightning.report.grid import Grid
+from brainlm_lightning.evaluation.names import MetricName, parsed
+from brainlm_lightning.report.brain import loss_figure
+from brainlm_lightning.report.contrasts import ContrastPage
+from brainlm_lightning.report.page import ReportFile
+from brainlm_lightning.report.scores import Arrays, Metrics
 
-THETA = "_theta_size"
+MAPS = (
+    "theta size: mean |θ|, theta shift: mean θ over frames; towards the targets minus towards null targets from the "
+    "sources' own group. signal level, amplitude: the targets' own mean and standard deviation, without a model."
+)
 PAPER = "The paper (figure 7): from rest to task the largest perturbation is in the visual cortex; it gives no numbers."
 
 
-def perturbation_grids(metrics: Mapping[str, float]) -> list[Grid]:
-    """A table for each contrast; [] where nothing was perturbed."""
-    return [
-        grid_of(metrics, "Perturbation", key, maps, [*_distances(metrics, key, maps), PAPER])
-        for key, maps in contrasts(metrics, THETA).items()
-    ]
+class PerturbationPage(ContrastPage):
+    """Contrasts of the perturbation that moves a recording's state to its target's."""
+
+    title = "Perturbation"
+    map_suffix = "_theta_size"
+
+    def notes(self, metrics: Metrics, contrast: MetricName, maps: list[str]) -> list[str]:
+        """What the maps are, how close each model came to the targets, and what the paper found."""
+        nets = [name.removesuffix(self.map_suffix) for name in maps if name.endswith(self.map_suffix)]
+        return [MAPS, *(_distances(metrics, contrast.by(net)) for net in nets), PAPER]
+
+    def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
+        """The maps of the contrasts, and each model's loss by step."""
+        yield from super().files(metrics, arrays)
+        for name in parsed(arrays):
+            if name.score == "loss_I":
+                prefix = name.by(name.method)
+                yield ReportFile(f"{name.condition}/{name.method}_loss", partial(loss_figure, arrays, prefix))
 
 
-def _distances(metrics: Mapping[str, float], key: tuple[str, str], maps: list[str]) -> list[str]:
-    """How close each model's states came to their targets'."""
-    notes = [
-        "theta size: mean |θ|, theta shift: mean θ over frames; towards the targets minus towards null targets of the "
-        "sources' own group. signal level, amplitude: the targets' own mean and standard deviation, without a model."
-    ]
-    for net in (name.removesuffix(THETA) for name in maps if name.endswith(THETA)):
-        place = "/".join(("test", *key, net))
-        before, after, null_before, null_after = (
-            metrics[f"{place}/distance_{name}"] for name in ("before", "after", "before_null", "after_null")
-        )
-        notes.append(
-            f"{net}, {int(metrics[f'{place}/num_pairs'])} pairs: mean squared distance to the target's state "
-            f"{before:.3g} before, {after:.3g} after; to the null target's {null_before:.3g} and {null_after:.3g}."
-        )
-    return notes
+def _distances(metrics: Metrics, prefix: MetricName) -> str:
+    """How close one model's states came to those of the targets."""
+    before, after, null_before, null_after = (
+        metrics[prefix.of(f"distance_{name}")] for name in ("before", "after", "before_null", "after_null")
+    )
+    return (
+        f"{prefix.method}, {int(metrics[prefix.of('num_pairs')])} pairs: mean squared distance to the target's state "
+        f"{before:.3g} before, {after:.3g} after; to the null target's {null_before:.3g} and {null_after:.3g}."
+    )

@@ -1,91 +1,107 @@
-"""Reconstruction scores as a table: methods by hidden ratio, with intervals, beside the paper's numbers."""
+"""Reconstruction: R² of each method by hidden ratio as a table and a figure, beside the paper's numbers."""
 
-import math
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
-from brainlm_lightning.report.grid import Grid
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
+from brainlm_lightning.report.figures import plain_text
+from brainlm_lightning.report.page import Page, ReportFile
+from brainlm_lightning.report.report_table import ReportTable
+from brainlm_lightning.report.scores import (
+    MISSING,
+    Arrays,
+    Estimate,
+    Metrics,
+    is_worse,
+    methods_with,
+    names_under,
+    num_significant,
+    reference_method,
+)
 
 # Table 1 of the paper: R² of the model trained on all of UKB with 75 % hidden, by cohort and hidden ratio.
 PAPER_R2 = {"UKB": {0.2: 0.402, 0.5: 0.389, 0.75: 0.343}, "HCP": {0.2: 0.316}}
-SIGNIFICANT = 0.05
-SCORE_NAME = re.compile(r"test/(?P<cohort>[^/]+)/hidden(?P<ratio>\d*\.?\d+)/(?P<method>[^/]+)/r2_pooled")
-COMPARISON_NAME = re.compile(r"test/[^/]+/hidden[^/]+/(?P<reference>[^/]+?)_minus_[^/]+/r2_subject")
+SCORE = "r2_pooled"
+MODEL = "mae"  # what a run is about where nothing is compared
+
+R2ByRatio = dict[float, Estimate]
+Methods = dict[str, R2ByRatio]
+Conditions = dict[MetricName, list[str]]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One method's R² at one hidden ratio.
+class ReconstructionPage(Page):
+    """One table per cohort, and the figure of R² by hidden ratio."""
 
-    Attributes:
-        r2: pooled over all hidden values.
-        low: lower end of the 95 % interval over subjects; NaN where there is none.
-        high: upper end.
-        worse: True or False where the method is significantly worse or better than the reference, else None.
+    def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
+        """Methods by hidden ratio, `0.391 [0.380, 0.402]`."""
+        for cohort, conditions in _conditions(metrics).items():
+            methods = _methods(metrics, conditions)
+            notes = _notes(metrics, conditions)
+            yield ReportTable(f"Reconstruction, {cohort}", _rows(methods), notes, tuple(conditions))
+
+    def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
+        """The figure, where there are scores."""
+        if _conditions(metrics):
+            yield ReportFile("r2_by_ratio", partial(r2_by_ratio_figure, metrics))
+
+
+def _conditions(metrics: Metrics) -> dict[str, Conditions]:
+    """Cohort -> `test/<cohort>/hidden<ratio>` -> its methods."""
+    found: dict[str, Conditions] = {}
+    for condition, methods in methods_with(metrics, SCORE).items():
+        if condition.level("hidden") is not None:
+            found.setdefault(condition.cohort, {})[condition] = methods
+    return found
+
+
+def _reference(metrics: Metrics, conditions: Conditions) -> str:
+    """The model that the run is about."""
+    return reference_method(metrics, conditions, MODEL)
+
+
+def reconstruction_scores(metrics: Metrics) -> dict[str, Methods]:
+    """Cohort -> method -> hidden ratio -> R², pooled over all hidden values.
+
+    The method that the others are compared with comes first, the others in the order of the metrics.
     """
-
-    r2: float
-    low: float
-    high: float
-    worse: bool | None
-
-    def __str__(self) -> str:
-        """`0.391 [0.380, 0.402] *↓`."""
-        if math.isnan(self.r2):
-            return "–"
-        interval = "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
-        mark = {None: "", True: " *↓", False: " *↑"}[self.worse]
-        return f"{self.r2:.3f}{interval}{mark}"
+    return {cohort: _methods(metrics, conditions) for cohort, conditions in _conditions(metrics).items()}
 
 
-Cells = dict[str, dict[float, Cell]]
+def _methods(metrics: Metrics, conditions: Conditions) -> Methods:
+    """Method -> hidden ratio -> R² in one cohort."""
+    reference = _reference(metrics, conditions)
+    methods = dict.fromkeys(method for methods in conditions.values() for method in methods)
+    ordered = sorted(methods, key=lambda method: method != reference)
+    return {method: _by_ratio(metrics, conditions, reference, method) for method in ordered}
 
 
-def reference_method(metrics: Mapping[str, float]) -> str:
-    """The model that a run is about: what others are compared with, `mae` where nothing is."""
-    found = (match["reference"] for name in metrics if (match := COMPARISON_NAME.fullmatch(name)))
-    return next(found, "mae")
+def _by_ratio(metrics: Metrics, conditions: Conditions, reference: str, method: str) -> R2ByRatio:
+    """One method's R² at each hidden ratio, with the mark of the paired test of R² per subject."""
+    found = {}
+    for condition, methods in conditions.items():
+        if method in methods:
+            worse = is_worse(metrics, condition.by(reference).against(method), "r2_subject")
+            found[condition.level("hidden") or 0.0] = Estimate.read(metrics, condition.by(method).of(SCORE), worse)
+    return found
 
 
-def _is_worse(metrics: Mapping[str, float], condition: str, method: str) -> bool | None:
-    comparison = f"{condition}/{reference_method(metrics)}_minus_{method}"
-    p = metrics.get(f"{comparison}/p_corrected", math.nan)
-    return metrics[f"{comparison}/r2_subject"] > 0 if p < SIGNIFICANT else None
-
-
-def reconstruction_cells(metrics: Mapping[str, float]) -> dict[str, Cells]:
-    """Cohort -> method -> hidden ratio -> cell, from names `test/<cohort>/hidden<ratio>/<method>/r2_pooled`.
-
-    The reference method comes first, the others in the order of the metrics.
-    """
-    found: dict[str, Cells] = {}
-    for name, value in metrics.items():
-        if not (match := SCORE_NAME.fullmatch(name)):
-            continue
-        cohort, method, condition = match["cohort"], match["method"], name.rsplit("/", 2)[0]
-        low, high = (metrics.get(f"{name}_{end}", math.nan) for end in ("low", "high"))
-        cell = Cell(value, low, high, _is_worse(metrics, condition, method))
-        found.setdefault(cohort, {}).setdefault(method, {})[float(match["ratio"])] = cell
-    reference = reference_method(metrics)
-    return {
-        cohort: dict(sorted(methods.items(), key=lambda item: item[0] != reference))
-        for cohort, methods in found.items()
-    }
-
-
-def _notes(metrics: Mapping[str, float], cohort: str) -> list[str]:
-    """What stands below a cohort's table."""
-    prefix = f"test/{cohort}/hidden"
-    subjects = {int(n) for name, n in metrics.items() if name.startswith(prefix) and name.endswith("/num_subjects")}
-    of = f"resampling {'–'.join(map(str, sorted({min(subjects), max(subjects)})))} subjects" if subjects else "subjects"
-    notes = [f"R² pooled over all hidden values [95 % interval from {of}]."]
-    tests = [p for name, p in metrics.items() if name.startswith(prefix) and name.endswith("/p_corrected")]
+def _notes(metrics: Metrics, conditions: Conditions) -> list[str]:
+    """The lines below a cohort's table."""
+    names = names_under(metrics, conditions)
+    counts = sorted({int(metrics[str(name)]) for name in names if name.score == "num_subjects"})
+    subjects = f"{'–'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} subjects" if counts else "subjects"
+    notes = [f"R² pooled over all hidden values [95 % interval from resampling {subjects}]."]
+    significant, tests = num_significant(metrics, conditions)
     if tests:
         notes.append(
-            f"* differs from {reference_method(metrics)} in R² per subject, ↓ worse or ↑ better: p < {SIGNIFICANT}, "
-            f"Wilcoxon's paired test, Benjamini–Hochberg over the whole test run; "
-            f"{sum(p < SIGNIFICANT for p in tests)} of the {len(tests)} comparisons here."
+            f"* differs from {_reference(metrics, conditions)} in R² per subject, ↓ worse or ↑ better: "
+            f"p < {SIGNIFICANCE}, Wilcoxon signed-rank test, Benjamini–Hochberg over the whole test run; "
+            f"{significant} of the {tests} comparisons here."
         )
     numbers = "; ".join(
         f"{paper_cohort} " + ", ".join(f"{r2:.3f} at {100 * ratio:g} %" for ratio, r2 in by_ratio.items())
@@ -94,32 +110,66 @@ def _notes(metrics: Mapping[str, float], cohort: str) -> list[str]:
     return [*notes, f"The paper's Table 1: {numbers} hidden."]
 
 
-def _grid(cells: Cells) -> list[list[str]]:
-    """The header and a row for each method; a dash where a method has no score."""
-    ratios = sorted({ratio for row in cells.values() for ratio in row})
+def _rows(methods: Methods) -> list[list[str]]:
+    """The header, and one row per method; a dash where a method has no score."""
+    ratios = sorted({ratio for row in methods.values() for ratio in row})
     header = ["method", *(f"{100 * ratio:g} % hidden" for ratio in ratios)]
-    return [header] + [[method, *(str(row.get(ratio, "–")) for ratio in ratios)] for method, row in cells.items()]
+    return [header] + [[method, *(str(row.get(ratio, MISSING)) for ratio in ratios)] for method, row in methods.items()]
 
 
-def reconstruction_grids(metrics: Mapping[str, float]) -> list[Grid]:
-    """A table for each cohort: methods by hidden ratio, `0.391 [0.380, 0.402]`; [] where there are no such scores."""
-    return [
-        Grid(f"Reconstruction, {cohort}", _grid(cells), _notes(metrics, cohort))
-        for cohort, cells in reconstruction_cells(metrics).items()
-    ]
-
-
-def side_by_side(runs: Mapping[str, Mapping[str, float]]) -> Grid:
-    """The models of several runs beside one another, like the paper's Table 1: a column a run, a row a condition."""
-    models = {run: (reference_method(metrics), reconstruction_cells(metrics)) for run, metrics in runs.items()}
-    found: dict[tuple[str, float], dict[str, Cell]] = {}
-    for run, (model, cohorts) in models.items():
-        for cohort, methods in cohorts.items():
-            for ratio, cell in methods.get(model, {}).items():
-                found.setdefault((cohort, ratio), {})[run] = cell
+def side_by_side(runs: Mapping[str, Metrics]) -> ReportTable:
+    """The models of several runs beside one another, like the paper's Table 1: runs in columns, conditions in rows."""
+    found: dict[tuple[str, float], dict[str, Estimate]] = {}
+    for run, metrics in runs.items():
+        for cohort, conditions in _conditions(metrics).items():
+            for ratio, r2 in _methods(metrics, conditions).get(_reference(metrics, conditions), {}).items():
+                found.setdefault((cohort, ratio), {})[run] = r2
     rows = [
-        [f"{cohort}, {100 * ratio:g} % hidden", *(str(cells.get(run, "–")) for run in runs)]
-        for (cohort, ratio), cells in sorted(found.items())
+        [f"{cohort}, {100 * ratio:g} % hidden", *(str(r2.get(run, MISSING)) for run in runs)]
+        for (cohort, ratio), r2 in sorted(found.items())
     ]
     title = "R² of each run's model [95 % interval from resampling subjects]"
-    return Grid(title, [["tested on", *runs], *rows])
+    return ReportTable(title, [["tested on", *runs], *rows])
+
+
+def r2_by_ratio_figure(metrics: Metrics) -> Figure:
+    """Pooled R² of every method against the hidden ratio, with 95 % intervals over subjects; one panel per cohort.
+
+    Args:
+        metrics: of a test run, with names `test/<cohort>/hidden<ratio>/<method>/r2_pooled`.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    cohorts = reconstruction_scores(metrics)
+    if not cohorts:
+        raise ValueError(f"none of {len(metrics)} metrics is named test/<cohort>/hidden<ratio>/<method>/{SCORE}")
+    figure = Figure(figsize=(1.9 + 4.6 * len(cohorts), 4), layout="constrained")
+    panels = figure.subplots(1, len(cohorts), sharey=True, squeeze=False)[0]
+    order = list(dict.fromkeys(method for methods in cohorts.values() for method in methods))
+    for axes, (cohort, methods) in zip(panels, cohorts.items(), strict=True):
+        _draw_methods(axes, cohort, methods, order)
+    panels[0].set_ylabel("R² over all hidden values\n(95 % interval over subjects)")
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_methods(axes: Axes, cohort: str, methods: Methods, order: Sequence[str]) -> None:
+    """A line for each method, in one colour in all panels; shifted sideways, so that the intervals do not overlap."""
+    for method, by_ratio in methods.items():
+        number = order.index(method)
+        colour, shift = f"C{number % 10}", 0.008 * (number - (len(order) - 1) / 2)
+        ratio, r2, low, high = np.array([[x, y.value, y.low, y.high] for x, y in sorted(by_ratio.items())]).T
+        # A percentile interval need not contain the estimate: error bars would be negative.
+        axes.vlines(ratio + shift, low, high, color=colour, linewidth=1.4)
+        marker, label = "os^Dv<>P"[number % 8], plain_text(method)
+        axes.plot(ratio + shift, r2, marker=marker, markersize=5, color=colour, label=label)
+    ratios = sorted({ratio for by_ratio in methods.values() for ratio in by_ratio})
+    axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    axes.set_xticks(ratios, [f"{100 * ratio:g}" for ratio in ratios])
+    axes.set_xlabel("hidden (%)")
+    axes.set_title(cohort, parse_math=False)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,38 +1,31 @@
-"""Every table of a run, whatever its question was."""
-
-from collections.abc import Mapping
+"""Every table of a run: those of all pages, and a generic one for results that no page shows."""
 
 from rich.table import Table
 
-from brainlm_lightning.report.attention import attention_grids
-from brainlm_lightning.report.clinical import clinical_grids
-from brainlm_lightning.report.forecast import forecast_grids
-from brainlm_lightning.report.grid import Grid
-from brainlm_lightning.report.network import network_grids
-from brainlm_lightning.report.perturbation import perturbation_grids
-from brainlm_lightning.report.reconstruction import reconstruction_grids
-
-# One of each family of results; each finds its own among a run's metrics by their names.
-FAMILIES = (
-    reconstruction_grids,
-    forecast_grids,
-    clinical_grids,
-    attention_grids,
-    network_grids,
-    perturbation_grids,
-)
+from brainlm_lightning.report.generic import generic_tables
+from brainlm_lightning.report.page import Page, found_pages, left_out_if_it_fails
+from brainlm_lightning.report.report_table import ReportTable
+from brainlm_lightning.report.scores import Metrics
 
 
-def grids(metrics: Mapping[str, float]) -> list[Grid]:
-    """The tables of all results among the metrics of a run."""
-    return [grid for family in FAMILIES for grid in family(metrics)]
+def report_tables(metrics: Metrics) -> list[ReportTable]:
+    """The tables of all results of a run."""
+    found = [table for page in found_pages() for table in _tables_of(page, metrics)]
+    return [*found, *generic_tables(metrics, {condition for table in found for condition in table.conditions})]
 
 
-def tables(metrics: Mapping[str, float]) -> list[Table]:
+def _tables_of(page: Page, metrics: Metrics) -> list[ReportTable]:
+    """A page's tables; [] where it fails, so that its results get the generic table."""
+    with left_out_if_it_fails(f"the table of {type(page).__name__}"):
+        return list(page.tables(metrics))
+    return []
+
+
+def tables(metrics: Metrics) -> list[Table]:
     """The same for the terminal."""
-    return [grid.rich() for grid in grids(metrics)]
+    return [table.rich() for table in report_tables(metrics)]
 
 
-def markdown(metrics: Mapping[str, float]) -> str:
+def markdown(metrics: Metrics) -> str:
     """The same as Markdown."""
-    return "\n".join(grid.markdown() for grid in grids(metrics))
+    return "\n".join(table.markdown() for table in report_tables(metrics))

@@ -48,4 +48,4 @@ def no_figures(request, monkeypatch):
         return
     for hook in ("on_validation_end", "on_fit_end"):
         monkeypatch.setattr(TensorBoardFigures, hook, lambda *given: None)
-    monkeypatch.setattr(ResultFiles, "on_test_end", lambda *given: None)
+    monkeypatch.setattr(ResultFiles, "teardown", lambda *given, **stage: None)

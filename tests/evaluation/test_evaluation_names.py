@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brainlm_lightning.evaluation.names import MetricName, check_method_name, parsed
+from brainlm_lightning.evaluation.names import MetricName, check_method_name, parsed, quoted
 
 GOLDEN = sorted((Path(__file__).parents[1] / "door" / "golden").glob("*.json"))
 label = st.text(min_size=1, max_size=12)
@@ -35,6 +35,28 @@ def test_a_comparison_names_its_two_methods():
     assert name.of("p") == "test/ukb/hidden0.2/mae_minus_zero/p"
     assert MetricName.parse(name.of("p")).pair == ("mae", "zero")
     assert MetricName("ukb", "hidden0.2", "mae").pair is None
+
+
+def test_other_methods_and_the_condition_itself_are_reached_from_any_name():
+    name = MetricName("ukb", "hidden0.2", "mae", "r2_pooled")
+    assert name.by("zero").of("r2") == "test/ukb/hidden0.2/zero/r2"
+    assert name.by() == MetricName("ukb", "hidden0.2")
+    assert name.by().of("num_windows") == "test/ukb/hidden0.2/num_windows"
+
+
+@pytest.mark.parametrize(
+    ("condition", "level"),
+    [("hidden0.75", 0.75), ("hidden.5", 0.5), ("hidden1", 1), ("hidden1e-05", 1e-5), ("hidden", None),
+     ("hiddennan", None), ("hidden1_0", None), ("hidden-1", None), ("horizon20", None), ("age hidden1", None)],
+)  # fmt: skip
+def test_the_number_in_a_condition_is_read(condition, level):
+    assert MetricName("ukb", condition).level("hidden") == level
+
+
+@given(st.lists(label, min_size=1, max_size=3))
+def test_the_parts_of_a_score_come_back(labels):
+    name = MetricName("ukb", "task", "mae", "/".join(map(quoted, labels)))
+    assert MetricName.parse(str(name)).parts == tuple(labels)
 
 
 @pytest.mark.parametrize("name", ["val/loss", "fitted/ar/order", "test/ukb/seen", "train/r2", ""])

@@ -6,12 +6,14 @@ import pytest
 from numpy.random import default_rng
 from rich.console import Console
 
-from brainlm_lightning.report.attention import attention_grids, matrix_figures, matrix_pages
-from brainlm_lightning.report.brain import brain_figures, brain_page, midline_note, parcel_table
-from brainlm_lightning.report.perturbation import perturbation_grids
+from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.report.attention import AttentionPage
+from brainlm_lightning.report.brain import brain_view, midline_note, parcel_table
+from brainlm_lightning.report.perturbation import PerturbationPage
 from brainlm_lightning.report.tables import markdown, tables
 
-P, PLACE = 12, "test/sim/task_minus_rest"
+P, CONTRAST = 12, MetricName("sim", "task_minus_rest")
+PREFIX = str(CONTRAST)
 EVIL = "</script><script>alert(1)</script>"
 
 
@@ -28,7 +30,7 @@ def numbers(name, **changed):
             "p_corrected": d,
         }.items()
     } | {f"network/{network}/difference_high": 0.4 for network in ("Vis", "Limbic")}
-    return {f"{PLACE}/{name}/{key}": value for key, value in (counts | {"auc": 0.875} | networks | changed).items()}
+    return {f"{PREFIX}/{name}/{key}": value for key, value in (counts | {"auc": 0.875} | networks | changed).items()}
 
 
 def arrays(*names, label="parcel"):
@@ -36,10 +38,10 @@ def arrays(*names, label="parcel"):
     found = {"parcels/label": np.array([f"{label} {i}" for i in range(P)]), "parcels/network": np.repeat(["A", "B"], 6)}
     found["parcels/xyz_mm"] = rng.uniform(20, 60, (P, 3)).astype(np.float32) * rng.choice([-1, 1], (P, 1))
     for name in names:
-        found |= {f"{PLACE}/{name}/{key}_P": rng.normal(size=P) for key in ("z", "mean_a", "mean_b", "difference")}
-        found |= {f"{PLACE}/{name}/p_fdr_P": np.linspace(0, 1, P), f"{PLACE}/{name}/unit": np.array("share")}
-        found |= {f"{PLACE}/{name}/groups": np.array(["task equals b$_{$", "task equals rest"])}
-        found |= {f"{PLACE}/{name}/matrix_{group}_PP": rng.uniform(size=(P, P)) for group in "ab"}
+        found |= {f"{PREFIX}/{name}/{key}_P": rng.normal(size=P) for key in ("z", "mean_a", "mean_b", "difference")}
+        found |= {f"{PREFIX}/{name}/p_fdr_P": np.linspace(0, 1, P), f"{PREFIX}/{name}/unit": np.array("share")}
+        found |= {f"{PREFIX}/{name}/groups": np.array(["task equals b$_{$", "task equals rest"])}
+        found |= {f"{PREFIX}/{name}/matrix_{group}_PP": rng.uniform(size=(P, P)) for group in "ab"}
     return found
 
 
@@ -49,6 +51,10 @@ def texts(figure):
         text.get_text() for text in figure.texts
     ]
     return [*shown, figure.get_suptitle(), *(axes.get_ylabel() for axes in figure.axes)]
+
+
+def files(metrics, found):
+    return {file.name: file.make for file in AttentionPage().files(metrics, found)}
 
 
 def shown(tables):
@@ -62,27 +68,29 @@ def test_a_contrast_is_a_row_with_its_parcels_auc_and_largest_networks():
     text = markdown(metrics)
     assert "| mae_cls_attention | 3 of 12 (2 more, 1 less) | 0.875 | Limbic d = -1.20 \\*, Vis d = +0.90 |" in text
     assert "| signal_level | 0 of 12 |" in text
-    assert "7 subjects against 8, 5 of them in both (paired); 4 of 10 were seen in pretraining." in text
+    assert "7 subjects against 8, 5 of them in both groups (paired); 4 of 10 were seen in pretraining." in text
     assert "Attention, sim: task_minus_rest" in shown(tables(metrics))
-    assert perturbation_grids(metrics) == []
-    assert attention_grids({"test/a/hidden0.5/mae/r2_pooled": 0.3}) == []
+    assert list(PerturbationPage().tables(metrics)) == []
+    assert list(AttentionPage().tables({"test/a/hidden0.5/mae/r2_pooled": 0.3})) == []
 
 
 def test_distances_to_targets_and_null_targets_stand_below_perturbations():
     distances = {"before": 0.5, "after": 0.1, "before_null": 0.4, "after_null": 0.05}
-    metrics = numbers("mae_theta_size") | {f"{PLACE}/mae/distance_{name}": value for name, value in distances.items()}
-    metrics[f"{PLACE}/mae/num_pairs"] = 42
+    metrics = numbers("mae_theta_size") | {f"{PREFIX}/mae/distance_{name}": value for name, value in distances.items()}
+    metrics[f"{PREFIX}/mae/num_pairs"] = 42
     text = markdown(metrics)
     assert "mae, 42 pairs: mean squared distance to the target's state 0.5 before, 0.1 after;" in text
     assert "to the null target's 0.4 and 0.05." in text
-    assert attention_grids(metrics) == []
+    assert list(AttentionPage().tables(metrics)) == []
 
 
 def test_figures_state_the_side_the_unit_the_group_and_what_is_significant():
-    figures = dict(
-        brain_figures(arrays("mae_cls_attention", "mae_untrained_cls_attention"), numbers("mae_cls_attention"))
-    )
+    metrics = numbers("mae_cls_attention") | numbers("mae_untrained_cls_attention")
+    found = arrays("mae_cls_attention", "mae_untrained_cls_attention")
     what = ("mean_a", "mean_b", "difference", "networks")
+    made = {name: make() for name, make in files(metrics, found).items() if name.endswith(what)}
+    figures = {name: figure for name, figure in made.items() if not name.startswith("task_minus_rest/mae_untrained")}
+    assert figures == made  # controls are in the tables
     assert set(figures) == {f"task_minus_rest/mae_cls_attention_{name}" for name in what}
     first, second, difference, _ = (texts(figures[f"task_minus_rest/mae_cls_attention_{name}"]) for name in what)
     assert {"L", "R", "left hemisphere", "right hemisphere", "share"} <= set(first)
@@ -105,8 +113,8 @@ def test_bilateral_atlases_are_told_of():
 
 def test_the_parcel_table_has_the_largest_difference_first():
     found = arrays("m_cls_attention")
-    table = parcel_table(found, f"{PLACE}/m_cls_attention")
-    order = np.argsort(-np.abs(found[f"{PLACE}/m_cls_attention/z_P"]))
+    table = parcel_table(found, CONTRAST.by("m_cls_attention"))
+    order = np.argsort(-np.abs(found[f"{PREFIX}/m_cls_attention/z_P"]))
     assert table["label"].tolist() == found["parcels/label"][order].tolist()
 
 
@@ -118,27 +126,53 @@ def test_pages_load_without_network_and_run_no_label():
     found = arrays("mae_parcel_attention", label=EVIL)
     found["parcels/xyz_mm"][0] = 30
     values = np.r_[np.nan, np.linspace(-1, 1, P - 1)]
-    ((_, edges),) = matrix_pages(found)
-    for page in (brain_page(values, found, EVIL, "share"), edges):
+    edges = files({}, found)["task_minus_rest/mae_parcel_attention_edges"]()
+    for page in (brain_view(values, found, EVIL, "share"), edges):
         assert not outside(page)
         assert "<script>alert" not in page
         assert "&lt;/script&gt;&lt;script&gt;alert(1)" in page
-    assert f"{EVIL} 0" not in brain_page(values, found, "title", "share")
+    assert f"{EVIL} 0" not in brain_view(values, found, "title", "share")
     assert outside('<link rel="icon" href="https://a.b/c.ico">')
 
 
 def test_a_matrix_is_drawn_in_the_order_of_networks():
     found = arrays("mae_parcel_attention")
     found["parcels/network"] = np.tile(["B", "A"], 6)
-    ((name, figure),) = matrix_figures(found)
-    assert name == "task_minus_rest/mae_parcel_attention_matrix"
+    figure = files({}, found)["task_minus_rest/mae_parcel_attention_matrix"]()
     order = np.r_[1:12:2, 0:12:2]
     drawn = figure.axes[0].images[0].get_array()
-    np.testing.assert_array_equal(drawn, found[f"{PLACE}/mae_parcel_attention/matrix_a_PP"][np.ix_(order, order)])
+    np.testing.assert_array_equal(drawn, found[f"{PREFIX}/mae_parcel_attention/matrix_a_PP"][np.ix_(order, order)])
     assert "attention (share of a row)" in texts(figure)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["A", "B"]
 
 
 @pytest.mark.parametrize("value", [np.zeros(P), np.full(P, 0.3)])
 def test_equal_values_draw(value):
-    assert "<html" in brain_page(value, arrays(), "title", "unit")
+    assert "<html" in brain_view(value, arrays(), "title", "unit")
+
+
+def test_without_a_difference_there_is_no_page_of_edges():
+    found = arrays("mae_parcel_attention")
+    found[f"{PREFIX}/mae_parcel_attention/matrix_b_PP"] = found[f"{PREFIX}/mae_parcel_attention/matrix_a_PP"]
+    assert list(files({}, found)) == ["task_minus_rest/mae_parcel_attention_matrix"]
+
+
+@pytest.mark.parametrize("written", ["Hand/SM", "Hand%2FSM"])
+def test_a_network_may_have_a_slash_in_its_name(written):
+    metrics = {name.replace("/Vis/", f"/{written}/"): value for name, value in numbers("mae_cls_attention").items()}
+    assert "| Limbic d = -1.20 \\*, Hand/SM d = +0.90 |" in markdown(metrics)
+    figure = files(metrics, arrays("mae_cls_attention"))["task_minus_rest/mae_cls_attention_networks"]()
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["Limbic", "Hand/SM"]
+
+
+def test_losses_are_drawn_for_each_model():
+    nets = ("mae", "mae_untrained")
+    found = {
+        f"{PREFIX}/{net}/loss{of}_I": np.array([3.0, 1, 0.5]) + 10 * number
+        for number, net in enumerate(nets)
+        for of in ("", "_null")
+    }
+    figures = {file.name: file.make() for file in PerturbationPage().files({}, found)}
+    assert list(figures) == [f"task_minus_rest/{net}_loss" for net in nets]
+    curves = [[list(line.get_ydata()) for line in figure.axes[0].lines] for figure in figures.values()]
+    assert curves == [[[3.0, 1, 0.5]] * 2, [[13.0, 11, 10.5]] * 2]

@@ -1,21 +1,23 @@
 import numpy as np
 import pytest
 
-from brainlm_lightning.report.clinical import PAPER_MSE, clinical_grids, clinical_results
-from brainlm_lightning.report.clinical_figures import calibration, calibration_figure, clinical_figures
-from brainlm_lightning.report.tables import markdown, tables
+from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.report.clinical import PAPER_MSE, ClinicalPage, clinical_results
+from brainlm_lightning.report.clinical_figures import calibration, calibration_figure, clinical_files
+from brainlm_lightning.report.tables import markdown
 
-PLACE = "test/abide/age"
+AGE = MetricName("abide", "age")
+PREFIX = str(AGE)
 
 
-def number(method, r2, mse=0.5, place=PLACE):
+def number(method, r2, mse=0.5, prefix=PREFIX):
     scores = {"mse_scaled": mse, "mse_scaled_fold_mean": mse, "mse_scaled_fold_std": 0.1, "r2": r2}
     scores |= {"r2_low": r2 - 0.1, "r2_high": r2 + 0.1, "pearson_r": np.nan, "mae": 3.0}
-    return {f"{place}/{method}/{name}": value for name, value in scores.items()}
+    return {f"{prefix}/{method}/{name}": value for name, value in scores.items()}
 
 
-def compared(a, b, difference, p, score="squared_error", place=PLACE):
-    return {f"{place}/{a}_minus_{b}/{score}": difference, f"{place}/{a}_minus_{b}/p_corrected": p}
+def compared(a, b, difference, p, score="squared_error", prefix=PREFIX):
+    return {f"{prefix}/{a}_minus_{b}/{score}": difference, f"{prefix}/{a}_minus_{b}/p_corrected": p}
 
 
 METRICS = (
@@ -25,7 +27,7 @@ METRICS = (
     | compared("tuned", "mean", -5.0, 0.01)
     | compared("tuned", "connectivity_linear", 7.0, 0.001)
     | compared("tuned", "untrained_tuned", -0.5, 0.4)
-    | {f"{PLACE}/num_tested": 109, f"{PLACE}/num_subjects": 543, f"{PLACE}/num_tested_seen_in_pretraining": 3}
+    | {f"{PREFIX}/num_tested": 109, f"{PREFIX}/num_subjects": 543, f"{PREFIX}/num_tested_seen_in_pretraining": 3}
 )
 
 
@@ -45,9 +47,9 @@ def test_marks_say_which_methods_are_better_or_worse_than_the_reference():
 
 
 def test_marks_of_classes_follow_the_auc():
-    place = "test/abide/dx"
-    metrics = {f"{place}/{name}/{score}": 0.6 for name in ("frozen", "mean") for score in ("auc", "balanced_accuracy")}
-    metrics |= compared("frozen", "mean", 0.1, 0.01, "auc", place) | {f"{place}/num_tested": 20}
+    prefix = "test/abide/dx"
+    metrics = {f"{prefix}/{name}/{score}": 0.6 for name in ("frozen", "mean") for score in ("auc", "balanced_accuracy")}
+    metrics |= compared("frozen", "mean", 0.1, 0.01, "auc", prefix) | {f"{prefix}/num_tested": 20}
     assert row("mean", metrics)[0] == r"mean \*↓"
     assert row("method", metrics)[1:] == ["AUC by fold", "AUC within folds", "balanced accuracy"]
 
@@ -55,20 +57,20 @@ def test_marks_of_classes_follow_the_auc():
 def test_notes_say_who_was_seen_and_what_pretraining_and_the_paper_gave():
     text = markdown(METRICS)
     assert "109 of 543 subjects" in text
-    assert "The pretraining has seen 3 of those tested" in text
+    assert "Pretraining has seen 3 of those tested" in text
     assert "Pretraining, tuned: squared error -0.500 against untrained_tuned (corrected p = 0.4)" in text
     assert PAPER_MSE["GAD-7"][2] in text
 
 
 def test_each_phenotype_has_a_table_and_other_results_have_none():
-    metrics = METRICS | number("mean", 0.0, place="test/abide/fiq") | {"test/abide/fiq/num_tested": 20}
+    metrics = METRICS | number("mean", 0.0, prefix="test/abide/fiq") | {"test/abide/fiq/num_tested": 20}
     metrics["test/abide/networks/knn/balanced_accuracy"] = 0.5  # of another question
     assert [result.title for result in clinical_results(metrics)] == [
         "Prediction of age, abide",
         "Prediction of fiq, abide",
     ]
-    assert len(tables(metrics)) == 2
-    assert clinical_grids({"test/abide/hidden0.75/mae/r2_pooled": 0.4}) == []
+    assert len(list(ClinicalPage().tables(metrics))) == 2
+    assert list(ClinicalPage().tables({"test/abide/hidden0.75/mae/r2_pooled": 0.4})) == []
     assert markdown({}) == ""
 
 
@@ -87,16 +89,46 @@ def test_a_method_that_says_the_same_of_all_is_one_point():
     assert (said.tolist(), share.tolist()) == ([pytest.approx(0.802, abs=1e-3)], [pytest.approx(0.5)])
 
 
-def test_figures_are_drawn_of_what_there_is():
+def figures(arrays, condition=AGE):
+    return {file.name: file.make() for file in clinical_files(arrays, condition)}
+
+
+def test_numbers_are_drawn_against_the_truth_with_a_panel_for_each_method():
     truth = np.arange(20.0)
-    arrays = {f"{PLACE}/truth": truth, f"{PLACE}/mean/predicted": truth * 0, f"{PLACE}/tuned/predicted": truth}
-    figure = clinical_figures(arrays, [PLACE])["age_predicted"]
-    assert [axes.get_title() for axes in figure.axes] == ["mean", "tuned"]
-    half = np.full((20, 2), 0.5)
-    arrays = {f"{PLACE}/truth": truth % 2, f"{PLACE}/mean/predicted": half, f"{PLACE}/svm/predicted": half - 0.5}
-    figure = clinical_figures(arrays, [PLACE])["age_calibration"]
-    assert [axes.get_title() for axes in figure.axes] == ["mean"]
-    three = {f"{PLACE}/truth": truth % 3, f"{PLACE}/mean/predicted": np.full((20, 3), 1 / 3)}
-    assert clinical_figures(three, [PLACE]) == {}
+    arrays = {f"{PREFIX}/truth": truth, f"{PREFIX}/mean/predicted": truth * 0, f"{PREFIX}/tuned/predicted": truth}
+    assert [axes.get_title() for axes in figures(arrays)["age_predicted"].axes] == ["mean", "tuned"]
+    assert figures({f"{PREFIX}/truth": truth}) == figures({}) == {}
+
+
+HALF = np.full((20, 2), 0.5)
+TWO = {f"{PREFIX}/truth": np.arange(20.0) % 2, f"{PREFIX}/mean/predicted": HALF, f"{PREFIX}/svm/predicted": HALF - 0.5}
+
+
+def test_only_probabilities_of_two_classes_have_a_calibration():
+    assert [axes.get_title() for axes in figures(TWO)["age_calibration"].axes] == ["mean"]
+    three = {f"{PREFIX}/truth": np.arange(20) % 3, f"{PREFIX}/mean/predicted": np.full((20, 3), 1 / 3)}
+    assert figures(three) == {}
     with pytest.raises(ValueError, match="no method gives probabilities"):
-        calibration_figure(truth.astype(int) % 2, {"svm": half - 0.5}, "sex")
+        calibration_figure(np.arange(20) % 2, {"svm": HALF - 0.5}, "sex")
+
+
+@pytest.mark.parametrize(
+    ("named", "shown"), [({}, "the second class"), ({f"{PREFIX}/classes": np.array(["F", "M$"])}, "M$")]
+)
+def test_the_axes_of_a_calibration_name_the_second_class(named, shown):
+    figure = figures(TWO | named)["age_calibration"]
+    assert figure.get_supxlabel() == f"age: probability of {shown}"
+    assert figure.get_supylabel() == f"share of {shown}, classes weighted equally"
+
+
+def test_any_phenotype_and_method_has_a_table_and_a_figure():
+    condition = MetricName("abide", "IQ / $full$ scale")
+    metrics = number("my method/2", 0.4, prefix=str(condition)) | {condition.of("num_tested"): 20}
+    metrics = {name.replace("my method/2", "my method%2F2"): value for name, value in metrics.items()}
+    (table,) = ClinicalPage().tables(metrics)
+    assert table.title == "Prediction of IQ / $full$ scale, abide"
+    assert table.rows[1][0] == "my method/2"
+    arrays = {condition.of("truth"): np.arange(20.0), condition.by("my method/2").of("predicted"): np.arange(20.0)}
+    (file,) = ClinicalPage().files(metrics, arrays)
+    assert file.name == "IQ / $full$ scale_predicted"
+    assert file.make().axes[0].get_title() == "my method/2"

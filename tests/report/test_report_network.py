@@ -4,23 +4,27 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from brainlm_lightning.report.network import network_rows
-from brainlm_lightning.report.network_figures import accuracy_figure, confusion_figure, missed, network_figures
+from brainlm_lightning.report.network import NetworkPage
+from brainlm_lightning.report.network_figures import confusion_figure, missed
 from brainlm_lightning.report.tables import markdown, tables
 
 NAMES = ["Vis", "Default", "own"]
 
 
 def score(method, accuracy, cohort="abide"):
-    place, found = f"test/{cohort}/networks/{method}", {}
+    prefix, found = f"test/{cohort}/networks/{method}", {}
     for name, value in (("accuracy", accuracy), ("balanced_accuracy", accuracy - 0.1)):
-        found |= {f"{place}/{name}": value, f"{place}/{name}_low": value - 0.02, f"{place}/{name}_high": value + 0.02}
-    return found | {f"{place}/num_subjects": 12.0, f"{place}/num_recordings": 13.0}
+        found |= {
+            f"{prefix}/{name}": value,
+            f"{prefix}/{name}_low": value - 0.02,
+            f"{prefix}/{name}_high": value + 0.02,
+        }
+    return found | {f"{prefix}/num_subjects": 12.0, f"{prefix}/num_recordings": 13.0}
 
 
 def compared(method, difference, p, reference="attention"):
-    place = f"test/abide/networks/{reference}_minus_{method}"
-    return {f"{place}/accuracy": difference, f"{place}/p": p, f"{place}/p_corrected": p}
+    prefix = f"test/abide/networks/{reference}_minus_{method}"
+    return {f"{prefix}/accuracy": difference, f"{prefix}/p": p, f"{prefix}/p_corrected": p}
 
 
 @pytest.fixture
@@ -36,7 +40,10 @@ def test_rows_are_in_per_cent_with_stars_where_the_accuracy_differs(metrics):
     assert r"| VAE's embedding | 50.0 [48.0, 52.0] \*↓ |" in text
     assert r"| raw series | 80.0 [78.0, 82.0] \*↑ |" in text
     assert "| position (x, y, z) | 60.0 [58.0, 62.0] |" in text
-    assert list(network_rows(metrics)["abide"]) == ["attention", "vae", "raw_series", "position"]
+    (table,) = NetworkPage().tables(metrics)
+    assert [row[0] for row in table.rows] == [
+        "method", "attention", "VAE's embedding", "raw series", "position (x, y, z)"
+    ]  # fmt: skip
 
 
 def test_the_printed_table_says_what_was_left_out_tested_and_found_by_the_paper(metrics):
@@ -49,7 +56,7 @@ def test_the_printed_table_says_what_was_left_out_tested_and_found_by_the_paper(
                  "attention 58.8", "raw series 39.2", "VAE's embedding 49.4", "GCN's embedding 25.9"):  # fmt: skip
         assert part in text
     assert [str(table.title) for table in tables(metrics)] == ["Functional networks, abide"]  # no other family's
-    assert (tables({"loss": 1.0}), markdown({"loss": 1.0})) == ([], "")
+    assert list(NetworkPage().tables({"loss": 1.0})) == []
 
 
 def test_another_reading_may_be_the_reference(metrics):
@@ -62,26 +69,36 @@ def test_missed_is_the_share_of_wrong_votes_of_tested_parcels():
     np.testing.assert_array_equal(missed(votes_PC, np.array([0, 1, 2, -1])), [0.25, np.nan, 0, np.nan])
 
 
-def test_figures_name_axes_units_sides_and_networks(metrics):
+def made(metrics, arrays):
+    return {file.name: file.make() for file in NetworkPage().files(metrics, arrays)}
+
+
+@pytest.fixture
+def arrays():
     generator = np.random.default_rng(0)
     votes_PC = generator.integers(0, 9, (12, 3))
-    arrays = {
+    return {
         "networks/names": np.array(NAMES),
         "networks/number_P": np.repeat([0, 1, 2, -1], 3),
         "networks/xyz_mm": generator.uniform(-60, 60, (12, 3)),
         "test/abide/networks/attention/votes_PC": votes_PC,
         "test/abide/networks/attention/confusion_RCC": generator.integers(0, 9, (5, 3, 3)),
     }
-    figures = network_figures(metrics, arrays)
+
+
+def test_figures_name_axes_units_sides_and_networks(metrics, arrays):
+    figures = made(metrics, arrays)
     texts = {name: {text.get_text() for text in figure.findobj(match=lambda a: hasattr(a, "get_text"))}
              for name, figure in figures.items()}  # fmt: skip
     assert set(figures) == {f"networks_abide_{kind}" for kind in ("accuracy", "confusion", "missed", "map")}
     assert {"left hemisphere", "right hemisphere", "times when tested (%)"} <= texts["networks_abide_missed"]
-    assert {"left hemisphere", "right hemisphere", "atlas", "said by most votes", *NAMES} <= texts["networks_abide_map"]
-    assert {"network said", "network in the atlas", "test parcels of the true network (%)"} <= texts[
+    assert {"left hemisphere", "right hemisphere", "atlas", "predicted by most votes", *NAMES} <= texts[
+        "networks_abide_map"
+    ]
+    assert {"predicted network", "network in the atlas", "test parcels of the true network (%)"} <= texts[
         "networks_abide_confusion"
     ]
-    assert network_figures({"loss": 1.0}, {}) == {}
+    assert made({"loss": 1.0}, {}) == {}
 
 
 def test_confusion_is_shown_in_per_cent_of_each_true_network():
@@ -89,8 +106,8 @@ def test_confusion_is_shown_in_per_cent_of_each_true_network():
     assert [text.get_text() for text in axes.texts] == ["75", "25", "0", "0", "0", "0", "25", "25", "50"]
 
 
-def test_the_papers_accuracy_stands_beside_the_methods_that_have_one(metrics):
-    axes = accuracy_figure(metrics, "abide").axes[0]
+def test_the_papers_accuracy_stands_beside_the_methods_that_have_one(metrics, arrays):
+    axes = made(metrics, arrays)["networks_abide_accuracy"].axes[0]
     paper = sorted(float(line.get_xdata()[0]) for line in axes.lines if line.get_label().startswith("paper"))
     assert paper == [39.2, 49.4, 58.8]
     assert axes.get_yticklabels()[0].get_text() == "attention"

@@ -1,9 +1,19 @@
+import io
 import math
 import re
 
+import numpy as np
+import pytest
 from rich.console import Console
 
-from brainlm_lightning.report.reconstruction import PAPER_R2, reconstruction_cells, side_by_side
+from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.report.reconstruction import (
+    PAPER_R2,
+    ReconstructionPage,
+    r2_by_ratio_figure,
+    reconstruction_scores,
+    side_by_side,
+)
 from brainlm_lightning.report.tables import markdown, tables
 
 
@@ -39,7 +49,7 @@ def test_cells_have_the_estimate_and_its_interval_under_their_ratio():
 
 def test_ratios_are_sorted_as_numbers_and_mae_comes_first():
     metrics = score("zero", 0.0, "1") | score("lstm", 0.1, ".5") | score("mae", 0.2, "0.75") | score("zero", 0.0, "0.2")
-    assert list(reconstruction_cells(metrics)["abide"]) == ["mae", "zero", "lstm"]
+    assert list(reconstruction_scores(metrics)["abide"]) == ["mae", "zero", "lstm"]
     assert row(markdown(metrics), "method")[1:] == [
         "20 % hidden",
         "50 % hidden",
@@ -98,9 +108,9 @@ def test_a_narrow_terminal_loses_no_digit():
 
 def test_every_cohort_has_its_own_table_and_other_metrics_have_none():
     metrics = score("mae", 0.3) | score("mae", 0.2, cohort="hcp") | {"test/hcp/future/mae/r2_pooled": 0.1, "loss": 1.0}
-    assert [str(table.title) for table in tables(metrics)] == ["Reconstruction, abide", "Reconstruction, hcp"]
-    assert markdown(metrics).count("### Reconstruction") == 2
-    assert (tables({"loss": 1.0}), markdown({"loss": 1.0})) == ([], "")
+    found = list(ReconstructionPage().tables(metrics))
+    assert [table.title for table in found] == ["Reconstruction, abide", "Reconstruction, hcp"]
+    assert list(ReconstructionPage().tables({"loss": 1.0})) == []
 
 
 def test_a_bar_in_a_name_does_not_break_the_markdown():
@@ -110,7 +120,7 @@ def test_a_bar_in_a_name_does_not_break_the_markdown():
 def test_another_model_than_mae_is_the_reference_where_it_is_what_others_are_compared_with():
     metrics = score("zero", 0.0) | score("vae", 0.3)
     metrics |= {name.replace("/mae_", "/vae_"): value for name, value in compared("zero", 0.3, 0.01).items()}
-    assert list(reconstruction_cells(metrics)["abide"]) == ["vae", "zero"]
+    assert list(reconstruction_scores(metrics)["abide"]) == ["vae", "zero"]
     assert row(markdown(metrics), "zero")[1].endswith("*↓")
     assert "differs from vae" in markdown(metrics)
 
@@ -122,3 +132,46 @@ def test_runs_stand_side_by_side_with_a_dash_where_one_was_not_tested():
         line.split("│")[1].strip(): re.findall(r"0\.\d{3}(?! *,)(?! *\])|–", line) for line in lines if "hidden" in line
     }
     assert cells == {"abide, 20 % hidden": ["0.100", "–"], "abide, 75 % hidden": ["–", "0.400"]}
+
+
+def drawn(figure):
+    figure.savefig(io.BytesIO(), format="png", dpi=50)  # warnings are errors
+    return figure
+
+
+def scored(cohort, ratio, method, r2, low, high):
+    name = f"test/{cohort}/hidden{ratio}/{method}/r2_pooled"
+    return {name: r2, f"{name}_low": low, f"{name}_high": high}
+
+
+def test_each_method_is_a_line_of_r2_by_ratio_with_its_intervals():
+    metrics = scored("a", 0.75, "mae", 0.3, 0.25, 0.32) | scored("a", 0.2, "mae", 0.4, 0.39, 0.45)
+    axes = drawn(r2_by_ratio_figure(metrics)).axes[0]
+    (curve,) = [line for line in axes.lines if line.get_label() == "mae"]
+    np.testing.assert_allclose(curve.get_xydata(), [[0.2, 0.4], [0.75, 0.3]])
+    segments = axes.collections[0].get_segments()
+    np.testing.assert_allclose(segments, [[[0.2, 0.39], [0.2, 0.45]], [[0.75, 0.25], [0.75, 0.32]]])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["20", "75"]
+
+
+def test_a_method_has_one_colour_in_every_cohorts_panel_whichever_are_there():
+    nan = float("nan")
+    metrics = scored("a", 0.2, "lstm", 0.3, 0.2, 0.4) | scored("a", 0.2, "mae", 0.4, 0.3, 0.5)
+    metrics |= scored("b", 0.2, "optimum", 0.6, nan, nan) | scored("b", 0.2, "lstm", nan, nan, nan)
+    figure = drawn(r2_by_ratio_figure(metrics))
+    colours = [{line.get_label(): line.get_color() for line in axes.lines} for axes in figure.axes]
+    assert colours[0]["lstm"] == colours[1]["lstm"]
+    assert len({colours[0]["mae"], colours[0]["lstm"], colours[1]["optimum"]}) == 3
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mae", "lstm", "optimum"]
+    with pytest.raises(ValueError, match="none of 1 metrics is named"):
+        r2_by_ratio_figure({"loss": 1.0})
+
+
+def test_odd_names_of_cohorts_and_methods_are_shown_and_drawn():
+    metrics = {MetricName("a/b $_{$", "hidden0.5", "my $_{$ model/2").of("r2_pooled"): 0.25}
+    (table,) = ReconstructionPage().tables(metrics)
+    assert table.title == "Reconstruction, a/b $_{$"
+    assert table.rows[1] == ["my $_{$ model/2", "0.250"]
+    (file,) = ReconstructionPage().files(metrics, {})
+    drawn(file.make())

@@ -5,23 +5,27 @@ from dataclasses import dataclass, field
 from rich.table import Table
 from rich.text import Text
 
+from brainlm_lightning.evaluation.names import MetricName
+
 
 @dataclass(frozen=True)
-class Grid:
-    """Words and numbers in rows.
+class ReportTable:
+    """One table of a report.
 
     Attributes:
-        title: what stands above.
-        rows: of cells; the first row is the header.
-        notes: what stands below, a line each.
+        title: the heading.
+        rows: the cells of each row; the first row is the header.
+        notes: lines below the table.
+        conditions: whose results it shows (`MetricName(cohort, condition)`); no generic table is made for these.
     """
 
     title: str
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
+    conditions: tuple[MetricName, ...] = ()
 
     def rich(self) -> Table:
-        """For the terminal: breaks lines where they read well in a narrow one, and hides no digits."""
+        """The table for the terminal: intervals move to a second line, so that narrow terminals cut no digits."""
         # Text: rich would read [words] in a name as markup.
         notes = Text("\n".join(self.notes))
         table = Table(title=Text(self.title), caption=notes, caption_justify="left", show_lines=True)
@@ -32,12 +36,12 @@ class Grid:
         return table
 
     def markdown(self) -> str:
-        """For a page."""
-        header, *rows = ([_escaped(cell.replace("\n", ", ")) for cell in row] for row in self.rows)
+        """The table as Markdown, for a web page."""
+        header, *rows = ([_escaped(cell) for cell in row] for row in self.rows)
         lines = [f"### {_escaped(self.title)}", ""]
         lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
         return "\n".join([*lines, "", *(_escaped(note) + "  " for note in self.notes), ""])
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+    return text.replace("\n", ", ").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")

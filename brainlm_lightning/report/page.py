@@ -1,0 +1,81 @@
+"""A question's page of a report, and how all pages are found.
+
+To show results of another task, subclass `Page` in a module of this package, or in any installed package that names
+the class in its `pyproject.toml`:
+
+    [project.entry-points."brainlm_lightning.pages"]
+    sleep = "my_package.sleep_page:SleepPage"
+"""
+
+import inspect
+import logging
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+import brainlm_lightning.report
+from brainlm_lightning.report.report_table import ReportTable
+from brainlm_lightning.report.scores import Arrays, Metrics
+
+ENTRY_POINTS = "brainlm_lightning.pages"
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReportFile:
+    """A file of a report, made when it is written: one that fails does not take the others with it.
+
+    Attributes:
+        name: without a suffix; any characters are allowed.
+        make: draws a figure (saved as PNG), or returns an HTML page or a table (CSV).
+    """
+
+    name: str
+    make: Callable[[], Figure | str | pd.DataFrame]
+
+
+class Page(ABC):
+    """What a report shows of one question; finds its results by their names."""
+
+    @abstractmethod
+    def tables(self, metrics: Metrics) -> Iterable[ReportTable]:
+        """The tables of a run; none where it holds no results of this question."""
+
+    def files(self, metrics: Metrics, arrays: Arrays) -> Iterable[ReportFile]:
+        """The figures, HTML pages and CSV tables of a run; none unless a page has its own."""
+        return ()
+
+
+def found_pages() -> list[Page]:
+    """A page of each class in this package's modules, then of each entry point; one that fails to load is left out."""
+    folder = brainlm_lightning.report
+    modules = [import_module(f"{folder.__name__}.{found.name}") for found in pkgutil.iter_modules(folder.__path__)]
+    pages = [value() for module in modules for value in vars(module).values() if _is_page_of(module.__name__, value)]
+    for entry in entry_points(group=ENTRY_POINTS):
+        with left_out_if_it_fails(f"the report page {entry.name!r} ({entry.value})"):
+            pages.append(entry.load()())
+    return pages
+
+
+def _is_page_of(module: str, value: object) -> bool:
+    """True for a complete page that is defined in the module, not imported into it."""
+    if not (isinstance(value, type) and issubclass(value, Page)):
+        return False
+    return value.__module__ == module and not inspect.isabstract(value)
+
+
+@contextmanager
+def left_out_if_it_fails(what: str) -> Iterator[None]:
+    """Logs an error as a warning that names what failed, and goes on: a report shows what it can."""
+    try:
+        yield
+    except Exception as error:
+        LOGGER.warning("%s failed and is left out of the report: %s: %s", what, type(error).__name__, error)
+        LOGGER.debug("%s failed", what, exc_info=True)
