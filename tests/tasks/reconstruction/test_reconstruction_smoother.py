@@ -310,3 +310,31 @@ def test_stationary_keeps_a_toeplitz_moment():
 def test_noise_must_be_there():
     with pytest.raises(ValueError, match="above 0"):
         gaussian(noise=0.0)
+
+
+def test_directions_in_time_that_carry_nothing_teach_nothing():
+    """Half of the directions are left out: what a window says of parcels is half of T, the rest stays as it was."""
+    model, parcels, smooth = gaussian(noise=0.3)
+    values, vectors = np.linalg.eigh(smooth)
+    values[: FRAMES // 2] = 0
+    half = KroneckerGaussian.of(model.parcels, Spectrum.of(torch.from_numpy((vectors * values) @ vectors.T)), 0.3)
+    nothing = torch.zeros(1, PARCELS, FRAMES, dtype=torch.bool)
+    signal = torch.full((1, PARCELS, FRAMES), torch.nan)
+    assert half.time.values.shape == (FRAMES // 2,)
+    got = expected_parcels(half, posterior(half, signal, nothing, EXACT), nothing)[0]
+    torch.testing.assert_close(got, parcels, atol=1e-9, rtol=0)
+
+
+def test_adapting_moves_the_covariance_between_the_training_subjects_and_the_windows_own():
+    method, (signal, hidden, observed) = fitted("adaptive"), windows()
+    visible = visible_of(hidden, observed)
+    filled = reconstruct(method, signal, hidden, observed)
+    mean_P1 = method._mean_P[:, None]
+    group = method.model(method.setting, signal.device)
+    model = group
+    for _ in range(2):
+        found = posterior(model, signal - mean_P1, visible, Accuracy(1e-2))
+        own = expected_parcels(model, found, visible)
+        model = model.with_parcels((group.parcels.covariance + own) / 2)
+    expected = mean_P1 + model.values(posterior(model, signal - mean_P1, visible, EXACT).white_BPJ)
+    torch.testing.assert_close(filled[~visible], expected[~visible], atol=1e-8, rtol=0)
