@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 Setting = dict[str, float]
 
@@ -18,6 +19,7 @@ class Axis:
         lowest: no value below this is tried. A choice there is the end of what is possible, and no edge.
         highest: no value above this is tried.
         extensions: how many values may be added to those named.
+        whole: values that are added are whole numbers.
     """
 
     name: str
@@ -25,6 +27,7 @@ class Axis:
     lowest: float = 0.0
     highest: float = float("inf")
     extensions: int = 6
+    whole: bool = False
 
     def __post_init__(self) -> None:
         """Refuses grids without order.
@@ -53,7 +56,8 @@ class Axis:
         if errors[best] > (1 - FLAT) * errors[near]:
             return None
         following = best * best / near if near > 0 else best * 2
-        return min(max(following, self.lowest), self.highest)
+        following = min(max(following, self.lowest), self.highest)
+        return float(round(following)) if self.whole else following
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,14 @@ class Chosen:
         return {**self.setting, "at_edge": float(any(self.at_edge.values()))}
 
 
-def choose(error: Callable[[Setting], float], axes: Sequence[Axis], rounds: int = 2) -> Chosen:
+def choose(error: Callable[[Setting], float], axes: Sequence[Axis], rounds: int = 2, try_all: bool = False) -> Chosen:
     """Minimises an error along one axis at a time, the others held, and extends an axis whose best value is at its end.
 
     Args:
         error: of a setting, on validation subjects; called once for each setting.
-        axes: searched in this order, from the middle of each.
+        axes: searched in this order.
+        try_all: begin at the best of all combinations of what was named, for errors with several valleys; else in the
+            middle of each axis.
         rounds: how often all axes are gone through; it ends early where a round changes nothing.
 
     Returns:
@@ -90,6 +96,9 @@ def choose(error: Callable[[Setting], float], axes: Sequence[Axis], rounds: int 
 
     grids = {axis.name: list(axis.values) for axis in axes}
     setting = {axis.name: axis.values[len(axis.values) // 2] for axis in axes}
+    if try_all:
+        combinations = product(*(axis.values for axis in axes))
+        setting = min((dict(zip(setting, values, strict=True)) for values in combinations), key=measured)
     at_edge: dict[str, bool] = {}
     for _ in range(rounds):
         before = dict(setting)

@@ -51,6 +51,22 @@ def test_an_error_that_no_longer_falls_is_no_edge():
     assert (chosen.setting["a"], chosen.at_edge["a"]) == (0.01, False)
 
 
+def test_of_two_valleys_the_deeper_is_found_where_all_is_tried():
+    """Along either axis from the middle the error only rises; the lowest is in a corner."""
+    errors = {(1, 1): 2.0, (0.1, 1): 3.0, (10, 1): 3.0, (1, 0.1): 3.0, (1, 10): 3.0, (10, 10): 1.0}
+    axes = [Axis(name, (0.1, 1, 10), 0.1, 10) for name in "ab"]
+    deeper = {
+        tried: choose(lambda s: errors.get((s["a"], s["b"]), 4.0), axes, try_all=tried) for tried in (False, True)
+    }
+    assert {tried: chosen.error for tried, chosen in deeper.items()} == {False: 2.0, True: 1.0}
+
+
+def test_added_values_can_be_whole():
+    chosen = choose(bowl(50.0)[0], [Axis("order", (2, 3), highest=50, whole=True)])
+    assert chosen.setting["order"] == round(chosen.setting["order"])
+    assert chosen.setting["order"] > 3
+
+
 def test_one_value_is_taken_as_it_is():
     assert choose(bowl(5.0)[0], [Axis("a", (1.0,))]).setting == {"a": 1.0}
 
