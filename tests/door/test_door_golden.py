@@ -64,10 +64,7 @@ def check(request):
         golden = {key: math.nan if value is None else value for key, value in json.loads(path.read_text()).items()}
         if how == "diff":
             import os
-
-            (Path("/tmp/diff")).mkdir(exist_ok=True)
-            (Path("/tmp/diff") / f"{name}.json").write_text(json.dumps(found))
-            return
+            (Path("/tmp/diff") ).mkdir(exist_ok=True); (Path("/tmp/diff") / f"{name}.json").write_text(json.dumps(found)); return
         assert found.keys() == golden.keys()
         tolerance = {"rel": 0, "abs": 0} if how == "exact" else {"rel": 1e-4, "abs": 1e-4}
         assert found == pytest.approx(golden, nan_ok=True, **tolerance)
