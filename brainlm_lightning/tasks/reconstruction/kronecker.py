@@ -1,0 +1,217 @@
+"""The Gaussian whose covariance is parcels ⊗ time, and what it expects where nothing is visible.
+
+A window X (P, T) has covariance C ⊗ S, and white noise of variance v on top. With roots C = R R' and S = Q Q' a window
+is X = R W Q', W white (P, J). Given the visible values y the mean of W solves
+
+    (1 + A' M A / v) w = A' y / v        A w = R W Q'        M = 1 where visible, else 0
+
+by conjugate gradients, whole batches at once: one product with the matrix is four products with matrices no larger than
+(P, P) or (T, J), and the (P T)² matrix is never formed. The system is no smaller than 1, and with M replaced by the
+visible share of the window it is diagonal in the eigenvectors of C and S: that is the preconditioner. On 391 parcels,
+200 frames and noise of 0.3 it takes 19 steps at 20 % hidden and 59 at 90 %. Solving for the visible values instead,
+preconditioned by the complete window, takes 60 to 75 steps that cost three times as much.
+
+Shapes: B batch (windows), P parcels, T frames, J kept directions in time.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brainlm_lightning.evaluation.covariance import ScaledRecording
+
+# Directions in time whose variance, in the strongest direction of parcels, is this share of the noise tell nothing.
+NEGLIGIBLE = 1e-6
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Eigenvalues, (..., K) 0 or above in rising order, and eigenvectors, (..., N, K), of covariances."""
+
+    values: Tensor
+    vectors: Tensor
+
+    @classmethod
+    def of(cls, covariance: Tensor) -> "Spectrum":
+        """Of float64 (..., N, N); what falls below 0 is rounding, or an average over different recordings."""
+        values, vectors = torch.linalg.eigh(covariance)
+        return cls(values.clamp(min=0), vectors)
+
+    @property
+    def root(self) -> Tensor:
+        """R with R R' = the covariance, (..., N, K)."""
+        return self.vectors * self.values.sqrt()[..., None, :]
+
+    @property
+    def covariance(self) -> Tensor:
+        """(..., N, N)."""
+        return self.root @ self.root.mT
+
+    def to(self, device: torch.device) -> "Spectrum":
+        """On a device."""
+        return Spectrum(self.values.to(device), self.vectors.to(device))
+
+
+@dataclass(frozen=True)
+class KroneckerGaussian:
+    """Covariance parcels ⊗ time, and white noise.
+
+    Attributes:
+        parcels: (P, P), or of each window (B, P, P).
+        time: (T, J).
+        noise: variance.
+    """
+
+    parcels: Spectrum
+    time: Spectrum
+    noise: float
+
+    @classmethod
+    def of(cls, parcels: Spectrum, time: Spectrum, noise: float) -> "KroneckerGaussian":
+        """Leaves out directions in time that noise drowns.
+
+        Raises:
+            ValueError: the noise is not above 0.
+        """
+        if not noise > 0:
+            raise ValueError(f"the variance of the noise is {noise}; expected above 0")
+        kept = time.values * parcels.values.max() > NEGLIGIBLE * noise
+        return cls(parcels, Spectrum(time.values[kept], time.vectors[:, kept]), noise)
+
+    def with_parcels(self, covariance: Tensor) -> "KroneckerGaussian":
+        """The same in time, with another covariance of parcels: (P, P) or, of each window, (B, P, P)."""
+        return replace(self, parcels=Spectrum.of(covariance))
+
+    def values(self, white_BPJ: Tensor) -> Tensor:
+        """A w: windows (B, P, T)."""
+        return self.parcels.root @ white_BPJ @ self.time.root.mT
+
+    def whitened(self, signal_BPT: Tensor) -> Tensor:
+        """A' x, (B, P, J)."""
+        return self.parcels.root.mT @ signal_BPT @ self.time.root
+
+    def precision(self, share_B: Tensor) -> Tensor:
+        """1 + s d / v, (B, P, J): the system's eigenvalues if each window's visible share s was spread evenly."""
+        variance_PJ = self.parcels.values[..., :, None] * self.time.values
+        return 1 + share_B[:, None, None] * variance_PJ / self.noise
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """When the conjugate gradients end.
+
+    Attributes:
+        tolerance: of the error of the solution, relative to the solution, in the norm of the system; as estimated with
+            the preconditioner.
+        max_iterations: more are an error.
+    """
+
+    tolerance: float = 1e-5
+    max_iterations: int = 5000
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The mean of W given the visible values, (B, P, J), and the steps that it took."""
+
+    white_BPJ: Tensor
+    iterations: int
+
+
+def posterior(model: KroneckerGaussian, signal_BPT: Tensor, visible_BPT: Tensor, accuracy: Accuracy) -> Posterior:
+    """Solves for W by preconditioned conjugate gradients.
+
+    Args:
+        model: float64, on the device of the windows.
+        signal_BPT: values; what is not visible may be anything.
+        visible_BPT: bool.
+        accuracy: when it ends.
+
+    Raises:
+        ArithmeticError: the tolerance was not reached.
+    """
+    known = visible_BPT.to(model.time.values)
+    parcel_root, time_root = model.parcels.root, model.time.root
+    right = parcel_root.mT @ signal_BPT.to(known).where(visible_BPT, 0) @ time_root / model.noise
+    inverse = 1 / model.precision(known.mean((1, 2)))
+    solution, residual = torch.zeros_like(right), right
+    preconditioned = inverse * residual
+    direction, error_B = preconditioned, dot(residual, preconditioned)
+    for iteration in range(accuracy.max_iterations + 1):
+        active_B = error_B > accuracy.tolerance**2 * dot(solution, right)
+        if not active_B.any():
+            return Posterior(solution, iteration)
+        seen = (parcel_root @ direction @ time_root.mT) * known
+        product = direction + parcel_root.mT @ seen @ time_root / model.noise
+        step_B = (error_B / dot(direction, product)).where(active_B, 0)[:, None, None]
+        solution, residual = solution + step_B * direction, residual - step_B * product
+        preconditioned = inverse * residual
+        before_B, error_B = error_B, dot(residual, preconditioned)
+        direction = preconditioned + (error_B / before_B).where(active_B, 0)[:, None, None] * direction
+    reached = float((error_B / dot(solution, right))[active_B].max().sqrt())
+    raise ArithmeticError(
+        f"conjugate gradients reached a relative error of {reached:.2g} in {accuracy.max_iterations} steps; expected "
+        f"{accuracy.tolerance:g}. Raise the nugget ({model.noise:g} here), the tolerance or max_iterations"
+    )
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner products of each window, (B,)."""
+    return (a * b).sum((1, 2))
+
+
+def expected_parcels(model: KroneckerGaussian, found: Posterior, visible_BPT: Tensor) -> Tensor:
+    """One step of EM for the covariance of parcels of each window, (B, P, P): E[X S^{-1} X'] / T given the visible.
+
+    In white directions that is R E[W W'] R' / T. The mean of W is known; its covariance is taken as if the visible
+    share was spread evenly. That is exact where all is visible: the likelihood of the visible values then cannot fall.
+    """
+    num_frames = visible_BPT.shape[2]
+    share_B = visible_BPT.to(found.white_BPJ).mean((1, 2))
+    spread_BP = (1 / model.precision(share_B)).sum(2) + num_frames - found.white_BPJ.shape[2]
+    second_BPP = found.white_BPJ @ found.white_BPJ.mT + torch.diag_embed(spread_BP)
+    return model.parcels.root @ second_BPP @ model.parcels.root.mT / num_frames
+
+
+def time_moment(recordings: Iterable[ScaledRecording], mean_P: Tensor, spread_P: Tensor, num_frames: int) -> Tensor:
+    """Second moment over time of windows of training recordings, parcels counting alike; its mean diagonal is 1.
+
+    Args:
+        recordings: scaled.
+        mean_P: of each parcel, subtracted.
+        spread_P: standard deviation, divided by; parcels with 0 are left out.
+        num_frames: T.
+
+    Returns:
+        (T, T) float64.
+
+    Raises:
+        ValueError: no recording has a window's frames.
+    """
+    total_TT = torch.zeros(num_frames, num_frames, dtype=torch.float64)
+    for values_PT, observed_P in recordings:
+        used_P = torch.as_tensor(observed_P) & (spread_P > 0)
+        known_PT = (torch.as_tensor(values_PT).double()[used_P] - mean_P[used_P, None]) / spread_P[used_P, None]
+        for start in window_starts(known_PT.shape[1], num_frames):
+            window_PT = known_PT[:, start : start + num_frames]
+            total_TT += window_PT.mT @ window_PT
+    if not total_TT.diagonal().mean() > 0:
+        raise ValueError(f"no training recording has a window of {num_frames} frames: give longer recordings")
+    return total_TT / total_TT.diagonal().mean()
+
+
+def window_starts(num_frames: int, window_frames: int) -> list[int]:
+    """First frames of as few windows as hold all frames of a recording, evenly spread; none where it is too short."""
+    room = num_frames - window_frames
+    return [] if room < 0 else np.linspace(0, room, 1 + -(-room // window_frames)).round().astype(int).tolist()
+
+
+def stationary(moment_TT: Tensor) -> Tensor:
+    """The mean along each diagonal: what the moment says of each lag, wherever in the window it is."""
+    num_frames = len(moment_TT)
+    by_lag = torch.stack([moment_TT.diagonal(lag).mean() for lag in range(num_frames)])
+    frame = torch.arange(num_frames)
+    return by_lag[(frame[:, None] - frame).abs()]
