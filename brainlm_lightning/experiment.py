@@ -13,20 +13,19 @@ import rich
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info
 from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
 from brainlm_lightning.callbacks.result_files import ResultFiles
-from brainlm_lightning.callbacks.run_folder import RunFolder, folder_of
+from brainlm_lightning.callbacks.run_folder import RunFolder, RunLogger, folder_of
 from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.callbacks.throughput import Throughput
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.report.tables import tables
-from brainlm_lightning.run_folder import find_checkpoint, next_version_folder, read_metrics
+from brainlm_lightning.run_folder import find_checkpoint, read_metrics
 
 # Without this an interpolation that is overridden on the command line keeps its old value elsewhere.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -93,12 +92,7 @@ class ExperimentCLI(LightningCLI):
         config = self.config_init[self.subcommand]
         given = config.trainer.logger
         if given in (None, True):
-            # The first rank makes the folder and tells the others: two runs that start at once never share one.
-            is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-            version = next_version_folder(Path(config.runs) / config.experiment).name if is_first else None
-            kwargs["logger"] = TensorBoardLogger(
-                config.runs, name=config.experiment, version=version, default_hp_metric=False
-            )
+            kwargs["logger"] = RunLogger(config.runs, name=config.experiment, default_hp_metric=False)
         callbacks = list(config.trainer.callbacks or [])
         callbacks += [StepSeed(), GracefulStop(), Throughput()]
         if config.trainer.enable_progress_bar is not False:

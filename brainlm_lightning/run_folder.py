@@ -141,16 +141,26 @@ def next_version_folder(experiment_folder: Path | str) -> Path:
     Call it once a run: with several processes, on the first rank alone.
     """
     folder = Path(experiment_folder)
-    folder.mkdir(parents=True, exist_ok=True)
     version = max(_versions(folder), default=-1) + 1
     while True:
         path = folder / f"version_{version}"
         try:
-            path.mkdir()
+            path.mkdir(parents=True)
         except FileExistsError:
             version += 1
         else:
             return path
+
+
+def remove_if_empty(folder: Path, top: Path) -> None:
+    """Removes a folder and those above it, up to and including `top`, as long as they are empty."""
+    for path in (folder, *folder.parents):
+        if not path.is_relative_to(top):
+            return
+        try:
+            path.rmdir()
+        except OSError:  # not empty
+            return
 
 
 def _verb(name: str) -> str:

@@ -16,6 +16,7 @@ from brainlm_lightning.run_folder import (
     read_arrays,
     read_json,
     read_metrics,
+    remove_if_empty,
     write_arrays,
     write_json,
 )
@@ -131,3 +132,15 @@ def test_no_run_says_what_to_run(tmp_path):
 def test_the_report_is_made_without_torch():
     code = "import sys, brainlm_lightning.run_folder; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_empty_folders_are_removed_up_to_the_first_that_is_not(tmp_path):
+    folder = next_version_folder(tmp_path / "runs" / "search" / "rate=1")
+    run(tmp_path, "runs/other/version_0/metrics.json")
+    remove_if_empty(folder, tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
+    remove_if_empty(tmp_path / "runs" / "other" / "version_0", tmp_path / "runs")
+    assert (tmp_path / "runs" / "other" / "version_0" / "metrics.json").is_file()
+    (tmp_path / "runs" / "other" / "version_0" / "metrics.json").unlink()
+    remove_if_empty(tmp_path / "runs" / "other" / "version_0", tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []

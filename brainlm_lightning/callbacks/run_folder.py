@@ -7,22 +7,96 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 
+from brainlm_lightning.callbacks.checkpoints import BestCheckpoint
 from brainlm_lightning.provenance import provenance
-from brainlm_lightning.run_folder import read_json, write_arrays, write_json, write_table
+from brainlm_lightning.run_folder import (
+    next_version_folder,
+    read_json,
+    remove_if_empty,
+    write_arrays,
+    write_json,
+    write_table,
+)
 
 SHOWN = ("r2_pooled", "val/r2", "val/loss")  # metrics beside the settings in TensorBoard's table
+
+
+class RunLogger(TensorBoardLogger):
+    """TensorBoard's logger of a run. Its folder is gone again where the command is refused before it writes anything.
+
+    Lightning asks its loggers for their folder and opens them before it sets up data and model.
+    """
+
+    @property
+    def version(self) -> str:
+        """``version_<k>``, made when it is first asked for, so that two runs that start at once never share a folder.
+
+        The first rank alone makes it; Lightning broadcasts the paths that it builds from it to the other ranks.
+        """
+        if self._version is None:
+            is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+            self._version = next_version_folder(self.root_dir).name if is_first else "version_of_the_first_rank"
+        return str(self._version)
+
+    @property
+    def experiment(self) -> Any:
+        """TensorBoard's writer, which opens its file with the first value that it writes."""
+        return _LazyWriter(self) if self._experiment is None else super().experiment
+
+    def open(self) -> Any:
+        """Opens the writer's file."""
+        return super().experiment
+
+    def save(self) -> None:
+        """Flushes what was written."""
+        if self._experiment is not None:
+            super().save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Closes the writer; of a run that failed before it wrote a file, removes the folder."""
+        super().finalize(status)
+        if status != "success":
+            remove_if_empty(Path(self.log_dir), Path(self.save_dir))
+
+
+class _LazyWriter:
+    """Stands for the writer of a logger that has written nothing yet."""
+
+    def __init__(self, logger: RunLogger) -> None:
+        self._logger = logger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger.open(), name)
 
 
 class RunFolder(SaveConfigCallback):
     """Writes ``config.yaml`` and ``provenance.json`` at the start, ``metrics.json`` and ``arrays.npz`` at the end.
 
-    Every command has a folder of its own, so nothing is ever overwritten.
+    Every command has a folder of its own, so nothing is ever overwritten. Nothing is written before data, model and
+    checkpoint have been accepted.
     """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Writes nothing yet: the task is set up after its callbacks, and its checkpoint is read later still."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins the folder of a training, after all that could refuse it."""
+        super().setup(trainer, pl_module, "fit")
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins the folder of a validation that is not part of a training."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            super().setup(trainer, pl_module, "validate")
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins the folder of a test, after the task's `on_test_start` has loaded what it compares."""
+        super().setup(trainer, pl_module, "test")
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Writes where the run comes from."""
@@ -44,11 +118,14 @@ class RunFolder(SaveConfigCallback):
         write_json(folder_of(trainer) / "provenance.json", provenance(**run))
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the last metrics of training and validation, and the validation's best."""
+        """Writes the last metrics of training and validation, and the best value in validation."""
+        if not self.already_saved:  # resumed after its last step: Lightning starts no training at all
+            for callback in (self, *trainer.checkpoint_callbacks):
+                callback.on_train_start(trainer, pl_module)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        best = trainer.checkpoint_callback
-        if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
-            metrics[f"{best.monitor}_best"] = float(best.best_model_score)
+        for best in (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)):
+            if best.best_model_score is not None:
+                metrics[f"{best.monitor}_best"] = float(best.best_model_score)
         self._finish(trainer, metrics, {})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import CONFIG, arguments, door, run_main, versions
+from tiny import CONFIG, arguments, door, run_main
 
 from brainlm_lightning.checkpoint.description import load_model
 from brainlm_lightning.data.store import Store
@@ -40,10 +40,23 @@ def refused(command, capsys) -> str:
     return message
 
 
-def test_nothing_is_left_of_a_refused_run(runs, capsys):
-    refused(arguments("fit", runs, {"data.cohorts": "absent"}), capsys)
-    files = {path.name for run in versions(runs) for path in run.rglob("*") if path.is_file()}
-    assert not files & {"config.yaml", "metrics.json", "arrays.npz", "provenance.json", "last.ckpt", "best.ckpt"}
+REFUSED_BY = {  # who refuses -> the verb and its settings
+    "the parser": ("fit", {"data.global_batch_size": "many"}),
+    "the data": ("fit", {"data.cohorts": "absent"}),
+    "the model": ("fit", {f"{CONFIG}.num_heads": 3}),
+    "the checkpoint's own model": ("fit", {f"{CONFIG}.depth": 2}),
+    "the schedule of a resumed run": ("fit", {"data.windows_per_recording": 2, "trainer.max_steps": 4}),
+    "the test's data": ("test", {"data.test_cohorts": "[absent]"}),
+    "the test's checkpoint": ("test", {f"{CONFIG}.depth": 2}),
+    "the validation's checkpoint": ("validate", {f"{CONFIG}.depth": 2}),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_BY)
+def test_nothing_is_left_of_a_refused_run(case, trained, runs, capsys):
+    verb, settings = REFUSED_BY[case]
+    refused(arguments(verb, runs, {"ckpt_path": trained} | settings), capsys)
+    assert not runs.exists()
 
 
 SETTINGS = {

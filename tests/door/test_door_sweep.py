@@ -30,13 +30,17 @@ def test_what_is_no_grid_is_refused(over):
 
 
 def test_a_sweep_makes_what_is_missing_and_no_more(runs):
-    assert fit(runs, grid([0.001])) == ["learning_rate=0.001/version_0"]
+    often = {"trainer.val_check_interval": 1}
+    assert fit(runs, grid([0.001]) | often) == ["learning_rate=0.001/version_0"]
     both = ["learning_rate=0.001/version_0", "learning_rate=0.003/version_0"]
-    assert fit(runs, grid([0.001, 0.003])) == both
+    assert fit(runs, grid([0.001, 0.003]) | often) == both
     (runs / "search" / both[1] / "metrics.json").unlink()  # as a run that was killed
-    assert fit(runs, grid([0.001, 0.003])) == [*both, "learning_rate=0.003/version_1"]
+    assert fit(runs, grid([0.001, 0.003]) | often) == [*both, "learning_rate=0.003/version_1"]
     resumed = read_json(runs / "search" / "learning_rate=0.003" / "version_1", "provenance.json")
     assert resumed["checkpoint"].endswith("learning_rate=0.003/version_0/checkpoints/last.ckpt")
+    best = runs / "search" / "learning_rate=0.003" / "version_1"  # killed after its last step, it has nothing to train
+    assert (best / "checkpoints" / "best.ckpt").is_file()
+    assert "val/r2_best" in read_metrics(best)
 
 
 def test_a_search_tests_the_point_that_validated_best(runs):
