@@ -21,16 +21,23 @@ EXPERIMENT_VERBS = ("fit", "validate", "test")
 
 def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
     parser.add_argument("--config", type=Path, required=True, help="manifest of the cohort, data_manifests/*.yaml")
-    parser.add_argument("--output", type=Path, help="folder of the store (default: $BRAINLM_DATA/<cohort>)")
+    where = "folder of the store, which must have the cohort's name (default: $BRAINLM_DATA/<cohort>)"
+    parser.add_argument("--output", type=Path, help=where)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--backend", default="loky", help="loky, threading, multiprocessing, dask or ray")
-    parser.epilog = "Any setting of the manifest can be overridden: --split.test 0.3"
+    parser.epilog = "Any setting of the manifest can be overridden: --split.test 0.3, or --cohort to prepare it anew"
 
     def run(args: argparse.Namespace, overrides: list[str]) -> None:
         from brainlm_lightning.data.manifest import load_manifest
         from brainlm_lightning.data.prepare import prepare
 
         manifest = load_manifest(args.config, overrides)
+        name = args.output.resolve().name if args.output else manifest.cohort
+        if name != manifest.cohort:
+            raise ValueError(
+                f"--output {args.output}: experiments look for cohort {manifest.cohort!r} in a folder of that name; "
+                f"give --output {args.output.with_name(manifest.cohort)}, or name the cohort with --cohort {name}"
+            )
         prepare(manifest, output=args.output, jobs=args.jobs, backend=args.backend)
 
     return run

@@ -13,6 +13,13 @@ import pandas as pd
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
+from brainlm_lightning.data.checks import (
+    check_long_enough,
+    check_one_split_each,
+    check_together,
+    check_unseen,
+    no_windows,
+)
 from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.data.schedule import (
     EvaluationBatches,
@@ -23,8 +30,9 @@ from brainlm_lightning.data.schedule import (
     micro_batches,
     recording_hash,
     weighted_windows,
+    windows_per_recording_for,
 )
-from brainlm_lightning.data.store import Store, store_root
+from brainlm_lightning.data.store import Store, open_cohort
 from brainlm_lightning.data.windows import Batch, Recordings, WindowDataset, scale_on_device
 
 ScalingRecipe = Literal["robust", "robust_centred", "recording_zscore", "none"]
@@ -114,8 +122,8 @@ class CohortDataModule(pl.LightningDataModule):
         """Opens the stores and checks that they belong together, before any long work starts."""
         if self.dataset is None:
             names = list(dict.fromkeys([*self.weights, *self.test_cohorts]))
-            stores = [Store(store_root() / name) for name in names]
-            _check_together(stores)
+            stores = [open_cohort(name) for name in names]
+            check_together(stores)
             statistics = [stores[index if name in self.weights else 0].statistics for index, name in enumerate(names)]
             self.recordings = Recordings.of(stores)
             self.dataset = WindowDataset(self.recordings, self.scaling, statistics, self.window_frames)
@@ -126,7 +134,8 @@ class CohortDataModule(pl.LightningDataModule):
     def _find_rows(self) -> None:
         """Rows of the table for each purpose; what gives no window is counted and said."""
         table = self.recordings.table
-        _check_one_split_each(table[table["cohort"].isin(list(self.weights))])
+        check_one_split_each(table[table["cohort"].isin(list(self.weights))])
+        check_long_enough(table, self.window_frames)
         short = table["num_frames"] < self.window_frames
         double = table["problems"].str.contains("duplicate_of")
         if short.any() or double.any():
@@ -148,12 +157,7 @@ class CohortDataModule(pl.LightningDataModule):
         # Also those that `train_fraction` leaves out and those that validate: statistics and checkpoints saw them.
         seen_subjects = set(table["subject_id"][trained_on & (table["split"] != "test")])
         for test_set in self.test_sets:
-            seen = seen_subjects & set(table["subject_id"].iloc[test_set.rows])
-            if seen:
-                raise ValueError(
-                    f"{len(seen)} subjects of the test cohort {test_set.name!r} train or validate, {sorted(seen)[0]!r} "
-                    "first; a test subject must be in no training set: leave the cohort or the subjects out"
-                )
+            check_unseen(test_set.name, table["subject_id"].iloc[test_set.rows], seen_subjects)
 
     def use_rows(self, train: np.ndarray, val: np.ndarray, test_sets: list[TestSet], stage: str) -> None:
         """Takes rows in place of the stored split, for a task with folds of its own; call it in `setup`."""
@@ -171,15 +175,12 @@ class CohortDataModule(pl.LightningDataModule):
     def _share_out(self) -> None:
         """The schedule of training batches, and how many micro-batches make one on each device."""
         if not len(self.val_rows):
-            raise ValueError(
-                f"no validation subject of {', '.join(self.weights)} has a window of {self.window_frames} frames; "
-                "raise the val share in the manifest and prepare the cohort again"
-            )
+            raise no_windows("val", self.recordings.table, list(self.weights), self.window_frames)
         table = self.recordings.table.iloc[self.train_rows]
         groups = tuple(self.train_rows[(table["cohort"] == name).to_numpy()] for name in self.weights)
         for name, rows in zip(self.weights, groups, strict=True):
             if not len(rows):
-                raise ValueError(f"cohort {name!r} has no training recording of {self.window_frames} frames or more")
+                raise no_windows("train", self.recordings.table, [name], self.window_frames)
         weights = list(self.weights.values())
         sizes = [len(rows) for rows in groups]
         weights = [float(size) for size in sizes] if len(weights) == 1 else weights
@@ -192,12 +193,15 @@ class CohortDataModule(pl.LightningDataModule):
             global_batch_size=self.global_batch_size,
             seed=self.seed,
         )
-        if self.schedule.num_batches == 0:
-            raise ValueError(
-                f"an epoch has {sum(self.schedule.windows)} training windows, fewer than global_batch_size "
-                f"{self.global_batch_size}; lower it or raise windows_per_recording"
-            )
         trainer = self._trainer()
+        if self.schedule.num_batches == 0:
+            available, at_once = sum(self.schedule.windows), trainer.world_size * (self.micro_batch_size or 1)
+            enough = windows_per_recording_for(self.global_batch_size, sizes, weights)
+            lower = f"set data.global_batch_size to {available // at_once * at_once} or less, or "
+            raise ValueError(
+                f"an epoch has {available} training windows, fewer than global_batch_size {self.global_batch_size}: "
+                f"{lower if available >= at_once else ''}set data.windows_per_recording to {enough} or more"
+            )
         self.accumulate = micro_batches(self.global_batch_size, trainer.world_size, self.micro_batch_size)
         trainer.accumulate_grad_batches = self.accumulate
 
@@ -231,7 +235,14 @@ class CohortDataModule(pl.LightningDataModule):
         return self._own_share(self.val_rows)
 
     def test_dataloader(self) -> list[ResumableLoader]:
-        """A loader for each of ``test_sets``, which a task may replace in its `setup`."""
+        """A loader for each of ``test_sets``, which a task may replace in its `setup`.
+
+        Raises:
+            ValueError: a test set is empty.
+        """
+        for test_set in self.test_sets:
+            if not len(test_set.rows):
+                raise no_windows("test", self.recordings.table, [test_set.name], self.window_frames)
         return [self._test_loader(test_set) for test_set in self.test_sets]
 
     def _test_loader(self, test_set: TestSet) -> ResumableLoader:
@@ -316,31 +327,3 @@ class CohortDataModule(pl.LightningDataModule):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _check_together(stores: list[Store]) -> None:
-    """All cohorts of an experiment have one atlas, in one order, and one frame interval."""
-    first = stores[0]
-    for store in stores[1:]:
-        if store.atlas.sha256 != first.atlas.sha256:
-            raise ValueError(
-                f"cohorts {first.name!r} and {store.name!r} have different parcels: atlas {first.atlas.name!r} with "
-                f"{first.atlas.num_parcels} and {store.atlas.name!r} with {store.atlas.num_parcels}; prepare both with "
-                "one atlas table, in one order"
-            )
-        if abs(store.tr_s - first.tr_s) > 1e-6:
-            raise ValueError(
-                f"cohort {first.name!r} has a frame every {first.tr_s} s, {store.name!r} every {store.tr_s} s; "
-                "prepare both with one tr_s"
-            )
-
-
-def _check_one_split_each(table: pd.DataFrame) -> None:
-    """A subject of two cohorts must be on the same side in both."""
-    splits = table.groupby("subject_id")["split"].nunique()
-    if (splits > 1).any():
-        torn = sorted(splits[splits > 1].index)
-        raise ValueError(
-            f"{len(torn)} subjects are in two splits, {torn[0]!r} first; prepare the cohorts with one split key and "
-            "the same shares, so that a subject falls on one side everywhere"
-        )

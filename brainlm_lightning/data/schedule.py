@@ -176,6 +176,14 @@ def weighted_windows(sizes: list[int], weights: list[float], windows_per_recordi
     return tuple(int(count) for count in np.round(share * total))
 
 
+def windows_per_recording_for(wanted: int, sizes: list[int], weights: list[float]) -> int:
+    """The smallest ``windows_per_recording`` with which an epoch has as many windows as wanted."""
+    count = max(1, wanted // sum(sizes))
+    while sum(weighted_windows(sizes, weights, count)) < wanted:
+        count += 1
+    return count
+
+
 def micro_batches(global_batch_size: int, world_size: int, micro_batch_size: int | None) -> int:
     """How many micro-batches each rank makes of a global batch.
 
@@ -190,8 +198,9 @@ def micro_batches(global_batch_size: int, world_size: int, micro_batch_size: int
         )
     accumulate, rest = divmod(local, micro_batch_size or local)
     if rest:
+        divisor = max(size for size in range(1, min(local, micro_batch_size or local) + 1) if local % size == 0)
         raise ValueError(
             f"each of {world_size} devices gets {local} windows of a global batch of {global_batch_size}, "
-            f"which is not divisible by micro_batch_size {micro_batch_size}"
+            f"which is not divisible by micro_batch_size {micro_batch_size}; choose a divisor, for instance {divisor}"
         )
     return accumulate

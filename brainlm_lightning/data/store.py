@@ -152,6 +152,25 @@ class Store:
         )
 
 
+def open_cohort(name: str) -> Store:
+    """Opens the store of a cohort, `$BRAINLM_DATA/<name>`.
+
+    Raises:
+        FileNotFoundError: There is no store.
+        ValueError: `name` is a path, or the folder holds the store of another cohort.
+    """
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is a path; name a cohort, and set BRAINLM_DATA to the folder that holds its store")
+    store = Store(store_root() / name)
+    if store.name != name:
+        raise ValueError(
+            f"{store.folder} holds the store of the cohort {store.name!r}, and the experiment asks for {name!r}: a "
+            f"store's folder must have the name of its cohort. Rename the folder to {store.name!r} and ask for that, "
+            f"or prepare the cohort again with --cohort {name}"
+        )
+    return store
+
+
 def read_recordings(path: Path) -> pd.DataFrame:
     """Reads `recordings.csv`: identifiers stay text, absent session, task, site and problems are ''."""
     table = read_table(path, text=TEXT_COLUMNS)

@@ -64,7 +64,7 @@ SETTINGS = {
         {"data.cohorts": "absent"},
         r"no store in .*absent.*prepare --config data_manifests/absent.yaml",
     ),
-    "micro-batch": ({"data.micro_batch_size": 3}, "not divisible by micro_batch_size 3"),
+    "micro-batch": ({"data.micro_batch_size": 3}, "by micro_batch_size 3; choose a divisor, for instance 2"),
     "masking ratio": (
         {"model.init_args.masking.ratio": 1.5},
         r"masking.ratio is \[1\.5\]; expected shares from 0 to 1",
@@ -78,8 +78,8 @@ SETTINGS = {
     "choice": ({"data.scaling": "zscore"}, "robust_centred"),
     "patch and window": ({f"{CONFIG}.patch_frames": 15}, "window of 40 frames does not divide into patches of 15"),
     "heads": ({f"{CONFIG}.num_heads": 3}, "width of 40 does not divide into 3 heads"),
-    "window too long": ({"data.window_frames": 200}, "no (validation|training) .* 200 frames"),
-    "batch too large": ({"data.global_batch_size": 512}, "fewer than global_batch_size 512"),
+    "window too long": ({"data.window_frames": 200}, "shorter than a window of 200 frames; the longest has 100"),
+    "batch too large": ({"data.global_batch_size": 512}, "512: set data.global_batch_size to 23 or less, or"),
     "a model too narrow": ({f"{CONFIG}.embed_dim": 12, f"{CONFIG}.decoder_embed_dim": 12}, "width of 12 is too narrow"),
     "no such checkpoint": ({"ckpt_path": "absent.ckpt"}, "no checkpoint at absent.ckpt"),
 }
@@ -270,3 +270,15 @@ def test_a_wrong_orientation_prints_both_shapes(tmp_path, capsys):
     assert "(60, 16)" in text
     assert "16" in text
     assert not (tmp_path / "turned").exists()
+
+
+def test_a_store_in_a_folder_of_another_name_is_not_made(tmp_path, capsys):
+    source, output = tmp_path / "source", tmp_path / "site2"
+    run_main(["simulate", str(source), "--subjects=8", "--parcels=16", "--frames=60", "--networks=4"])
+    command = ["prepare", "--config=data_manifests/simulated.yaml", "--jobs=1", f"--root={source}", "--min_frames=20"]
+    message = refused([*command, f"--output={output}"], capsys)
+    assert "experiments look for cohort 'simulated' in a folder of that name" in message
+    assert f"--output {tmp_path / 'simulated'}, or name the cohort with --cohort site2" in message
+    assert not output.exists()
+    run_main([*command, f"--output={output}", "--cohort=site2"])
+    assert Store(output).name == "site2"
