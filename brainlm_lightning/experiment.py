@@ -3,6 +3,7 @@
 import logging
 import sys
 import warnings
+from argparse import ArgumentError
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -24,6 +25,7 @@ from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.callbacks.throughput import Throughput
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.options import explain_unknown, given_options
 from brainlm_lightning.report.tables import tables
 from brainlm_lightning.run_folder import find_checkpoint, read_metrics
 
@@ -58,11 +60,24 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--sweep", type=dict | None, default=None, help="Many runs of one file: see `Sweep`.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses; an interpolation that leads nowhere is one message."""
+        """Parses; what cannot be parsed is one message.
+
+        Raises:
+            ValueError: an option is unknown, has no value of its type, or refers to what is not there.
+        """
         try:
             super().parse_arguments(parser, args)
         except OmegaConfBaseException as error:
-            parser.error(str(error))
+            raise ValueError(str(error)) from error
+        except ArgumentError as error:
+            raise ValueError(self._explain(str(error))) from error
+
+    def _explain(self, error: str) -> str:
+        """The parser's message, or a shorter one where an option is unknown."""
+        verb, *options = sys.argv[1:]
+        parser_options = list(self._subcommand_parsers[verb].get_defaults(skip_validation=True).keys())
+        unknown = explain_unknown(given_options(options), parser_options, error)
+        return unknown or f"{error}\nThe options of this command: python -m brainlm_lightning.cli {verb} --help"
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the configuration as it was given: Lightning lets settings inside a checkpoint override it."""
@@ -164,7 +179,7 @@ def run(args: list[str]) -> ExperimentCLI:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_callback=RunFolder,
-            parser_kwargs={"parser_mode": "omegaconf+"},
+            parser_kwargs={"parser_mode": "omegaconf+", "exit_on_error": False},
         )
     finally:
         sys.argv = before

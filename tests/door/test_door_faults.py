@@ -72,9 +72,19 @@ SETTINGS = {
     "masking range": ({"model.init_args.masking.ratio": "[0.2,1.5]"}, r"masking.ratio is \[0\.2, 1\.5\]; expected"),
     "falling range": ({"model.init_args.masking.ratio": "[0.9,0.2]"}, "in rising order"),
     "validation ratio": ({"model.init_args.masking.validation_ratio": -0.1}, r"validation_ratio is \[-0\.1\]"),
-    "typo in a key": ({"data.widnow_frames": 40}, "widnow_frames"),
-    "typo in the model": ({f"{CONFIG}.embed_dmi": 40}, "embed_dmi"),
-    "type": ({"data.global_batch_size": "many"}, "global_batch_size"),
+    "typo in a key": (
+        {"data.widnow_frames": 40},
+        r"^ValueError: unknown option --data.widnow_frames; did you mean --data.window_frames\?$",
+    ),
+    "typo in the model": (
+        {f"{CONFIG}.embed_dmi": 40},
+        rf"^ValueError: unknown option --{CONFIG}.embed_dmi; did you mean --{CONFIG}.embed_dim or ",
+    ),
+    "short name": (
+        {"model.patch_frames": 10},
+        rf"^ValueError: unknown option --model.patch_frames; did you mean --{CONFIG}.patch_frames\?$",
+    ),
+    "type": ({"data.global_batch_size": "many"}, "(?s)global_batch_size.*Expected a <class 'int'>.*fit --help"),
     "choice": ({"data.scaling": "zscore"}, "robust_centred"),
     "patch and window": ({f"{CONFIG}.patch_frames": 15}, "window of 40 frames does not divide into patches of 15"),
     "heads": ({f"{CONFIG}.num_heads": 3}, "width of 40 does not divide into 3 heads"),
@@ -107,6 +117,15 @@ def test_a_missing_environment_variable_is_named(runs, tmp_path, capsys):
     assert "BRAINLM_ABSENT" in refused([verb, first, f"--config={config}", *settings], capsys)
     swept = "--sweep={over: {model.init_args.optimisation.learning_rate: [0.001]}}"
     assert "BRAINLM_ABSENT" in refused([verb, first, f"--config={config}", swept, *settings], capsys)
+
+
+def test_a_typo_in_a_file_is_one_message_with_the_nearest_name(runs, tmp_path, capsys):
+    config = tmp_path / "typo.yaml"
+    config.write_text("data:\n  global_batchsize: 4\n")
+    verb, first, *settings = arguments("fit", runs)
+    message = refused([verb, first, f"--config={config}", *settings], capsys)
+    assert message.startswith("ValueError: unknown option --data.global_batchsize; did you mean --data.global_batch_")
+    assert "\n" not in message
 
 
 def test_a_test_without_a_training_says_so(runs, capsys):
