@@ -12,6 +12,7 @@ import jsonargparse
 import lightning.pytorch as pl
 import rich
 import torch
+import yaml
 from lightning.pytorch.callbacks import LearningRateMonitor, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
@@ -25,9 +26,10 @@ from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.callbacks.throughput import Throughput
 from brainlm_lightning.data.datamodule import CohortDataModule
-from brainlm_lightning.options import explain_unknown, given_options
+from brainlm_lightning.options import explain_unknown, files_first, given_options
 from brainlm_lightning.report.tables import tables
-from brainlm_lightning.run_folder import find_checkpoint, read_metrics
+from brainlm_lightning.run_folder import find_checkpoint, read_metrics, run_of
+from brainlm_lightning.settings import Settings, differences, of_the_model, read_settings
 
 # Without this an interpolation that is overridden on the command line keeps its old value elsewhere.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -46,7 +48,10 @@ WARNINGS = (  # that say nothing to a user
 class ExperimentCLI(LightningCLI):
     """``fit``, ``validate`` and ``test`` of one experiment file.
 
-    ``test`` and its like take the best checkpoint of the experiment's newest run unless ``--ckpt_path`` names another.
+    ``validate`` and ``test`` take the best checkpoint of the experiment's newest fit unless ``--ckpt_path`` names
+    another. What the model is (seed, model and data) comes from the run of that checkpoint and outranks the files; what
+    is asked of it (test cohorts and ratios, baselines, other methods to compare) comes from the files. Options on the
+    command line outrank both, and an option that contradicts the checkpoint is an error.
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -60,13 +65,27 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument("--sweep", type=dict | None, default=None, help="Many runs of one file: see `Sweep`.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses; what cannot be parsed is one message.
+        """Parses the command; for `validate` and `test` finds the checkpoint, and takes over its run's settings.
 
         Raises:
+            FileNotFoundError: there is no checkpoint to test.
             ValueError: an option is unknown, has no value of its type, or refers to what is not there.
         """
+        self._parse(parser)
+        verb = self.config.subcommand
+        if verb in ("validate", "test"):
+            checkpoint = self._tested_checkpoint(self.config[verb])
+            if checkpoint is not None:
+                self._take_over(parser, checkpoint)
+                self.config[verb].ckpt_path = str(checkpoint)
+
+    def _parse(self, parser: LightningArgumentParser, further: Settings | None = None) -> None:
+        """Parses the command: files outrank defaults, `further` settings outrank files, and options outrank both."""
+        verb, *given = sys.argv[1:]
+        files, options = files_first(given)
+        between = [f"--config={yaml.safe_dump(further)}"] if further else []
         try:
-            super().parse_arguments(parser, args)
+            self.config = parser.parse_args([verb, *files, *between, *options])
         except OmegaConfBaseException as error:
             raise ValueError(str(error)) from error
         except ArgumentError as error:
@@ -79,28 +98,48 @@ class ExperimentCLI(LightningCLI):
         unknown = explain_unknown(given_options(options), parser_options, error)
         return unknown or f"{error}\nThe options of this command: python -m brainlm_lightning.cli {verb} --help"
 
+    def _tested_checkpoint(self, config: Any) -> Path | None:
+        """The checkpoint that is named, or the best one of the experiment; None where the task needs none."""
+        if config.ckpt_path:
+            return Path(config.ckpt_path)
+        if config.sweep or not _task_class(config).fitted:
+            return None
+        checkpoint = find_checkpoint(Path(config.runs) / config.experiment)
+        rank_zero_info(f"checkpoint: {checkpoint}")
+        return checkpoint
+
+    def _take_over(self, parser: LightningArgumentParser, checkpoint: Path) -> None:
+        """Parses again, with the settings of the checkpoint's run between the files and the command line."""
+        run = run_of(checkpoint)
+        if run is None:
+            return
+        asked, fitted = self._settings(), read_settings(run)
+        if fitted["model"]["class_path"] != asked["model"]["class_path"]:
+            rank_zero_info(f"{run} was fitted by {fitted['model']['class_path']}: none of its settings is taken over")
+            return
+        self._parse(parser, of_the_model(fitted))
+        for name, (ours, taken) in differences(asked, self._settings()).items():
+            rank_zero_info(f"{name}: {taken} from {run}, not {ours}")
+
+    def _settings(self) -> Settings:
+        """The whole configuration as it would be written to ``config.yaml``."""
+        verb = self.config.subcommand
+        return dict(yaml.safe_load(self._subcommand_parsers[verb].dump(self.config[verb], skip_none=False)))
+
     def _parse_ckpt_path(self) -> None:
         """Leaves the configuration as it was given: Lightning lets settings inside a checkpoint override it."""
 
     def before_instantiate_classes(self) -> None:
-        """Finds the checkpoint to test.
+        """Checks that a checkpoint that is named exists.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: it does not.
         """
         config = self.config[self.subcommand]
         if self.subcommand == "test":
             config.verbose = False  # Lightning's list of all metrics; `after_test` shows tables
-        needs_fit = self._task_class().fitted and not config.sweep
-        if self.subcommand in ("validate", "test") and not config.ckpt_path and needs_fit:
-            config.ckpt_path = str(find_checkpoint(Path(config.runs) / config.experiment))
-            rank_zero_info(f"checkpoint: {config.ckpt_path}")
         if config.ckpt_path and not Path(config.ckpt_path).is_file():
             raise FileNotFoundError(f"no checkpoint at {config.ckpt_path}; name a .ckpt in a run folder")
-
-    def _task_class(self) -> Any:
-        """The class of the task, which says by what its best checkpoint is known and whether it is fitted at all."""
-        return locate(self.config[self.subcommand].model.class_path)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """A Trainer with this framework's logger, callbacks and checkpoints beside those of the YAML."""
@@ -113,7 +152,7 @@ class ExperimentCLI(LightningCLI):
         if config.trainer.enable_progress_bar is not False:
             callbacks.append(RichProgressBar())
         if self.subcommand == "fit":
-            callbacks += checkpoint_callbacks(config.checkpoint_every, *self._task_class().monitor)
+            callbacks += checkpoint_callbacks(config.checkpoint_every, *self.model.monitor)
             callbacks += [LearningRateMonitor("step"), TensorBoardFigures()] if given is not False else []
         if self.subcommand == "test":
             callbacks += [ResultFiles()] if given is not False else []
@@ -147,6 +186,11 @@ class ExperimentCLI(LightningCLI):
     def _say_where(self) -> None:
         rank_zero_info(f"run folder: {folder_of(self.trainer)}")
         rank_zero_info(f"dashboard:  tensorboard --logdir {self.config[self.subcommand].runs}")
+
+
+def _task_class(config: Any) -> Any:
+    """The class of the task, which says by what its best checkpoint is known and whether it is fitted at all."""
+    return locate(config.model.class_path)
 
 
 def quieten() -> None:

@@ -11,6 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
+from brainlm_lightning.settings import flatten
+
 Options = dict[str, Any]  # full name -> value: model.init_args.optimisation.learning_rate -> 0.001
 ALWAYS = ("config", "help", "print_config")
 
@@ -32,13 +34,16 @@ def given_options(args: Sequence[str]) -> Options:
     return options
 
 
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> Options:
-    """Nested mappings as full names; an empty mapping is a value."""
-    flat: Options = {}
-    for name, value in nested.items():
-        full = f"{prefix}{name}"
-        flat |= flatten(value, f"{full}.") if isinstance(value, Mapping) and value else {full: value}
-    return flat
+def files_first(args: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments apart: ``--config`` files, and all others, each in the order given."""
+    files: list[str] = []
+    others: list[str] = []
+    named = False
+    for argument in args:
+        is_file = named or argument in ("-c", "--config") or argument.startswith("--config=")
+        (files if is_file else others).append(argument)
+        named = not named and argument in ("-c", "--config")
+    return files, others
 
 
 def known_options(parser_options: Sequence[str], given: Options) -> list[str]:

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 VERSION = re.compile(r"version_(\d+)")
-BEST = "checkpoints/best.ckpt"
+BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 CHOSEN = "chosen.json"  # of a search: which of its runs did best
 
 
@@ -217,7 +217,24 @@ def find_checkpoint(place: Path | str) -> Path:
     if path.is_file():
         return path
     if VERSION.fullmatch(path.name):
-        return _existing(path, BEST)
+        return _best_of(path)
     if (path / CHOSEN).is_file():
-        return _existing(path, str(read_json(path, CHOSEN)["run"]) + f"/{BEST}")
-    return newest_run(path, BEST) / BEST
+        return _best_of(inside(path, read_json(path, CHOSEN)["run"]))
+    return _best_of(newest_run(path))
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint lies in; None for one that lies elsewhere, by itself."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file() else None
+
+
+def _best_of(run: Path) -> Path:
+    """The best checkpoint of a run; where it has none, the error says why."""
+    last = inside(run, LAST)
+    if last.is_file() and not inside(run, BEST).is_file():
+        raise FileNotFoundError(
+            f"{run} has no best.ckpt: no validation has ended in it. Validate earlier (trainer.val_check_interval), or "
+            f"name its last checkpoint, {run / LAST} (to test that one: --ckpt_path {run / LAST})"
+        )
+    return _existing(run, BEST) and run / BEST

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from brainlm_lightning.options import explain_unknown, flatten, given_options, known_options, nearest, unknown_options
+from brainlm_lightning.options import explain_unknown, given_options, known_options, nearest, unknown_options
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,6 @@ def test_a_command_is_read_from_its_files_and_arguments(tmp_path):
         "trainer.callbacks": "X",
         "config": "no",
     }
-
-
-def test_nested_settings_have_full_names():
-    assert flatten({"a": {"b": {"c": 1}, "d": {}}, "e": [2]}) == {"a.b.c": 1, "a.d": {}, "e": [2]}
 
 
 def test_what_is_inside_a_mapping_is_free():

@@ -22,6 +22,7 @@ from brainlm_lightning.run_folder import (
     write_json,
     write_table,
 )
+from brainlm_lightning.settings import flatten
 
 SHOWN = ("r2_pooled", "val/r2", "val/loss")  # metrics beside the settings in TensorBoard's table
 
@@ -154,7 +155,7 @@ class RunFolder(SaveConfigCallback):
         write_json(folder / "metrics.json", dict(metrics))
         if isinstance(trainer.logger, TensorBoardLogger):
             shown = {f"hparams/{name}": value for name, value in metrics.items() if name.endswith(SHOWN)}
-            trainer.logger.log_hyperparams(flatten(self.config.as_dict()), shown)
+            trainer.logger.log_hyperparams(shown_settings(self.config.as_dict()), shown)
 
 
 def folder_of(trainer: pl.Trainer) -> Path:
@@ -170,14 +171,11 @@ def _sha256(path: Any) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The settings of model and data under dotted names, the Trainer's left out."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if name in ("trainer", "config", "ckpt_path", "class_path"):
-            continue
-        if isinstance(value, Mapping):
-            flat |= flatten(value, prefix if name == "init_args" else f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value if isinstance(value, bool | int | float | str) else str(value)
-    return flat
+def shown_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an experiment, of its model and its data as plain values, for TensorBoard's table."""
+    flat = flatten({name: value for name, value in config.items() if name not in ("trainer", "config", "ckpt_path")})
+    return {
+        name.replace("init_args.", ""): value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in flat.items()
+        if not name.endswith("class_path")
+    }
