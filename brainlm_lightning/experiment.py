@@ -113,15 +113,15 @@ class ExperimentCLI(LightningCLI):
         run = run_of(checkpoint)
         if run is None:
             return
-        asked, fitted = self._settings(), read_settings(run)
+        asked, fitted = self.settings(), read_settings(run)
         if fitted["model"]["class_path"] != asked["model"]["class_path"]:
             rank_zero_info(f"{run} was fitted by {fitted['model']['class_path']}: none of its settings is taken over")
             return
         self._parse(parser, of_the_model(fitted))
-        for name, (ours, taken) in differences(asked, self._settings()).items():
+        for name, (ours, taken) in differences(asked, self.settings()).items():
             rank_zero_info(f"{name}: {taken} from {run}, not {ours}")
 
-    def _settings(self) -> Settings:
+    def settings(self) -> Settings:
         """The whole configuration as it would be written to ``config.yaml``."""
         verb = self.config.subcommand
         return dict(yaml.safe_load(self._subcommand_parsers[verb].dump(self.config[verb], skip_none=False)))
@@ -205,18 +205,40 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def run(args: list[str]) -> ExperimentCLI:
+class ParsedCommand(ExperimentCLI):
+    """A command that is parsed, and neither built nor run."""
+
+    def before_instantiate_classes(self) -> None:
+        """Nothing."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing."""
+
+
+def run(args: list[str]) -> None:
     """Runs one command of an experiment.
 
     Args:
         args: ``fit --config experiments/pretrain.yaml ...``.
     """
+    _start(ExperimentCLI, args)
+
+
+def settings_of(args: list[str]) -> Settings:
+    """The settings that a command would run with, as it would write them to ``config.yaml``."""
+    return _start(ParsedCommand, args).settings()
+
+
+def _start(kind: type[ExperimentCLI], args: list[str]) -> ExperimentCLI:
     quieten()
     torch.set_float32_matmul_precision("high")
     before = sys.argv
     sys.argv = [before[0], *args]  # what Lightning starts the other ranks with
     try:
-        return ExperimentCLI(
+        return kind(
             model_class=pl.LightningModule,
             datamodule_class=CohortDataModule,
             subclass_mode_model=True,

@@ -1,5 +1,6 @@
 """Where numbers come from: the code and the package versions that made them."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -71,6 +72,18 @@ def provenance(**facts: Any) -> dict[str, Any]:
         "time_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         **facts,
     }
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal; a large file that is asked for again is read once."""
+    state = path.stat()
+    return _sha256(path.resolve(), state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, size: int, modified_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

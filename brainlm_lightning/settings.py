@@ -15,6 +15,12 @@ TESTED = {
 }
 # How the work is spread over a machine: no result depends on it.
 SPREAD = ("eval_batch_size", "micro_batch_size", "num_workers")
+# Settings of the Trainer that change what is fitted; devices, loggers and the like do not.
+TRAINED = (
+    *("precision", "max_steps", "min_steps", "max_epochs", "min_epochs", "max_time", "callbacks"),
+    *("gradient_clip_val", "gradient_clip_algorithm", "val_check_interval", "check_val_every_n_epoch"),
+    *("limit_train_batches", "limit_val_batches", "overfit_batches"),
+)
 
 
 def read_settings(run_folder: Path) -> Settings:
@@ -41,6 +47,13 @@ def of_the_model(settings: Settings) -> Settings:
         "model": {"class_path": model["class_path"], "init_args": arguments},
         "data": {name: value for name, value in data.items() if name not in left_out},
     }
+
+
+def of_the_fit(settings: Settings) -> Settings:
+    """All settings that a fitted model depends on, flat; the model that it starts from is not known by its path."""
+    trainer = {name: settings["trainer"].get(name) for name in TRAINED}
+    flat = flatten({**of_the_model(settings), "trainer": trainer})
+    return {name: value for name, value in flat.items() if name != "model.init_args.pretrained"}
 
 
 def differences(was: Settings, now: Settings) -> dict[str, tuple[Any, Any]]:

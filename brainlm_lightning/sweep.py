@@ -8,8 +8,9 @@ An experiment may hold
       choose: val/loss
 
 ``fit`` makes a run for each point of the grid, in ``runs/<experiment>/learning_rate=0.001/version_<k>``. Points that
-ended are skipped and killed ones go on, so the same command finishes what was begun. With ``choose``, ``test`` tests
-the point whose best value of that metric is lowest; without, it is run once and the task gathers all points.
+ended are skipped and killed ones go on, so the same command finishes what was begun. A run that was fitted with other
+settings, another pretrained model or other recordings is an error, see `reuse`. With ``choose``, ``test``
+tests the point whose best value of that metric is lowest; without, it is run once and the task gathers all points.
 """
 
 import argparse
@@ -25,8 +26,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning import experiment
+from brainlm_lightning.reuse import check_same_fit
 from brainlm_lightning.run_folder import (
     CHOSEN,
+    LAST,
     find_checkpoint,
     newest_run,
     point_name,
@@ -101,6 +104,10 @@ class Command:
         """Runs it with further arguments."""
         experiment.run([self.verb, *self.arguments, *more])
 
+    def settings(self, *more: str) -> dict[str, Any]:
+        """The settings that it would run with, with further arguments."""
+        return experiment.settings_of([self.verb, *self.arguments, *more])
+
 
 def run(args: list[str]) -> None:
     """Runs one command of an experiment, once or for each point of its sweep.
@@ -120,17 +127,34 @@ def run(args: list[str]) -> None:
 
 
 def fit_points(command: Command, sweep: Sweep) -> None:
-    """Fits the points that have not ended; then chooses."""
+    """Fits the points that have not ended; then chooses.
+
+    Raises:
+        ValueError: a run of a point was fitted with other settings, another pretrained model or other recordings.
+    """
     points = list(sweep.points())
     for number, settings in enumerate(points, 1):
         folder = command.folder / point_name(settings)
-        if ended(folder):
+        arguments = [*overrides(settings), f"--experiment={folder.relative_to(runs_of(command))}"]
+        ended, resumable = (_newest(folder, name) for name in ("metrics.json", LAST))
+        earlier = ended or resumable
+        if earlier:
+            check_same_fit(earlier, command.settings(*arguments))
+        if ended:
             rank_zero_info(f"{number} of {len(points)}: {folder.name} has ended before")
             continue
         rank_zero_info(f"{number} of {len(points)}: {folder.name}")
-        command.run(*overrides(settings), f"--experiment={folder.relative_to(runs_of(command))}", *resumption(folder))
+        command.run(*arguments, *([f"--ckpt_path={resumable / LAST}"] if resumable else []))
     if sweep.choose:
         choose(command.folder, sweep)
+
+
+def _newest(point: Path, containing: str) -> Path | None:
+    """The newest run of a point that has a file: `metrics.json` where it ended, `last.ckpt` where it can go on."""
+    try:
+        return newest_run(point, containing)
+    except FileNotFoundError:
+        return None
 
 
 def runs_of(command: Command) -> Path:
@@ -143,20 +167,6 @@ def overrides(settings: Settings) -> list[str]:
     return [*(f"--{name}={value}" for name, value in settings.items()), "--sweep=null"]
 
 
-def ended(point: Path) -> bool:
-    """True where a run of a point has come to its end, when it writes its metrics."""
-    return any((version / "metrics.json").is_file() for version in point.glob("version_*"))
-
-
-def resumption(point: Path) -> list[str]:
-    """The argument that goes on with a killed run, if there is one."""
-    try:
-        last = newest_run(point, "checkpoints/last.ckpt") / "checkpoints" / "last.ckpt"
-    except FileNotFoundError:
-        return []
-    return [f"--ckpt_path={last}"]
-
-
 def choose(folder: Path, sweep: Sweep) -> None:
     """Writes which run did best in validation, and how all did."""
     scores, runs, key = {}, {}, f"{sweep.choose}_best"
@@ -165,7 +175,10 @@ def choose(folder: Path, sweep: Sweep) -> None:
         run_folder = newest_run(folder / name, "metrics.json")
         metrics = read_metrics(run_folder)
         if key not in metrics:
-            raise ValueError(f"{run_folder} has no {key}: sweep.choose names the metric that the best checkpoint is by")
+            raise ValueError(
+                f"{run_folder} has no {key}: no validation has ended in it, or sweep.choose is not the metric that the "
+                "best checkpoint is chosen by"
+            )
         scores[name], runs[name] = metrics[key], (settings, f"{name}/{run_folder.name}")
     best = min(scores, key=lambda name: scores[name])
     settings, place = runs[best]

@@ -1,6 +1,5 @@
 """The run folder: what was run, by which code, and what came out, ``runs/<experiment>/version_<k>/``."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from brainlm_lightning.callbacks.checkpoints import BestCheckpoint
-from brainlm_lightning.provenance import provenance
+from brainlm_lightning.provenance import provenance, sha256_of
 from brainlm_lightning.run_folder import (
+    find_checkpoint,
     next_version_folder,
     read_json,
     remove_if_empty,
@@ -103,7 +103,11 @@ class RunFolder(SaveConfigCallback):
         """Writes where the run comes from."""
         stores = trainer.datamodule.stores  # type: ignore[attr-defined]
         cohorts = {
-            store.name: {"atlas": store.atlas.sha256, "made_by": store.metadata["made_by"]["manifest_sha256"]}
+            store.name: {
+                "atlas": store.atlas.sha256,
+                "made_by": store.metadata["made_by"]["manifest_sha256"],
+                "recordings": store.metadata["tables"]["recordings.csv"],
+            }
             for store in stores
         }
         checkpoint = self.config.get("ckpt_path")  # the Trainer learns of it later
@@ -113,10 +117,18 @@ class RunFolder(SaveConfigCallback):
             "world_size": trainer.world_size,
             "precision": trainer.precision,
             "checkpoint": str(checkpoint) if checkpoint else None,
-            "checkpoint_sha256": _sha256(checkpoint),
+            "checkpoint_sha256": sha256_of(Path(checkpoint)) if checkpoint else None,
             "cohorts": cohorts,
+            "pretrained": self._pretrained(pl_module),
         }
         write_json(folder_of(trainer) / "provenance.json", provenance(**run))
+
+    def _pretrained(self, pl_module: pl.LightningModule) -> dict[str, dict[str, str]]:
+        """Path and hash of each pretrained model that the task starts from or compares, by name."""
+        named = self.config.model.init_args.get("pretrained")
+        used: dict[str, Path] = {"pretrained": find_checkpoint(named)} if named else {}
+        used |= getattr(pl_module, "checkpoints", {})
+        return {name: {"path": str(path), "sha256": sha256_of(path)} for name, path in used.items()}
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the last metrics of training and validation, and the best value in validation."""
@@ -140,11 +152,9 @@ class RunFolder(SaveConfigCallback):
             for name, table in getattr(pl_module, "tables", {}).items():
                 write_table(folder_of(trainer) / f"{name}.csv", table)
         self._finish(trainer, pl_module.results, pl_module.arrays)  # type: ignore[arg-type]
-        used: dict[str, Path] = getattr(pl_module, "checkpoints", {})  # pretrained models that a task compares
-        if used and trainer.is_global_zero:
-            entry = {name: {"path": str(path), "sha256": _sha256(path)} for name, path in used.items()}
+        if trainer.is_global_zero:
             known = read_json(folder_of(trainer), "provenance.json")
-            write_json(folder_of(trainer) / "provenance.json", known | {"pretrained": entry})
+            write_json(folder_of(trainer) / "provenance.json", known | {"pretrained": self._pretrained(pl_module)})
 
     def _finish(self, trainer: pl.Trainer, metrics: Mapping[str, float], arrays: Mapping[str, np.ndarray]) -> None:
         if not trainer.is_global_zero:
@@ -162,13 +172,6 @@ def folder_of(trainer: pl.Trainer) -> Path:
     """The run folder, for the first rank alone: `Trainer.log_dir` is a call that all ranks must make together."""
     logger = trainer.logger
     return Path(logger.log_dir if isinstance(logger, TensorBoardLogger) else trainer.default_root_dir)
-
-
-def _sha256(path: Any) -> str | None:
-    if not path:
-        return None
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def shown_settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Store:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.metadata = _read_metadata(self.folder)
+        self.metadata = read_metadata(self.folder)
         self.name: str = self.metadata["cohort"]
         self.tr_s: float = self.metadata["tr_s"]
         self.dtype = np.dtype(self.metadata["dtype"])
@@ -196,7 +196,13 @@ def training_statistics(store: Store) -> ScalingStatistics:
     return ScalingStatistics(robust, centred, len(rows), store.recordings.loc[training, "subject_id"].nunique())
 
 
-def _read_metadata(folder: Path) -> dict[str, Any]:
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Reads `store.json`.
+
+    Raises:
+        FileNotFoundError: There is no store.
+        ValueError: The file is damaged, or of another format version.
+    """
     path = folder / "store.json"
     if not path.is_file():
         raise FileNotFoundError(
