@@ -1,4 +1,4 @@
-"""Experiments from YAML: LightningCLI with run folders, whole checkpoints and interpolations that can be overridden."""
+"""Experiments from YAML: LightningCLI with run folders, atomic checkpoints and overridable interpolations."""
 
 import logging
 import sys
@@ -31,17 +31,17 @@ from brainlm_lightning.report.tables import tables
 from brainlm_lightning.run_folder import find_checkpoint, read_metrics, run_of
 from brainlm_lightning.settings import Settings, differences, of_the_model, read_settings
 
-# Without this an interpolation that is overridden on the command line keeps its old value elsewhere.
+# Without this, other settings keep the old value of an interpolated setting that the command line overrides.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 
 
 CHATTER = ("litlogger", "litmodels", "💡", "TPU available", "already configured", "`weights_only` was not set")
-WARNINGS = (  # that say nothing to a user
-    r"`isinstance\(treespec, LeafSpec\)`",  # Lightning 2.6 on torch 2.13, of itself
-    r"(?s).*(JsonargparseDeprecationWarning|add_instantiator|instantiate_classes|skip_none)",  # Lightning 2.6, too
-    ".*callbacks used to create the checkpoint need to be provided",  # `test` makes no checkpoints
+WARNINGS = (  # of no use to a user
+    r"`isinstance\(treespec, LeafSpec\)`",  # Lightning 2.6 on torch 2.13, about itself
+    r"(?s).*(JsonargparseDeprecationWarning|add_instantiator|instantiate_classes|skip_none)",  # the same
+    ".*callbacks used to create the checkpoint need to be provided",  # `test` writes no checkpoints
     ".*in eval mode at the start of training",  # a frozen encoder
-    ".*does not have many workers",  # reading a window is a copy; one process feeds thousands a second
+    ".*does not have many workers",  # one process reads thousands of windows a second
 )
 
 
@@ -55,14 +55,21 @@ class ExperimentCLI(LightningCLI):
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What an experiment has beside model, data and Trainer."""
-        parser.add_argument("--experiment", type=str, default="experiment", help="Name of the folder below `runs`.")
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)  # one seed, of everything
-        parser.add_argument("--runs", type=str, default="runs", help="Folder of all run folders.")
+        """Adds the settings of an experiment beside model, data and Trainer."""
         parser.add_argument(
-            "--checkpoint_every", type=int, default=1000, help="Steps between two `last.ckpt` within an epoch."
+            "--experiment", type=str, default="experiment", help="Name of the experiment's folder in `runs`."
         )
-        parser.add_argument("--sweep", type=dict | None, default=None, help="Many runs of one file: see `Sweep`.")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)  # one seed for everything
+        parser.add_argument("--runs", type=str, default="runs", help="Folder of all experiments.")
+        parser.add_argument(
+            "--checkpoint_every",
+            type=int,
+            default=1000,
+            help="Optimiser steps between two `last.ckpt` within an epoch.",
+        )
+        parser.add_argument(
+            "--sweep", type=dict | None, default=None, help="Several runs of one file; see the module `sweep`."
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses the command; for `validate` and `test` finds the checkpoint, and takes over its run's settings.
@@ -127,7 +134,7 @@ class ExperimentCLI(LightningCLI):
         return dict(yaml.safe_load(self._subcommand_parsers[verb].dump(self.config[verb], skip_none=False)))
 
     def _parse_ckpt_path(self) -> None:
-        """Leaves the configuration as it was given: Lightning lets settings inside a checkpoint override it."""
+        """Does nothing: Lightning would let hyper-parameters in the checkpoint override the command line."""
 
     def before_instantiate_classes(self) -> None:
         """Checks that a checkpoint that is named exists.
@@ -137,12 +144,12 @@ class ExperimentCLI(LightningCLI):
         """
         config = self.config[self.subcommand]
         if self.subcommand == "test":
-            config.verbose = False  # Lightning's list of all metrics; `after_test` shows tables
+            config.verbose = False  # hides Lightning's list of all metrics; `after_test` shows tables
         if config.ckpt_path and not Path(config.ckpt_path).is_file():
-            raise FileNotFoundError(f"no checkpoint at {config.ckpt_path}; name a .ckpt in a run folder")
+            raise FileNotFoundError(f"no checkpoint at {config.ckpt_path}; name a .ckpt file of a run folder")
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """A Trainer with this framework's logger, callbacks and checkpoints beside those of the YAML."""
+        """Builds the Trainer, with this framework's logger, callbacks and checkpoints added to those of the YAML."""
         config = self.config_init[self.subcommand]
         given = config.trainer.logger
         if given in (None, True):
@@ -158,28 +165,28 @@ class ExperimentCLI(LightningCLI):
             callbacks += [ResultFiles()] if given is not False else []
         kwargs["callbacks"] = callbacks
         kwargs["plugins"] = [*(config.trainer.plugins or []), AtomicCheckpointIO()]
-        # Batches are shared out by the DataModule itself, so that any number of ranks walks through the same ones.
+        # The DataModule itself distributes batches, so that any number of ranks sees the same global batches.
         kwargs["use_distributed_sampler"] = False
         return super().instantiate_trainer(**kwargs)
 
     def before_test(self) -> None:
-        """Tells the task where the runs of a sweep are."""
+        """Tells the task the folder of the experiment, which holds the runs of a sweep."""
         config = self.config[self.subcommand]
         self.model.sweep_folder = Path(config.runs) / config.experiment
 
     def after_test(self) -> None:
-        """Shows the results and where they are."""
+        """Prints the results and the run folder."""
         if self.trainer.is_global_zero:
             rich.print(*tables(read_metrics(folder_of(self.trainer))))
             self._say_where()
 
     def after_validate(self) -> None:
-        """Says where the run is."""
+        """Prints the run folder."""
         if self.trainer.is_global_zero:
             self._say_where()
 
     def after_fit(self) -> None:
-        """Says where the run is."""
+        """Prints the run folder."""
         if self.trainer.is_global_zero:
             self._say_where()
 
@@ -189,12 +196,12 @@ class ExperimentCLI(LightningCLI):
 
 
 def _task_class(config: Any) -> Any:
-    """The class of the task, which says by what its best checkpoint is known and whether it is fitted at all."""
+    """The class of the task, which says whether it is fitted at all."""
     return locate(config.model.class_path)
 
 
 def quieten() -> None:
-    """Keeps Lightning's advertisements, and its tips that do not apply, out of the output."""
+    """Filters out Lightning's advertisements, and tips that do not apply."""
 
     def tells(record: logging.LogRecord) -> bool:
         return not any(word in record.getMessage() for word in CHATTER)
@@ -206,7 +213,7 @@ def quieten() -> None:
 
 
 class ParsedCommand(ExperimentCLI):
-    """A command that is parsed, and neither built nor run."""
+    """A command that is parsed only: nothing is built or run."""
 
     def before_instantiate_classes(self) -> None:
         """Nothing."""

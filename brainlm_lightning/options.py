@@ -1,4 +1,4 @@
-"""The options of an experiment by their full names, and which one a mistyped option was meant to be."""
+"""Full names of the options of an experiment, and suggestions for mistyped ones."""
 
 import collections.abc
 import difflib
@@ -18,7 +18,7 @@ ALWAYS = ("config", "help", "print_config")
 
 
 def given_options(args: Sequence[str]) -> Options:
-    """The options that a command gives in its ``--config`` files and as ``--name value``, interpolations as text."""
+    """The options that a command gives, in its ``--config`` files and on the command line; interpolations stay text."""
     options: Options = {}
     for number, argument in enumerate(args):
         name, assigned, value = argument.removeprefix("--").partition("=")
@@ -35,7 +35,7 @@ def given_options(args: Sequence[str]) -> Options:
 
 
 def files_first(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments apart: ``--config`` files, and all others, each in the order given."""
+    """Separates ``--config`` files from the other arguments; both keep their order."""
     files: list[str] = []
     others: list[str] = []
     named = False
@@ -47,10 +47,10 @@ def files_first(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def known_options(parser_options: Sequence[str], given: Options) -> list[str]:
-    """All options of a command, those of the classes that it names included.
+    """All options of a command, including those of the classes that it names.
 
     Args:
-        parser_options: what the parser knows before a class is named.
+        parser_options: options that the parser knows before any class is named.
         given: see `given_options`.
     """
     classes = _classes(given)
@@ -62,17 +62,17 @@ def known_options(parser_options: Sequence[str], given: Options) -> list[str]:
 
 
 def _classes(given: Options) -> dict[str, type]:
-    """Option -> the class that is given for it, by ``class_path`` or by its path alone."""
+    """Option -> the class given for it, by ``class_path`` or as a plain path."""
     paths = {name.removesuffix(".class_path"): value for name, value in given.items() if "." in str(value)}
     located = {name: locate(path) for name, path in paths.items() if isinstance(path, str)}
     return {name: found for name, found in located.items() if isinstance(found, type)}
 
 
 def _parameters(prefix: str, kind: type, classes: Mapping[str, type], skip: int = 0) -> Iterator[str]:
-    """The options of a class or dataclass; the first `skip` parameters are not the user's to give."""
+    """The options of a class or dataclass, without its first `skip` parameters, which the package itself passes."""
     try:
         hints = get_type_hints(kind if is_dataclass(kind) else kind.__init__)  # type: ignore[misc]
-    except NameError:  # a name that only type checkers import
+    except NameError:  # an annotation that is imported for type checkers only
         hints = {}
     for parameter in list(inspect.signature(kind).parameters.values())[skip:]:
         yield from _options(f"{prefix}.{parameter.name}", hints.get(parameter.name), parameter.default, classes)
@@ -94,7 +94,7 @@ def _options(name: str, hint: Any, default: Any, classes: Mapping[str, type]) ->
 
 
 def unknown_options(given: Options, known: Sequence[str]) -> list[str]:
-    """Those given that the command does not have; what is inside a mapping is free."""
+    """The given options that the command does not have; keys inside a mapping are free."""
 
     def is_known(name: str) -> bool:
         inside_or_above = (f"{option}.".startswith(f"{name}.") or name.startswith(f"{option}.") for option in known)
@@ -104,7 +104,7 @@ def unknown_options(given: Options, known: Sequence[str]) -> list[str]:
 
 
 def nearest(option: str, known: Sequence[str], count: int = 3) -> list[str]:
-    """The known options that an unknown one may stand for, the nearest first: alike in their last word."""
+    """Known options whose last word resembles that of an unknown one, the most similar first."""
     word, by_word = option.rsplit(".", 1)[-1], collections.defaultdict(list)
     for name in known:
         by_word[name.rsplit(".", 1)[-1]].append(name)
@@ -114,7 +114,7 @@ def nearest(option: str, known: Sequence[str], count: int = 3) -> list[str]:
 
 
 def explain_unknown(given: Options, parser_options: Sequence[str], error: str) -> str | None:
-    """What to say of the unknown options that a parser's error is about, each with those that it may stand for."""
+    """A message about the unknown options that caused a parser error, with suggestions; None if none did."""
     known = known_options(parser_options, given)
     unknown = [name for name in unknown_options(given, known) if name.rsplit(".", 1)[-1] in error]
     lines = []

@@ -1,4 +1,4 @@
-"""Whether a run that exists already is the one that a command asks for: made from the same settings, model and data."""
+"""Whether an existing run is the one that a command asks for: same settings, pretrained model and recordings."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ RECORDINGS = "recordings of {} (sha256 of their table)"
 
 
 def check_same_fit(run: Path, settings: Settings) -> None:
-    """Checks that a run was fitted as a command would fit it now.
+    """Checks that a run was fitted exactly as a command would fit it now.
 
     Args:
-        run: its folder.
-        settings: of the command, as they would be written to its ``config.yaml``.
+        run: folder of the run.
+        settings: settings of the command, as its ``config.yaml`` would hold them.
 
     Raises:
-        ValueError: settings, pretrained model or recordings differ; says which.
+        ValueError: settings, the pretrained model or the recordings differ; lists the differences.
     """
     found = differences(_fitted(run), _to_fit(settings))
     if found:
@@ -32,7 +32,7 @@ def check_same_fit(run: Path, settings: Settings) -> None:
 
 
 def _fitted(run: Path) -> dict[str, Any]:
-    """What a run was fitted with; what it does not record is None."""
+    """What a run was fitted with, as far as it recorded it."""
     known = read_json(run, "provenance.json")
     found = of_the_fit(read_settings(run))
     if "pretrained" in known.get("pretrained", {}):
@@ -41,7 +41,7 @@ def _fitted(run: Path) -> dict[str, Any]:
 
 
 def _to_fit(settings: Settings) -> dict[str, Any]:
-    """What a command would fit with."""
+    """What a command would fit with now."""
     found, cohorts = of_the_fit(settings), settings["data"]["cohorts"]
     pretrained = settings["model"].get("init_args", {}).get("pretrained")
     if pretrained:

@@ -8,14 +8,14 @@ import yaml
 
 Settings = dict[str, Any]
 
-# Options of the test itself: a fit's values say nothing about them.
+# Options of the test itself, which a test does not take over from the fit.
 TESTED = {
     "model": ("test_ratios", "baselines", "default_baselines", "baseline_plan", "compare_with"),
     "data": ("test_cohorts",),
 }
-# How the work is spread over a machine: no result depends on it.
+# How the work is distributed on a machine: results do not depend on it.
 SPREAD = ("eval_batch_size", "micro_batch_size", "num_workers")
-# Settings of the Trainer that change what is fitted; devices, loggers and the like do not.
+# Settings of the Trainer that change the fitted model; devices, loggers and the like do not.
 TRAINED = (
     *("precision", "max_steps", "min_steps", "max_epochs", "min_epochs", "max_time", "callbacks"),
     *("gradient_clip_val", "gradient_clip_algorithm", "val_check_interval", "check_val_every_n_epoch"),
@@ -38,7 +38,7 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> Settings:
 
 
 def of_the_model(settings: Settings) -> Settings:
-    """What makes a fitted model what it is: seed, model and data, without the options of a test or of the machine."""
+    """The settings that define a fitted model: seed, model and data, without those of the test or the machine."""
     model, data = settings["model"], settings["data"]
     arguments = {name: value for name, value in model.get("init_args", {}).items() if name not in TESTED["model"]}
     left_out = (*TESTED["data"], *SPREAD)
@@ -50,14 +50,14 @@ def of_the_model(settings: Settings) -> Settings:
 
 
 def of_the_fit(settings: Settings) -> Settings:
-    """All settings that a fitted model depends on, flat; the model that it starts from is not known by its path."""
+    """All settings that a fitted model depends on, flat; without the path of the pretrained model."""
     trainer = {name: settings["trainer"].get(name) for name in TRAINED}
     flat = flatten({**of_the_model(settings), "trainer": trainer})
     return {name: value for name, value in flat.items() if name != "model.init_args.pretrained"}
 
 
 def differences(was: Settings, now: Settings) -> dict[str, tuple[Any, Any]]:
-    """Full name -> both values, of the settings that differ; an absent one is None."""
+    """Full name -> (value in `was`, value in `now`) of the settings that differ; None where one is absent."""
     before, after = flatten(was), flatten(now)
     both = {name: (before.get(name), after.get(name)) for name in [*before, *(after.keys() - before.keys())]}
     return {name: values for name, values in both.items() if values[0] != values[1]}

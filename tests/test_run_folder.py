@@ -54,10 +54,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path, 
 
 
 def test_what_is_no_metrics_file_is_refused_with_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"metrics.json is not there.*brainlm_lightning.cli test"):
+    with pytest.raises(FileNotFoundError, match=r"metrics.json does not exist.*brainlm_lightning.cli test"):
         read_metrics(tmp_path)
     for content, message in (
-        ('{"a": 1', "is not JSON"),
+        ('{"a": 1', "is not valid JSON"),
         ("[1]", "holds a list; expected a mapping"),
         ('{"a": "1"}', "metric 'a' in .* is '1'; expected a number or null"),
         ('{"a": true}', "is True; expected a number"),
@@ -85,9 +85,9 @@ def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, name):
     run(tmp_path, "secret.json", content="{}")
     (folder / "link").symlink_to(tmp_path)
     for read in (read_json, read_arrays, inside):
-        with pytest.raises(ValueError, match="is not below"):
+        with pytest.raises(ValueError, match="is not inside"):
             read(folder, name)
-    with pytest.raises(ValueError, match="is not below"):
+    with pytest.raises(ValueError, match="is not inside"):
         newest_run(tmp_path / "runs", containing=name)
 
 

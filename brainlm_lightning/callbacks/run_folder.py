@@ -1,4 +1,4 @@
-"""The run folder: what was run, by which code, and what came out, ``runs/<experiment>/version_<k>/``."""
+"""Fills the run folder ``runs/<experiment>/version_<k>/``: what was run, with which code, and the results."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,20 +24,20 @@ from brainlm_lightning.run_folder import (
 )
 from brainlm_lightning.settings import flatten
 
-SHOWN = ("r2_pooled", "val/r2", "val/loss")  # metrics beside the settings in TensorBoard's table
+SHOWN = ("r2_pooled", "val/r2", "val/loss")  # metrics shown beside the settings in TensorBoard's table
 
 
 class RunLogger(TensorBoardLogger):
-    """TensorBoard's logger of a run. Its folder is gone again where the command is refused before it writes anything.
+    """A TensorBoard logger that removes its folder if the run fails before anything was written to it.
 
-    Lightning asks its loggers for their folder and opens them before it sets up data and model.
+    Lightning asks loggers for their folder, and opens them, before it sets up data and model.
     """
 
     @property
     def version(self) -> str:
-        """``version_<k>``, made when it is first asked for, so that two runs that start at once never share a folder.
+        """``version_<k>``. The folder is created on first access, so that two runs never share one.
 
-        The first rank alone makes it; Lightning broadcasts the paths that it builds from it to the other ranks.
+        Only the first rank creates it; Lightning broadcasts paths built from it to the other ranks.
         """
         if self._version is None:
             is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
@@ -46,11 +46,11 @@ class RunLogger(TensorBoardLogger):
 
     @property
     def experiment(self) -> Any:
-        """TensorBoard's writer, which opens its file with the first value that it writes."""
+        """TensorBoard's writer; its file is opened when the first value is written."""
         return _LazyWriter(self) if self._experiment is None else super().experiment
 
     def open(self) -> Any:
-        """Opens the writer's file."""
+        """Opens the event file and returns the writer."""
         return super().experiment
 
     def save(self) -> None:
@@ -60,14 +60,14 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Closes the writer; of a run that failed before it wrote a file, removes the folder."""
+        """Closes the writer; removes the folder of a run that failed before writing a file."""
         super().finalize(status)
         if status != "success":
             remove_if_empty(Path(self.log_dir), Path(self.save_dir))
 
 
 class _LazyWriter:
-    """Stands for the writer of a logger that has written nothing yet."""
+    """The writer of a logger that has written nothing yet: opens the event file when it is used."""
 
     def __init__(self, logger: RunLogger) -> None:
         self._logger = logger
@@ -79,28 +79,28 @@ class _LazyWriter:
 class RunFolder(SaveConfigCallback):
     """Writes ``config.yaml`` and ``provenance.json`` at the start, ``metrics.json`` and ``arrays.npz`` at the end.
 
-    Every command has a folder of its own, so nothing is ever overwritten. Nothing is written before data, model and
+    Every command has its own folder, so nothing is ever overwritten. Nothing is written until data, model and
     checkpoint have been accepted.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Writes nothing yet: the task is set up after its callbacks, and its checkpoint is read later still."""
+        """Writes nothing yet: the task is set up after the callbacks, and the checkpoint is read even later."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begins the folder of a training, after all that could refuse it."""
+        """Starts the folder of a fit, after everything that could refuse it."""
         super().setup(trainer, pl_module, "fit")
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begins the folder of a validation that is not part of a training."""
+        """Starts the folder of a validation that is not part of a fit."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             super().setup(trainer, pl_module, "validate")
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begins the folder of a test, after the task's `on_test_start` has loaded what it compares."""
+        """Starts the folder of a test, after the task's `on_test_start` has loaded what it compares."""
         super().setup(trainer, pl_module, "test")
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Writes where the run comes from."""
+        """Writes ``provenance.json``."""
         stores = trainer.datamodule.stores  # type: ignore[attr-defined]
         cohorts = {
             store.name: {
@@ -119,20 +119,20 @@ class RunFolder(SaveConfigCallback):
             "checkpoint": str(checkpoint) if checkpoint else None,
             "checkpoint_sha256": sha256_of(Path(checkpoint)) if checkpoint else None,
             "cohorts": cohorts,
-            "pretrained": self._pretrained(pl_module),
+            "pretrained": self._pretrained(pl_module, stage),
         }
         write_json(folder_of(trainer) / "provenance.json", provenance(**run))
 
-    def _pretrained(self, pl_module: pl.LightningModule) -> dict[str, dict[str, str]]:
-        """Path and hash of each pretrained model that the task starts from or compares, by name."""
-        named = self.config.model.init_args.get("pretrained")
+    def _pretrained(self, pl_module: pl.LightningModule, stage: str) -> dict[str, dict[str, str]]:
+        """Path and hash of each model that a fit starts from, or that the task has loaded to compare, by name."""
+        named = self.config.model.init_args.get("pretrained") if stage == "fit" else None
         used: dict[str, Path] = {"pretrained": find_checkpoint(named)} if named else {}
         used |= getattr(pl_module, "checkpoints", {})
         return {name: {"path": str(path), "sha256": sha256_of(path)} for name, path in used.items()}
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the last metrics of training and validation, and the best value in validation."""
-        if not self.already_saved:  # resumed after its last step: Lightning starts no training at all
+        """Writes the last training and validation metrics, and the best value of the monitored metric."""
+        if not self.already_saved:  # resumed after its last step: Lightning never calls on_train_start
             for callback in (self, *trainer.checkpoint_callbacks):
                 callback.on_train_start(trainer, pl_module)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -142,19 +142,21 @@ class RunFolder(SaveConfigCallback):
         self._finish(trainer, metrics, {})
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the metrics of a validation that is no part of a training."""
+        """Writes the metrics of a validation that is not part of a fit."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._finish(trainer, {name: float(value) for name, value in trainer.callback_metrics.items()}, {})
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the task's results, and its tables where it has some."""
+        """Writes the task's results and tables."""
         if trainer.is_global_zero:
             for name, table in getattr(pl_module, "tables", {}).items():
                 write_table(folder_of(trainer) / f"{name}.csv", table)
         self._finish(trainer, pl_module.results, pl_module.arrays)  # type: ignore[arg-type]
         if trainer.is_global_zero:
-            known = read_json(folder_of(trainer), "provenance.json")
-            write_json(folder_of(trainer) / "provenance.json", known | {"pretrained": self._pretrained(pl_module)})
+            known = read_json(folder_of(trainer), "provenance.json") | {
+                "pretrained": self._pretrained(pl_module, "test")
+            }
+            write_json(folder_of(trainer) / "provenance.json", known)
 
     def _finish(self, trainer: pl.Trainer, metrics: Mapping[str, float], arrays: Mapping[str, np.ndarray]) -> None:
         if not trainer.is_global_zero:
@@ -169,13 +171,13 @@ class RunFolder(SaveConfigCallback):
 
 
 def folder_of(trainer: pl.Trainer) -> Path:
-    """The run folder, for the first rank alone: `Trainer.log_dir` is a call that all ranks must make together."""
+    """The run folder, on the first rank; `Trainer.log_dir` instead must be called by all ranks together."""
     logger = trainer.logger
     return Path(logger.log_dir if isinstance(logger, TensorBoardLogger) else trainer.default_root_dir)
 
 
 def shown_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an experiment, of its model and its data as plain values, for TensorBoard's table."""
+    """The settings shown in TensorBoard's table, as plain values; those of the Trainer are left out."""
     flat = flatten({name: value for name, value in config.items() if name not in ("trainer", "config", "ckpt_path")})
     return {
         name.replace("init_args.", ""): value if isinstance(value, bool | int | float | str) else str(value)

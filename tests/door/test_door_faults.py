@@ -297,7 +297,7 @@ def test_a_store_in_a_folder_of_another_name_is_not_made(tmp_path, capsys):
     command = ["prepare", "--config=data_manifests/simulated.yaml", "--jobs=1", f"--root={source}", "--min_frames=20"]
     message = refused([*command, f"--output={output}"], capsys)
     assert "experiments look for cohort 'simulated' in a folder of that name" in message
-    assert f"--output {tmp_path / 'simulated'}, or name the cohort with --cohort site2" in message
+    assert f"--output {tmp_path / 'simulated'}, or rename the cohort with --cohort site2" in message
     assert not output.exists()
     run_main([*command, f"--output={output}", "--cohort=site2"])
     assert Store(output).name == "site2"
