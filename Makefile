@@ -52,24 +52,18 @@ table1: setup  ## the paper's table 1:  make table1 GPUS=8 COHORT=ukb  (four tra
 	done; done
 	$(BRAINLM) report $(RUNS)/table1_*
 
-# Fits that have ended are skipped and killed ones go on: the same command finishes what was begun.
+# Fits that have ended are skipped and killed ones go on: the same command finishes what was begun. One that was made
+# with other settings or another pretrained model is an error.
 FORECASTS := forecast_scratch forecast_kernel_start forecast_lstm forecast_neural_ode forecast_latent_ode forecast
 
 forecast: setup  ## table 3 and figure 4 of the paper on the simulated cohorts, after `make demo` (10 minutes, CPU)
 	@for name in $(FORECASTS); do $(BRAINLM) fit --config experiments/$$name.yaml --runs $(RUNS) || exit 1; done
 	$(BRAINLM) test --config experiments/forecast.yaml --runs $(RUNS)
 
+FORECASTS_ABIDE := $(addprefix forecast_abide_,without_pretraining kernel_start lstm neural_ode latent_ode) forecast_abide
+
 forecast-abide: setup  ## the same on real recordings, after `make pretrain CONFIG=experiments/pretrain_abide.yaml ...`
-	@rate() { echo "{over: {model.init_args.optimisation.learning_rate: [$$1]}, choose: val/loss}"; }; \
-	fit() { name=$$1; rate=$$2; shift 2; $(BRAINLM) fit --config experiments/forecast_abide.yaml --runs $(RUNS) \
-	  --experiment forecast_abide_$$name --sweep "$$(rate $$rate)" "$$@"; }; \
-	class=--model.init_args.forecaster; baselines=brainlm_lightning.baselines; \
-	fit without_pretraining 1.0e-3 --model.init_args.start standard && \
-	fit kernel_start 1.0e-3 --model.init_args.start as_pretrained && \
-	fit lstm 3.0e-3 $$class $$baselines.lstm.LSTM && \
-	fit neural_ode 3.0e-3 $$class $$baselines.neural_ode.NeuralODE && \
-	fit latent_ode 3.0e-2 $$class $$baselines.latent_ode.LatentODE
-	$(BRAINLM) fit --config experiments/forecast_abide.yaml --runs $(RUNS)
+	@for name in $(FORECASTS_ABIDE); do $(BRAINLM) fit --config experiments/$$name.yaml --runs $(RUNS) || exit 1; done
 	$(BRAINLM) test --config experiments/forecast_abide.yaml --runs $(RUNS)
 
 test: setup  ## the tests (CPU, under 10 minutes)

@@ -1,11 +1,11 @@
-"""The one door: ``python -m brainlm_lightning.cli VERB``.
+"""The command line: ``python -m brainlm_lightning.cli VERB``.
 
-    prepare, verify        recordings to a store, and is it sound?
-    simulate               recordings with a known answer
-    fit, validate, test    an experiment (LightningCLI)
-    report, export         a run's tables; a checkpoint as safetensors
+    prepare, verify        make a store from recordings; check it
+    simulate               write recordings whose best reconstruction is known
+    fit, validate, test    run an experiment
+    report, export         show the tables of runs; convert a checkpoint to safetensors
 
-What needs no torch imports none, so that data can be prepared on a machine without it.
+Verbs that do not need torch do not import it, so that data can be prepared on a machine without it.
 """
 
 import argparse
@@ -20,17 +20,26 @@ EXPERIMENT_VERBS = ("fit", "validate", "test")
 
 
 def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("--config", type=Path, required=True, help="manifest of the cohort, data_manifests/*.yaml")
-    parser.add_argument("--output", type=Path, help="folder of the store (default: $BRAINLM_DATA/<cohort>)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument("--config", type=Path, required=True, help="manifest of the cohort (data_manifests/*.yaml)")
+    where = "folder of the store; its name must be the cohort's (default: $BRAINLM_DATA/<cohort>)"
+    parser.add_argument("--output", type=Path, help=where)
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="number of processes (default: all cores)"
+    )
     parser.add_argument("--backend", default="loky", help="loky, threading, multiprocessing, dask or ray")
-    parser.epilog = "Any setting of the manifest can be overridden: --split.test 0.3"
+    parser.epilog = "Any setting of the manifest can be overridden, for instance --split.test 0.3 or --cohort NAME"
 
     def run(args: argparse.Namespace, overrides: list[str]) -> None:
         from brainlm_lightning.data.manifest import load_manifest
         from brainlm_lightning.data.prepare import prepare
 
         manifest = load_manifest(args.config, overrides)
+        name = args.output.resolve().name if args.output else manifest.cohort
+        if name != manifest.cohort:
+            raise ValueError(
+                f"--output {args.output}: experiments look for cohort {manifest.cohort!r} in a folder of that name; "
+                f"use --output {args.output.with_name(manifest.cohort)}, or rename the cohort with --cohort {name}"
+            )
         prepare(manifest, output=args.output, jobs=args.jobs, backend=args.backend)
 
     return run
@@ -51,9 +60,11 @@ def _verify(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
 
 
 def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("folder", type=Path, help="folder to write; must not exist")
-    parser.add_argument("--other", action="store_true", help="the cohort of another scanner and population, same atlas")
-    parser.epilog = "Any setting of the simulation can be given: --subjects 100 --parcels 64"
+    parser.add_argument("folder", type=Path, help="folder to write, which must not exist")
+    parser.add_argument(
+        "--other", action="store_true", help="simulate another scanner and population, with the same atlas"
+    )
+    parser.epilog = "Any setting of the simulation can be given, for instance --subjects 100 --parcels 64"
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         from jsonargparse import ArgumentParser
@@ -70,9 +81,9 @@ def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, 
 
 
 def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders; or runs/EXPERIMENT: its newest test")
-    parser.add_argument("--markdown", action="store_true", help="the tables as Markdown")
-    parser.add_argument("--files", type=Path, help="folder to write each run's figures, pages and tables to, anew")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders, or runs/EXPERIMENT for its newest test")
+    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    parser.add_argument("--files", type=Path, help="also write each run's figures, pages and tables to this folder")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         import rich
@@ -109,7 +120,7 @@ def _newest_results(path: Path) -> Path:
 
 
 def _write_files(target: Path, folders: list[Path]) -> None:
-    """The figures, pages and tables of runs, each run's in a folder of its own."""
+    """Writes the figures, pages and tables of runs, each run into its own folder."""
     from brainlm_lightning.report.files import write_files_of_run
 
     for folder in folders:
@@ -119,8 +130,8 @@ def _write_files(target: Path, folders: list[Path]) -> None:
 
 
 def _export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("checkpoint", type=Path, help="a .ckpt of a run folder")
-    parser.add_argument("output", type=Path, help="model.safetensors to write")
+    parser.add_argument("checkpoint", type=Path, help="a .ckpt file of a run folder")
+    parser.add_argument("output", type=Path, help="the file to write, for instance model.safetensors")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         from brainlm_lightning.checkpoint.pretrained import export
@@ -131,13 +142,13 @@ def _export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
 
 
 TOOLS = {
-    "prepare": (_prepare, "recordings of a manifest to a store"),
-    "verify": (_verify, "recompute every checksum and statistic of a store"),
-    "simulate": (_simulate, "write a cohort whose best reconstruction is known"),
+    "prepare": (_prepare, "make a store from the recordings of a manifest"),
+    "verify": (_verify, "check a store: recompute its checksums and statistics"),
+    "simulate": (_simulate, "write a simulated cohort whose best reconstruction is known"),
     "report": (_report, "print the tables of run folders"),
-    "export": (_export, "write a checkpoint's model as safetensors"),
+    "export": (_export, "convert the model of a checkpoint to safetensors"),
 }
-OWN_SETTINGS = ("prepare", "simulate")  # verbs that take settings of the manifest or the simulation as well
+OWN_SETTINGS = ("prepare", "simulate")  # verbs that also take settings of the manifest or simulation
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -152,14 +163,14 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what it was raised from, and so on: the parser wraps what a class says of its arguments."""
+    """An error and the chain of its causes: the parser wraps errors that a class raises about its arguments."""
     while error is not None:
         yield error
         error = error.__cause__
 
 
 def _is_our_own(error: BaseException) -> bool:
-    """True for errors that this package raised to be read; those from within a library keep their traceback."""
+    """True if this package raised the error; errors from inside a library keep their traceback."""
     frames = list(traceback.walk_tb(error.__traceback__))
     return bool(frames) and Path(frames[-1][0].f_code.co_filename).is_relative_to(Path(__file__).parent)
 

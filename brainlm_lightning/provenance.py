@@ -1,4 +1,4 @@
-"""Where numbers come from: the code and the package versions that made them."""
+"""Provenance of results: the code and the package versions that produced them."""
 
 import hashlib
 import importlib.metadata
@@ -17,10 +17,10 @@ PACKAGE_FOLDER = Path(__file__).resolve().parent
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git prints about the checkout of a folder; None where there is no git, no checkout, or it fails.
+    """Output of a git command in a folder; None if git is missing, fails, or the folder is not in a checkout.
 
-    A hook's GIT_* variables would point at another repository, and a file-system monitor is a command that the
-    checkout names and git would run.
+    GIT_* variables are removed, because inside a hook they point to another repository. The file-system monitor is
+    disabled, because it is a command that the checkout could make git run.
     """
     git = shutil.which("git")
     if git is None:
@@ -35,13 +35,13 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _checkout() -> tuple[str, Path]:
-    """The package's own checkout if git follows its files, else that of the working directory."""
+    """The package's own checkout if git tracks its files, otherwise that of the working directory."""
     followed = _git(PACKAGE_FOLDER, "ls-files", "--error-unmatch", "__init__.py") is not None
     return ("package", PACKAGE_FOLDER) if followed else ("working directory", Path.cwd())
 
 
 def _package_versions() -> dict[str, str]:
-    """This package and those it names as dependencies, without the extras; {} where it is not installed."""
+    """Versions of this package and its dependencies, without extras; {} if it is not installed."""
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
@@ -51,14 +51,14 @@ def _package_versions() -> dict[str, str]:
 
 
 def provenance(**facts: Any) -> dict[str, Any]:
-    """What a run was made with, for `provenance.json`. Names no person and no machine.
+    """What a run was made with, for `provenance.json`; without names of people or machines.
 
     Args:
-        **facts: what the run knows: cohort and atlas hashes, the checkpoint's hash, seed, device.
+        **facts: what the run adds: hashes of cohorts, atlas and checkpoint, seed, device.
 
     Returns:
-        `git_commit` and `git_dirty` (tracked changes or unknown files; both None outside a checkout), `git_checkout`
-        (whose they are: "package" or "working directory"), `packages`, `python`, `time_utc`, and the facts.
+        `git_commit` and `git_dirty` (changed or untracked files; both None outside a checkout), `git_checkout` (the
+        checkout they describe, "package" or "working directory"), `packages`, `python`, `time_utc`, and the facts.
     """
     owner, folder = _checkout()
     commit = _git(folder, "rev-parse", "HEAD")
@@ -74,9 +74,21 @@ def provenance(**facts: Any) -> dict[str, Any]:
     }
 
 
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal; an unchanged file is read only once per process."""
+    state = path.stat()
+    return _sha256(path.resolve(), state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _sha256(path: Path, size: int, modified_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @cache
 def git_commit() -> str | None:
-    """The commit that a process started from, with ``+dirty`` where files differ from it; None outside a checkout."""
+    """The commit at the start of the process, with ``+dirty`` if files differ from it; None outside a checkout."""
     found = provenance()
     return found["git_commit"] and found["git_commit"] + ("+dirty" if found["git_dirty"] else "")
 

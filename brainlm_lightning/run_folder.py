@@ -1,4 +1,4 @@
-"""The files of a run folder, `runs/<experiment>/version_<k>/`: written whole or not at all, read without torch."""
+"""Reads and writes the files of a run folder, `runs/<experiment>/version_<k>/`: atomically, and without torch."""
 
 import json
 import math
@@ -13,25 +13,25 @@ import pandas as pd
 from numpy.typing import NDArray
 
 VERSION = re.compile(r"version_(\d+)")
-BEST = "checkpoints/best.ckpt"
-CHOSEN = "chosen.json"  # of a search: which of its runs did best
+BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+CHOSEN = "chosen.json"  # which run of a search was best
 
 
 def inside(folder: Path | str, name: str) -> Path:
-    """`folder / name`, links followed.
+    """`folder / name` with links resolved.
 
     Raises:
-        ValueError: if that is not below the folder.
+        ValueError: The path is not inside the folder.
     """
     root = Path(folder).resolve()
     path = (root / name).resolve()
     if path == root or not path.is_relative_to(root):
-        raise ValueError(f"{name!r} is not below {root}; give the name of a file inside the folder")
+        raise ValueError(f"{name!r} is not inside {root}; give the name of a file in that folder")
     return path
 
 
 def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Beside the file, then renamed over it: a reader sees the old file or the new one, never half of one."""
+    """Writes beside the file, then renames: a reader sees either the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -45,7 +45,7 @@ def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Numpy numbers and arrays as Python's, paths as text, NaN and infinities (which JSON does not know) as null."""
+    """Converts to what JSON holds: numpy values to Python's, paths to text, NaN and infinities to null."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -67,17 +67,17 @@ def write_arrays(path: Path | str, arrays: Mapping[str, NDArray]) -> None:
     """Writes `arrays.npz` atomically.
 
     Raises:
-        ValueError: for an array of Python objects, which could only be read back by unpickling.
+        ValueError: An array holds Python objects, which could only be read back by unpickling.
     """
     for name, array in arrays.items():
         if np.asarray(array).dtype.hasobject:
-            raise ValueError(f"array {name!r} holds Python objects; expected numbers or fixed-width text")
+            raise ValueError(f"array {name!r} holds Python objects; expected numbers or fixed-width strings")
     contents: dict[str, Any] = dict(arrays)
     _write_atomically(Path(path), lambda stream: np.savez(stream, **contents))
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes a text atomically."""
+    """Writes a text file atomically."""
     _write_atomically(Path(path), lambda stream: stream.write(text.encode()))
 
 
@@ -90,30 +90,30 @@ def _existing(folder: Path | str, name: str) -> Path:
     path = inside(folder, name)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is not there: {folder} is no run folder, or its run did not end; "
+            f"{path} does not exist: {folder} is not a run folder, or its run did not finish; "
             f"run `python -m brainlm_lightning.cli {_verb(name)} --config experiments/<experiment>.yaml`"
         )
     return path
 
 
 def read_json(folder: Path | str, name: str) -> dict[str, Any]:
-    """The mapping in a JSON file of a run folder."""
+    """Reads a JSON file of a run folder that holds a mapping."""
     path = _existing(folder, name)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); it was damaged or written by hand") from error
+        raise ValueError(f"{path} is not valid JSON ({error}); it is damaged or was edited by hand") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}; expected a mapping")
     return found
 
 
 def read_metrics(folder: Path | str) -> dict[str, float]:
-    """`metrics.json` of a run folder, flat name -> number; null becomes NaN.
+    """Reads `metrics.json` of a run folder, flat name -> number; null becomes NaN.
 
     Raises:
-        FileNotFoundError: if the run has none.
-        ValueError: for a value that is not a number.
+        FileNotFoundError: The run has none.
+        ValueError: A value is not a number.
     """
     metrics = {}
     for name, value in read_json(folder, "metrics.json").items():
@@ -124,37 +124,47 @@ def read_metrics(folder: Path | str) -> dict[str, float]:
 
 
 def read_arrays(folder: Path | str, name: str = "arrays.npz") -> dict[str, NDArray]:
-    """The arrays of a run folder; nothing is unpickled."""
+    """Reads the arrays of a run folder; nothing is unpickled."""
     with np.load(_existing(folder, name), allow_pickle=False) as archive:
         return dict(archive)
 
 
 def _versions(experiment_folder: Path) -> dict[int, Path]:
-    """version_<k> -> its path, newest first."""
+    """Number -> path of every `version_<k>`, newest first."""
     found = {int(match[1]): path for path in experiment_folder.glob("*") if (match := VERSION.fullmatch(path.name))}
     return dict(sorted(found.items(), reverse=True))
 
 
 def next_version_folder(experiment_folder: Path | str) -> Path:
-    """Makes and returns `version_<k>`, one after the newest; two who start at once get two folders.
+    """Creates and returns `version_<k>`, numbered after the newest; runs that start together get different folders.
 
-    Call it once a run: with several processes, on the first rank alone.
+    Call it once per run; with several processes, on the first rank only.
     """
     folder = Path(experiment_folder)
-    folder.mkdir(parents=True, exist_ok=True)
     version = max(_versions(folder), default=-1) + 1
     while True:
         path = folder / f"version_{version}"
         try:
-            path.mkdir()
+            path.mkdir(parents=True)
         except FileExistsError:
             version += 1
         else:
             return path
 
 
+def remove_if_empty(folder: Path, top: Path) -> None:
+    """Removes a folder and its parents, up to and including `top`, as long as they are empty."""
+    for path in (folder, *folder.parents):
+        if not path.is_relative_to(top):
+            return
+        try:
+            path.rmdir()
+        except OSError:  # not empty
+            return
+
+
 def _verb(name: str) -> str:
-    """The command that makes a file of a run folder."""
+    """The command that writes a file of a run folder."""
     return "fit" if "checkpoints" in name.split("/") else "test"
 
 
@@ -163,14 +173,14 @@ def _holds(path: Path) -> bool:
 
 
 def newest_run(experiment_folder: Path | str, containing: str = "checkpoints") -> Path:
-    """The newest `version_<k>` that has the file, or a folder of that name that is not empty.
+    """The newest `version_<k>` that contains a file, or a folder that is not empty.
 
     Args:
         experiment_folder: `runs/<experiment>`.
-        containing: "checkpoints" or a file in there for a run to go on from, "metrics.json" for one to report.
+        containing: "checkpoints" or a file in it for a run to resume, "metrics.json" for one to report.
 
     Raises:
-        FileNotFoundError: if there is none; says what to run.
+        FileNotFoundError: There is none; says what to run.
     """
     folder = Path(experiment_folder)
     versions = _versions(folder)
@@ -185,29 +195,47 @@ def newest_run(experiment_folder: Path | str, containing: str = "checkpoints") -
 
 
 def point_name(settings: Mapping[str, Any]) -> str:
-    """The folder of one point of a sweep, `fold=3,method=tuned`: the last word of each setting and its value."""
+    """Folder name of a point of a sweep, `fold=3,method=tuned`: the last word of each setting and its value."""
     parts = (f"{name.rsplit('.', 1)[-1]}={value}" for name, value in settings.items())
     return re.sub(r"[^\w.,=+-]", "_", ",".join(parts))
 
 
 def find_checkpoint(place: Path | str) -> Path:
-    """The checkpoint that a file, a run folder or the folder of an experiment stands for.
+    """Finds the checkpoint that a path refers to.
 
     Args:
-        place: a `.ckpt` or `.safetensors` file; `runs/<experiment>/version_<k>`; or `runs/<experiment>`: what a search
-            there chose, else its newest run's.
+        place: a `.ckpt` or `.safetensors` file; a run folder; or `runs/<experiment>`, which refers to the run that its
+            search chose, otherwise to its newest run with checkpoints.
 
     Returns:
-        The file; of a run `checkpoints/best.ckpt`.
+        The file; for a run, its `checkpoints/best.ckpt`.
 
     Raises:
-        FileNotFoundError: there is none; says what to run.
+        FileNotFoundError: There is none; says what to run, or that the run never validated.
     """
     path = Path(place)
     if path.is_file():
         return path
     if VERSION.fullmatch(path.name):
-        return _existing(path, BEST)
+        return _best_of(path)
     if (path / CHOSEN).is_file():
-        return _existing(path, str(read_json(path, CHOSEN)["run"]) + f"/{BEST}")
-    return newest_run(path, BEST) / BEST
+        return _best_of(inside(path, read_json(path, CHOSEN)["run"]))
+    return _best_of(newest_run(path))
+
+
+def run_of(checkpoint: Path) -> Path | None:
+    """The run folder of a checkpoint; None if it is not in one."""
+    folder = checkpoint.parent
+    return folder.parent if folder.name == "checkpoints" and (folder.parent / "config.yaml").is_file() else None
+
+
+def _best_of(run: Path) -> Path:
+    """The best checkpoint of a run."""
+    last = inside(run, LAST)
+    if last.is_file() and not inside(run, BEST).is_file():
+        raise FileNotFoundError(
+            f"{run} has no best.ckpt: no validation has finished in it. Validate earlier (trainer.val_check_interval) "
+            f"or name its last checkpoint, {run / LAST} (to test it: --ckpt_path {run / LAST})"
+        )
+    _existing(run, BEST)
+    return run / BEST

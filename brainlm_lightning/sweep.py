@@ -1,4 +1,4 @@
-"""Many runs of one experiment file: a search for settings, or one run for each fold and method.
+"""Several runs of one experiment file: a search over settings, or one run per fold and method.
 
 An experiment may hold
 
@@ -7,9 +7,10 @@ An experiment may hold
         model.init_args.optimisation.learning_rate: [0.0003, 0.001, 0.003]
       choose: val/loss
 
-``fit`` makes a run for each point of the grid, in ``runs/<experiment>/learning_rate=0.001/version_<k>``. Points that
-ended are skipped and killed ones go on, so the same command finishes what was begun. With ``choose``, ``test`` tests
-the point whose best value of that metric is lowest; without, it is run once and the task gathers all points.
+``fit`` makes one run per point of the grid, in ``runs/<experiment>/learning_rate=0.001/version_<k>``. Finished points
+are skipped and killed ones resumed, so the same command completes an interrupted sweep. An earlier run with other
+settings, another pretrained model or other recordings is an error, see `reuse`. With ``choose``, ``test``
+tests the point with the lowest best value of that metric; without it, `test` runs once and the task gathers all points.
 """
 
 import argparse
@@ -25,8 +26,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning import experiment
+from brainlm_lightning.reuse import check_same_fit
 from brainlm_lightning.run_folder import (
     CHOSEN,
+    LAST,
     find_checkpoint,
     newest_run,
     point_name,
@@ -43,33 +46,33 @@ class Sweep:
     """A grid of settings.
 
     Attributes:
-        over: dotted name of a setting -> the values it takes.
-        choose: a validation metric, the lower the better; None = all points are results.
+        over: dotted name of a setting -> its values.
+        choose: a validation metric, lower is better; None = every point is a result of its own.
     """
 
     over: dict[str, list[Any]]
     choose: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what is no grid, before the first run."""
+        """Validates the grid before the first run."""
         wrong = [name for name, values in self.over.items() if not isinstance(values, list) or not values]
         if wrong or not self.over:
             raise ValueError(f"sweep.over needs a list of values for each setting; got none for {wrong or 'any'}")
         words = [name.rsplit(".", 1)[-1] for name in self.over]
         if len(set(words)) != len(words):
             raise ValueError(
-                f"two settings of sweep.over end in one word, {sorted(words)}: their runs would be mixed up"
+                f"two settings of sweep.over have the same last word, {sorted(words)}: their runs would be mixed up"
             )
 
     def points(self) -> Iterator[Settings]:
-        """Every combination."""
+        """Every combination of values."""
         for values in itertools.product(*self.over.values()):
             yield dict(zip(self.over, values, strict=True))
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command of an experiment: its verb, its arguments, and where its runs are."""
+    """A command of an experiment: its verb, its arguments and the folder of its runs."""
 
     verb: str
     arguments: list[str]
@@ -78,7 +81,7 @@ class Command:
 
     @classmethod
     def of(cls, args: list[str]) -> "Command":
-        """Reads what matters here; the rest is the experiment's own parser's."""
+        """Reads the options that a sweep needs; the experiment's own parser reads the rest."""
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         parser.add_argument("--config", action="append", default=[])
         for name in ("experiment", "runs", "sweep"):
@@ -98,12 +101,16 @@ class Command:
         return cls(args[0], args[1:], folder, Sweep(**sweep))
 
     def run(self, *more: str) -> None:
-        """Runs it with further arguments."""
+        """Runs the command with further arguments."""
         experiment.run([self.verb, *self.arguments, *more])
+
+    def settings(self, *more: str) -> dict[str, Any]:
+        """The settings that the command would run with, given further arguments."""
+        return experiment.settings_of([self.verb, *self.arguments, *more])
 
 
 def run(args: list[str]) -> None:
-    """Runs one command of an experiment, once or for each point of its sweep.
+    """Runs one command of an experiment, once or for every point of its sweep.
 
     Args:
         args: ``fit --config experiments/pretrain.yaml ...``.
@@ -120,17 +127,34 @@ def run(args: list[str]) -> None:
 
 
 def fit_points(command: Command, sweep: Sweep) -> None:
-    """Fits the points that have not ended; then chooses."""
+    """Fits the points that are not finished, then chooses the best.
+
+    Raises:
+        ValueError: an earlier run of a point had other settings, another pretrained model or other recordings.
+    """
     points = list(sweep.points())
     for number, settings in enumerate(points, 1):
         folder = command.folder / point_name(settings)
-        if ended(folder):
-            rank_zero_info(f"{number} of {len(points)}: {folder.name} has ended before")
+        arguments = [*overrides(settings), f"--experiment={folder.relative_to(runs_of(command))}"]
+        ended, resumable = (_newest(folder, name) for name in ("metrics.json", LAST))
+        earlier = ended or resumable
+        if earlier:
+            check_same_fit(earlier, command.settings(*arguments))
+        if ended:
+            rank_zero_info(f"{number} of {len(points)}: {folder.name} is finished")
             continue
         rank_zero_info(f"{number} of {len(points)}: {folder.name}")
-        command.run(*overrides(settings), f"--experiment={folder.relative_to(runs_of(command))}", *resumption(folder))
+        command.run(*arguments, *([f"--ckpt_path={resumable / LAST}"] if resumable else []))
     if sweep.choose:
         choose(command.folder, sweep)
+
+
+def _newest(point: Path, containing: str) -> Path | None:
+    """The newest run of a point with a file: `metrics.json` if it finished, `last.ckpt` if it can be resumed."""
+    try:
+        return newest_run(point, containing)
+    except FileNotFoundError:
+        return None
 
 
 def runs_of(command: Command) -> Path:
@@ -139,33 +163,22 @@ def runs_of(command: Command) -> Path:
 
 
 def overrides(settings: Settings) -> list[str]:
-    """A point as arguments; a point is no sweep."""
+    """A point as arguments; a single point is not a sweep itself."""
     return [*(f"--{name}={value}" for name, value in settings.items()), "--sweep=null"]
 
 
-def ended(point: Path) -> bool:
-    """True where a run of a point has come to its end, when it writes its metrics."""
-    return any((version / "metrics.json").is_file() for version in point.glob("version_*"))
-
-
-def resumption(point: Path) -> list[str]:
-    """The argument that goes on with a killed run, if there is one."""
-    try:
-        last = newest_run(point, "checkpoints/last.ckpt") / "checkpoints" / "last.ckpt"
-    except FileNotFoundError:
-        return []
-    return [f"--ckpt_path={last}"]
-
-
 def choose(folder: Path, sweep: Sweep) -> None:
-    """Writes which run did best in validation, and how all did."""
+    """Writes which run was best in validation, and the scores of all."""
     scores, runs, key = {}, {}, f"{sweep.choose}_best"
     for settings in sweep.points():
         name = point_name(settings)
         run_folder = newest_run(folder / name, "metrics.json")
         metrics = read_metrics(run_folder)
         if key not in metrics:
-            raise ValueError(f"{run_folder} has no {key}: sweep.choose names the metric that the best checkpoint is by")
+            raise ValueError(
+                f"{run_folder} has no {key}: no validation has finished in it, or sweep.choose is not the metric "
+                "that the best checkpoint is chosen by"
+            )
         scores[name], runs[name] = metrics[key], (settings, f"{name}/{run_folder.name}")
     best = min(scores, key=lambda name: scores[name])
     settings, place = runs[best]
@@ -174,7 +187,7 @@ def choose(folder: Path, sweep: Sweep) -> None:
 
 
 def test_chosen(command: Command) -> None:
-    """Tests the chosen point, with its settings."""
+    """Tests the chosen point with its settings."""
     settings = read_json(command.folder, CHOSEN)["settings"]
     given = any(argument.startswith("--ckpt_path") for argument in command.arguments)
     checkpoint = [] if given else [f"--ckpt_path={find_checkpoint(command.folder)}"]

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import subprocess
 import sys
@@ -6,7 +7,7 @@ from datetime import datetime
 import numpy as np
 
 from brainlm_lightning import provenance as module
-from brainlm_lightning.provenance import provenance
+from brainlm_lightning.provenance import provenance, sha256_of
 
 
 def git(folder, *arguments):
@@ -45,3 +46,10 @@ def test_provenance_has_versions_and_utc_time_and_names_no_machine():
     assert datetime.fromisoformat(found["time_utc"]).utcoffset().total_seconds() == 0
     assert (found["seed"], found["device"]) == (3, "cpu")
     assert not {"hostname", "host", "user", "node"} & set(found)
+
+
+def test_the_hash_of_a_file_follows_its_contents(tmp_path):
+    path = tmp_path / "model.ckpt"
+    for content in (b"one", b"another"):
+        path.write_bytes(content)
+        assert sha256_of(path) == hashlib.sha256(content).hexdigest()

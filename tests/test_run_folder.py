@@ -16,6 +16,7 @@ from brainlm_lightning.run_folder import (
     read_arrays,
     read_json,
     read_metrics,
+    remove_if_empty,
     write_arrays,
     write_json,
 )
@@ -53,10 +54,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path, 
 
 
 def test_what_is_no_metrics_file_is_refused_with_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"metrics.json is not there.*brainlm_lightning.cli test"):
+    with pytest.raises(FileNotFoundError, match=r"metrics.json does not exist.*brainlm_lightning.cli test"):
         read_metrics(tmp_path)
     for content, message in (
-        ('{"a": 1', "is not JSON"),
+        ('{"a": 1', "is not valid JSON"),
         ("[1]", "holds a list; expected a mapping"),
         ('{"a": "1"}', "metric 'a' in .* is '1'; expected a number or null"),
         ('{"a": true}', "is True; expected a number"),
@@ -84,9 +85,9 @@ def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, name):
     run(tmp_path, "secret.json", content="{}")
     (folder / "link").symlink_to(tmp_path)
     for read in (read_json, read_arrays, inside):
-        with pytest.raises(ValueError, match="is not below"):
+        with pytest.raises(ValueError, match="is not inside"):
             read(folder, name)
-    with pytest.raises(ValueError, match="is not below"):
+    with pytest.raises(ValueError, match="is not inside"):
         newest_run(tmp_path / "runs", containing=name)
 
 
@@ -131,3 +132,15 @@ def test_no_run_says_what_to_run(tmp_path):
 def test_the_report_is_made_without_torch():
     code = "import sys, brainlm_lightning.run_folder; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_empty_folders_are_removed_up_to_the_first_that_is_not(tmp_path):
+    folder = next_version_folder(tmp_path / "runs" / "search" / "rate=1")
+    run(tmp_path, "runs/other/version_0/metrics.json")
+    remove_if_empty(folder, tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
+    remove_if_empty(tmp_path / "runs" / "other" / "version_0", tmp_path / "runs")
+    assert (tmp_path / "runs" / "other" / "version_0" / "metrics.json").is_file()
+    (tmp_path / "runs" / "other" / "version_0" / "metrics.json").unlink()
+    remove_if_empty(tmp_path / "runs" / "other" / "version_0", tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []

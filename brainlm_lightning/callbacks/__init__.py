@@ -1,1 +1,1 @@
-"""What happens around training: run folders, checkpoints, signals, figures and throughput."""
+"""Lightning callbacks: run folders, checkpoints, signals, figures and throughput."""

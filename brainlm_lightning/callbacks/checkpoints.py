@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and when they are written."""
+"""When checkpoints are written, and how: atomically."""
 
 import os
 import shutil
@@ -15,13 +15,13 @@ from brainlm_lightning.checkpoint.files import load_plain
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, then renames: a killed process leaves the old checkpoint or the new one, whole.
+    """Writes beside the target, then renames: a killed process leaves either the old checkpoint or the new one.
 
-    Lightning's own stages in the temporary folder, which may be another file system, where a move is no rename.
+    Lightning's own plugin stages files in the temporary folder. On another file system, moving them is not atomic.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Saves durably."""
+        """Saves atomically, and waits until the file is on disk."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -34,11 +34,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Loads tensors and plain values, and nothing else: other objects could run code.
+        """Loads tensors and plain values only; unpickling other objects could run code.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is damaged or holds other objects.
+            ValueError: the file is damaged, or holds other objects.
         """
         path = Path(path)
         if not path.is_file():
@@ -47,11 +47,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt`` by validation. A resumed run, which has a folder of its own, starts from the best so far.
+    """Writes ``best.ckpt``. A resumed run has a folder of its own, and starts with the best checkpoint so far.
 
     Args:
-        monitor: the metric.
-        mode: ``max`` or ``min``: which end of it is good.
+        monitor: the validation metric.
+        mode: ``max`` or ``min``: whether high or low values are better.
     """
 
     def __init__(self, monitor: str, mode: str) -> None:
@@ -61,17 +61,17 @@ class BestCheckpoint(ModelCheckpoint):
         self._earlier: dict[str, Any] | None = None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps what was best in the run that is resumed, for `on_train_start`, which knows where that run is."""
+        """Keeps the state of the resumed run until `on_train_start`, where the path of that run is known."""
         self._earlier = state_dict
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Copies the best so far; it lies beside the checkpoint that is resumed."""
+        """Copies the best checkpoint so far, which lies beside the resumed one."""
         super().on_train_start(trainer, pl_module)
         if self._earlier is None or self._earlier["best_model_score"] is None:
             return
         source, target = Path(str(trainer.ckpt_path)).with_name("best.ckpt"), Path(str(self.dirpath), "best.ckpt")
         if not trainer.strategy.broadcast(source.is_file()):
-            rank_zero_info(f"{source} is not there: the best is sought from here on")
+            rank_zero_info(f"{source} does not exist: the best checkpoint is chosen from here on")
             return
         if trainer.is_global_zero and source != target:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,13 +84,13 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Callback):
-    """Writes ``last.ckpt`` every so many optimiser steps, at the last one of each epoch and of the training.
+    """Writes ``last.ckpt`` every few optimiser steps, and at the last step of each epoch and of the training.
 
-    Always between two steps of an epoch, never after it: from a checkpoint made at an epoch's very end Lightning 2.6
-    takes one batch, calls that an epoch, and leaves the rest of it out.
+    Always within an epoch, never after its end: resumed from a checkpoint written at the very end of an epoch,
+    Lightning 2.6 runs one batch, counts it as an epoch and skips the rest.
 
     Args:
-        every_n_steps: optimiser steps from one to the next within an epoch.
+        every_n_steps: optimiser steps between two checkpoints within an epoch.
     """
 
     def __init__(self, every_n_steps: int) -> None:
@@ -99,7 +99,7 @@ class LastCheckpoint(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Writes it where it is due."""
+        """Writes the checkpoint when it is due."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         is_last = trainer.is_last_batch or trainer.global_step == trainer.max_steps
@@ -108,12 +108,12 @@ class LastCheckpoint(Callback):
 
 
 def save_last(trainer: pl.Trainer) -> Path:
-    """Writes ``last.ckpt`` of the run folder, on all ranks together; returns where it is."""
+    """Writes ``last.ckpt`` in the run folder and returns its path. All ranks must call it."""
     path = Path(trainer.log_dir or ".") / "checkpoints" / "last.ckpt"
     trainer.save_checkpoint(path)
     return path
 
 
 def checkpoint_callbacks(every_n_steps: int, monitor: str, mode: str) -> list[Callback]:
-    """``best.ckpt`` by the metric that a task names; ``last.ckpt`` to go on from."""
+    """Callbacks for ``best.ckpt``, by the task's metric, and ``last.ckpt``, to resume from."""
     return [BestCheckpoint(monitor, mode), LastCheckpoint(every_n_steps)]

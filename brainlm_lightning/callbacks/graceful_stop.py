@@ -1,4 +1,4 @@
-"""A training that is told to stop stops between two steps, with a checkpoint."""
+"""Stops training on SIGTERM, between two steps and with a checkpoint."""
 
 import signal
 import sys
@@ -14,17 +14,17 @@ TERMINATED = 143  # what a shell reports for SIGTERM: a scheduler can tell it fr
 
 
 class GracefulStop(pl.Callback):
-    """On SIGTERM finishes the optimiser step at hand, saves ``last.ckpt`` and exits with status 143.
+    """On SIGTERM, finishes the current optimiser step, saves ``last.ckpt`` and exits with status 143.
 
-    The handler only sets a flag; the ranks agree on it between steps. Lightning's own handler talks to the other ranks
-    from within the signal, which can hang.
+    The handler only sets a flag, and the ranks agree on it between steps. Lightning's own handler communicates with the
+    other ranks from inside the signal handler, which can hang.
     """
 
     def __init__(self) -> None:
         self.asked = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the signal over."""
+        """Installs the signal handler."""
         self.asked = False
         signal.signal(signal.SIGTERM, self._ask)
 
@@ -34,12 +34,12 @@ class GracefulStop(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops, on all ranks or none, where no gradient is half accumulated."""
+        """Stops after a complete optimiser step, on all ranks or none."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if not trainer.strategy.reduce_boolean_decision(self.asked, all=False):
             return
         path = save_last(trainer)
         trainer.strategy.barrier("graceful stop")
-        rank_zero_info(f"told to stop: saved {path}; go on with --ckpt_path {path}")
+        rank_zero_info(f"SIGTERM received: saved {path}; go on with --ckpt_path {path}")
         sys.exit(TERMINATED)

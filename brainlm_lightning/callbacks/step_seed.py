@@ -1,4 +1,4 @@
-"""Dropout that a resumed training draws as an uninterrupted one would."""
+"""Makes dropout the same in a resumed training as in an uninterrupted one."""
 
 from typing import Any
 
@@ -9,17 +9,17 @@ from brainlm_lightning.model.masking import counter_noise
 
 
 class StepSeed(pl.Callback):
-    """Seeds torch's own generators before each micro-batch: a function of seed, optimiser step, micro-batch and rank.
+    """Seeds torch's generators before each micro-batch, from the seed, optimiser step, micro-batch and rank.
 
-    A checkpoint then needs to keep no generator's state, of which every rank and every device would have another, and
-    what loaders or validation drew from it makes no difference.
+    Checkpoints then need no generator state, which differs between ranks and devices, and numbers drawn by loaders or
+    in validation have no effect.
     """
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seeds."""
+        """Sets the seed of this micro-batch."""
         seed: int = trainer.datamodule.seed  # type: ignore[attr-defined]
         part = batch_idx % trainer.accumulate_grad_batches * trainer.world_size + trainer.global_rank
         key = torch.tensor([seed * 1_000_003 + trainer.global_step])
-        torch.manual_seed(counter_noise(key, 2 + part)[0, -1].item())  # the first number is that of the masking ratio
+        torch.manual_seed(counter_noise(key, 2 + part)[0, -1].item())  # the first number draws the masking ratio

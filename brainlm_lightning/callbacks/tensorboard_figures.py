@@ -1,4 +1,4 @@
-"""What training looks like: reconstructions, R² on the brain, and the windows' summaries with their phenotypes."""
+"""Figures of training in TensorBoard: reconstructions, R² on the brain, and embeddings of windows with phenotypes."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from brainlm_lightning.report.figures import parcel_map, reconstruction_figure
 
-PROJECTED_WINDOWS = 1000  # the projector draws no more with ease
+PROJECTED_WINDOWS = 1000  # more make the projector slow
 
 
 class TensorBoardFigures(pl.Callback):
     """Adds figures after each validation, and CLS embeddings for the projector at the end of the fit."""
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forgets the validation before."""
+        """Drops what the previous validation collected."""
         self._shown: dict[str, np.ndarray] | None = None
         self._cls: list[torch.Tensor] = []
         self._rows: list[int] = []
@@ -30,18 +30,18 @@ class TensorBoardFigures(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keeps the first window, and the CLS of the first thousand, of a task that reconstructs."""
+        """Keeps the first window, and the CLS tokens of the first thousand, if the task reconstructs."""
         if not trainer.is_global_zero or not outputs:
             return
         if self._shown is None:
-            parts = {"signal_BPT": batch["signal_BPT"], **outputs}  # a task may have changed the scale
+            parts = {"signal_BPT": batch["signal_BPT"], **outputs}  # a task may rescale the signal
             self._shown = {name: value[0].float().cpu().numpy() for name, value in parts.items()}
         if "cls_BD" in outputs and len(self._rows) < PROJECTED_WINDOWS:
             self._cls.append(outputs["cls_BD"].float().cpu())
             self._rows += batch["recording_index_B"].tolist()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws."""
+        """Adds the figures of this validation."""
         writer = _writer(trainer)
         if writer is None or self._shown is None or trainer.sanity_checking:
             return
@@ -56,7 +56,7 @@ class TensorBoardFigures(pl.Callback):
         writer.add_figure("parcel_r2", brain, trainer.global_step)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the summaries of the last validation for the projector."""
+        """Writes the CLS tokens of the last validation for the projector."""
         writer = _writer(trainer)
         if writer is None or not getattr(self, "_rows", None):
             return
@@ -68,6 +68,6 @@ class TensorBoardFigures(pl.Callback):
 
 
 def _writer(trainer: pl.Trainer) -> Any:
-    """TensorBoard's writer on the first rank, else None."""
+    """TensorBoard's writer on the first rank, otherwise None."""
     logger = trainer.logger
     return logger.experiment if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero else None

@@ -1,4 +1,4 @@
-"""How fast training goes, and how much of the time it waits for data."""
+"""Training speed, and the share of time spent waiting for data."""
 
 import time
 from collections import deque
@@ -6,37 +6,37 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-REMEMBERED = 50  # batches that a figure is taken over
+REMEMBERED = 50  # batches to average over
 
 
 class Throughput(pl.Callback):
-    """Logs ``speed/windows_per_second`` over all ranks and ``speed/data_wait_share``, over the last fifty batches.
+    """Logs ``speed/windows_per_second`` (all ranks) and ``speed/data_wait_share`` over the last fifty batches.
 
-    Waiting is the time from the end of a batch to the start of the next. The device is not synchronised for it: over
-    fifty batches it keeps pace with the host.
+    Waiting is the time from the end of one batch to the start of the next. The device is not synchronised: over fifty
+    batches it keeps pace with the host.
     """
 
     def __init__(self) -> None:
-        self._spent: deque[tuple[float, float, int]] = deque(maxlen=REMEMBERED)  # seconds, of them waiting, windows
+        self._spent: deque[tuple[float, float, int]] = deque(maxlen=REMEMBERED)  # seconds, seconds of waiting, windows
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock; a training that goes on in mid-epoch starts no epoch."""
+        """Starts the clock; a fit resumed within an epoch never calls `on_train_epoch_start`."""
         self._batch_end = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leaves what was between the epochs out of the time."""
+        """Excludes the time between epochs."""
         self._batch_end = time.perf_counter()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """The wait for this batch is over."""
+        """Notes when the batch arrived."""
         self._batch_start = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts its windows and logs."""
+        """Counts the windows of the batch and logs."""
         now = time.perf_counter()
         windows = len(batch["signal_BPT"]) * trainer.world_size
         self._spent.append((now - self._batch_end, self._batch_start - self._batch_end, windows))
@@ -46,5 +46,5 @@ class Throughput(pl.Callback):
         pl_module.log("speed/data_wait_share", waiting / seconds, rank_zero_only=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leaves validation out of the training's time."""
+        """Excludes validation."""
         self._batch_end = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Cohorts to loaders: which recordings train, validate and test, in batches that any number of ranks agree on.
+"""From cohorts to loaders: which recordings train, validate and test, in the same batches for any number of ranks.
 
 Shapes: B batch, P parcels, T frames.
 """
@@ -13,6 +13,13 @@ import pandas as pd
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
+from brainlm_lightning.data.checks import (
+    check_long_enough,
+    check_one_split_each,
+    check_together,
+    check_unseen,
+    no_windows,
+)
 from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.data.schedule import (
     EvaluationBatches,
@@ -23,8 +30,9 @@ from brainlm_lightning.data.schedule import (
     micro_batches,
     recording_hash,
     weighted_windows,
+    windows_per_recording_for,
 )
-from brainlm_lightning.data.store import Store, store_root
+from brainlm_lightning.data.store import Store, open_cohort
 from brainlm_lightning.data.windows import Batch, Recordings, WindowDataset, scale_on_device
 
 ScalingRecipe = Literal["robust", "robust_centred", "recording_zscore", "none"]
@@ -32,12 +40,12 @@ ScalingRecipe = Literal["robust", "robust_centred", "recording_zscore", "none"]
 
 @dataclass(frozen=True)
 class TestSet:
-    """Windows to test on.
+    """Recordings to test on.
 
     Attributes:
-        name: of the cohort.
-        rows: of the table.
-        batches: windows to read together, where a task needs them so (pairs); None = every window of the rows.
+        name: name of the cohort.
+        rows: rows of the table of recordings.
+        batches: windows to read together, for tasks that need pairs; None = all windows of the rows.
     """
 
     name: str
@@ -46,7 +54,7 @@ class TestSet:
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """A DataLoader whose position lives in the DataModule; its methods tell Lightning so."""
+    """A DataLoader whose position is kept by the DataModule; these methods tell Lightning that it is resumable."""
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: see `CohortDataModule.state_dict`."""
@@ -59,22 +67,22 @@ class ResumableLoader(DataLoader[Batch]):
 class CohortDataModule(pl.LightningDataModule):
     """Streams windows of prepared cohorts.
 
-    Trains and validates on the cohorts' training and validation subjects; tests on each cohort's test subjects and on
-    all subjects of each cohort of ``test_cohorts``, which no training statistic has seen.
+    Trains and validates on the training and validation subjects of the cohorts. Tests on their test subjects, and on
+    all subjects of ``test_cohorts``, which contribute to no training statistic.
 
     Args:
-        cohorts: name of the cohort to train on, or a weight for each of several: its share of the windows.
-        test_cohorts: further cohorts, of the same atlas, to test on whole. They are scaled with the first training
-            cohort's statistics.
-        window_frames: T, frames of a window.
+        cohorts: name of the cohort to train on, or several names with weights, their shares of the windows.
+        test_cohorts: further cohorts with the same atlas, to be tested as a whole. They are scaled with the statistics
+            of the first training cohort.
+        window_frames: T, number of frames in a window.
         global_batch_size: windows of one optimiser step, over all devices.
-        micro_batch_size: windows that a device takes at once; None = its whole share of the global batch.
+        micro_batch_size: windows that a device processes at once; None = its whole share of the global batch.
         windows_per_recording: windows drawn from each recording in an epoch.
         train_fraction: share of the training subjects to train on (table 1 of the paper: 0.01).
         scaling: ``robust`` (paper), ``robust_centred``, ``recording_zscore`` or ``none``; see `centre_and_scale`.
-        eval_batch_size: windows of a validation or test batch on each device.
-        num_workers: processes that read windows; 0 = read in the training process.
-        seed: of window starts, batches and masks.
+        eval_batch_size: windows in a validation or test batch on each device.
+        num_workers: processes that read windows; 0 = the training process reads them.
+        seed: seed of window starts, batches and masks.
     """
 
     def __init__(
@@ -111,11 +119,11 @@ class CohortDataModule(pl.LightningDataModule):
     # -- cohorts --------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the stores and checks that they belong together, before any long work starts."""
+        """Opens the stores and checks them, before any long work starts."""
         if self.dataset is None:
             names = list(dict.fromkeys([*self.weights, *self.test_cohorts]))
-            stores = [Store(store_root() / name) for name in names]
-            _check_together(stores)
+            stores = [open_cohort(name) for name in names]
+            check_together(stores)
             statistics = [stores[index if name in self.weights else 0].statistics for index, name in enumerate(names)]
             self.recordings = Recordings.of(stores)
             self.dataset = WindowDataset(self.recordings, self.scaling, statistics, self.window_frames)
@@ -124,9 +132,10 @@ class CohortDataModule(pl.LightningDataModule):
             self._share_out()
 
     def _find_rows(self) -> None:
-        """Rows of the table for each purpose; what gives no window is counted and said."""
+        """Finds the rows that train, validate and test; reports how many recordings are left out."""
         table = self.recordings.table
-        _check_one_split_each(table[table["cohort"].isin(list(self.weights))])
+        check_one_split_each(table[table["cohort"].isin(list(self.weights))])
+        check_long_enough(table, self.window_frames)
         short = table["num_frames"] < self.window_frames
         double = table["problems"].str.contains("duplicate_of")
         if short.any() or double.any():
@@ -145,18 +154,13 @@ class CohortDataModule(pl.LightningDataModule):
             TestSet(name, np.flatnonzero(usable & (table["cohort"] == name) & (table["split"] == "test")))
             for name in self.weights
         ] + [TestSet(name, np.flatnonzero(usable & (table["cohort"] == name))) for name in self.test_cohorts]
-        # Also those that `train_fraction` leaves out and those that validate: statistics and checkpoints saw them.
+        # Including those that `train_fraction` leaves out and those that validate: statistics or checkpoints saw them.
         seen_subjects = set(table["subject_id"][trained_on & (table["split"] != "test")])
         for test_set in self.test_sets:
-            seen = seen_subjects & set(table["subject_id"].iloc[test_set.rows])
-            if seen:
-                raise ValueError(
-                    f"{len(seen)} subjects of the test cohort {test_set.name!r} train or validate, {sorted(seen)[0]!r} "
-                    "first; a test subject must be in no training set: leave the cohort or the subjects out"
-                )
+            check_unseen(test_set.name, table["subject_id"].iloc[test_set.rows], seen_subjects)
 
     def use_rows(self, train: np.ndarray, val: np.ndarray, test_sets: list[TestSet], stage: str) -> None:
-        """Takes rows in place of the stored split, for a task with folds of its own; call it in `setup`."""
+        """Replaces the stored split, for a task with its own folds; to be called in its `setup`."""
         self.train_rows, self.val_rows, self.test_sets = train, val, test_sets
         if stage == "fit":
             self._share_out()
@@ -166,24 +170,21 @@ class CohortDataModule(pl.LightningDataModule):
         self.test_sets = test_sets
 
     def _in_fraction(self, in_train: pd.Series) -> np.ndarray:
-        """True for recordings of the training subjects that ``train_fraction`` keeps: the lowest by hash of name."""
+        """True for recordings of the training subjects that ``train_fraction`` keeps, those with the lowest hashes."""
         subjects = self.recordings.table["subject_id"]
         training = sorted(set(subjects[in_train]), key=recording_hash)
         kept = training[: max(1, round(self.train_fraction * len(training)))]
         return subjects.isin(kept).to_numpy()
 
     def _share_out(self) -> None:
-        """The schedule of training batches, and how many micro-batches make one on each device."""
+        """Plans the training batches, and their micro-batches on each device."""
         if not len(self.val_rows):
-            raise ValueError(
-                f"no validation subject of {', '.join(self.weights)} has a window of {self.window_frames} frames; "
-                "raise the val share in the manifest and prepare the cohort again"
-            )
+            raise no_windows("val", self.recordings.table, list(self.weights), self.window_frames)
         table = self.recordings.table.iloc[self.train_rows]
         groups = tuple(self.train_rows[(table["cohort"] == name).to_numpy()] for name in self.weights)
         for name, rows in zip(self.weights, groups, strict=True):
             if not len(rows):
-                raise ValueError(f"cohort {name!r} has no training recording of {self.window_frames} frames or more")
+                raise no_windows("train", self.recordings.table, [name], self.window_frames)
         weights = list(self.weights.values())
         sizes = [len(rows) for rows in groups]
         weights = [float(size) for size in sizes] if len(weights) == 1 else weights
@@ -196,22 +197,25 @@ class CohortDataModule(pl.LightningDataModule):
             global_batch_size=self.global_batch_size,
             seed=self.seed,
         )
-        if self.schedule.num_batches == 0:
-            raise ValueError(
-                f"an epoch has {sum(self.schedule.windows)} training windows, fewer than global_batch_size "
-                f"{self.global_batch_size}; lower it or raise windows_per_recording"
-            )
         trainer = self._trainer()
+        if self.schedule.num_batches == 0:
+            available, at_once = sum(self.schedule.windows), trainer.world_size * (self.micro_batch_size or 1)
+            enough = windows_per_recording_for(self.global_batch_size, sizes, weights)
+            lower = f"set data.global_batch_size to {available // at_once * at_once} or less, or "
+            raise ValueError(
+                f"an epoch has {available} training windows, fewer than global_batch_size {self.global_batch_size}: "
+                f"{lower if available >= at_once else ''}set data.windows_per_recording to {enough} or more"
+            )
         self.accumulate = micro_batches(self.global_batch_size, trainer.world_size, self.micro_batch_size)
         trainer.accumulate_grad_batches = self.accumulate
 
     # -- loaders --------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> ResumableLoader:
-        """This rank's micro-batches, from where a resumed checkpoint stopped.
+        """This rank's micro-batches, from the position of a resumed checkpoint.
 
         Raises:
-            ValueError: an epoch of the resumed run had another number of them.
+            ValueError: an epoch of the resumed run had another number of micro-batches.
         """
         trainer = self._trainer()
         batches = TrainingBatches(
@@ -225,17 +229,24 @@ class CohortDataModule(pl.LightningDataModule):
         if self._position.get("of", len(batches)) != len(batches):
             raise ValueError(
                 f"an epoch of the checkpoint's run has {self._position['of']} micro-batches, here it has "
-                f"{len(batches)}, so the run cannot go on where it stopped; keep cohorts, train_fraction, "
-                "windows_per_recording, global_batch_size and micro_batch_size × devices as they were"
+                f"{len(batches)}, so the run cannot be resumed where it stopped; keep cohorts, train_fraction, "
+                "windows_per_recording, global_batch_size and micro_batch_size × devices unchanged"
             )
         return self._loader(batches)
 
     def val_dataloader(self) -> ResumableLoader:
-        """Every window of the validation subjects, the same in each epoch."""
+        """All windows of the validation subjects, the same in each epoch."""
         return self._own_share(self.val_rows)
 
     def test_dataloader(self) -> list[ResumableLoader]:
-        """A loader for each of ``test_sets``, which a task may replace in its `setup`."""
+        """One loader for each of ``test_sets``, which a task may replace in its `setup`.
+
+        Raises:
+            ValueError: a test set is empty.
+        """
+        for test_set in self.test_sets:
+            if not len(test_set.rows):
+                raise no_windows("test", self.recordings.table, [test_set.name], self.window_frames)
         return [self._test_loader(test_set) for test_set in self.test_sets]
 
     def _test_loader(self, test_set: TestSet) -> ResumableLoader:
@@ -249,7 +260,7 @@ class CohortDataModule(pl.LightningDataModule):
         return self.evaluation_loader(rows, trainer.global_rank, trainer.world_size)
 
     def evaluation_loader(self, rows: np.ndarray, rank: int = 0, world_size: int = 1) -> ResumableLoader:
-        """Every window of recordings, the same in each call; a rank's share of them."""
+        """A rank's share of all windows of some recordings, the same in each call."""
         num_frames = self.recordings.table["num_frames"].to_numpy()
         windows = evaluation_windows(self.recordings.hashes, num_frames, rows, self.window_frames, self.seed)
         return self._loader(EvaluationBatches(windows, self.eval_batch_size, rank, world_size))
@@ -258,7 +269,7 @@ class CohortDataModule(pl.LightningDataModule):
         assert self.dataset is not None
         return ResumableLoader(
             self.dataset,
-            batch_sampler=batches,  # of requests, which the dataset answers with whole batches
+            batch_sampler=batches,  # yields requests, which the dataset answers with whole batches
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self._trainer().strategy.root_device.type == "cuda",
@@ -266,7 +277,7 @@ class CohortDataModule(pl.LightningDataModule):
         )
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Scales on the device: half-precision values travel, float32 is made where it is fast."""
+        """Scales on the device, so that half-precision values are transferred."""
         return scale_on_device(batch)
 
     def _trainer(self) -> pl.Trainer:
@@ -277,14 +288,14 @@ class CohortDataModule(pl.LightningDataModule):
     # -- resuming -------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the schedule: the epoch, and how many of its micro-batches are done."""
+        """The position in the schedule: the epoch and the number of its micro-batches that are done."""
         loop: Any = self._trainer().fit_loop
-        # The count over all epochs: Lightning's counts of epochs are off by one after some resumptions.
+        # Derived from the total count: Lightning's epoch counts are off by one after some resumptions.
         epoch, done = divmod(loop.epoch_loop.batch_progress.total.processed, loop.max_batches)
         return {"epoch": epoch, "batches": done, "of": self.schedule.num_batches * self.accumulate}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up a position that `state_dict` gave; `train_dataloader` checks that it is one of these epochs."""
+        """Takes over a position from `state_dict`; `train_dataloader` checks that it fits."""
         self._position = dict(state_dict)
 
     # -- what others need to know ---------------------------------------------------------------------------------
@@ -295,56 +306,30 @@ class CohortDataModule(pl.LightningDataModule):
         return self.recordings.stores
 
     def scaled_recordings(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Whole recordings, scaled (P, frames), each with its observed parcels (P,): what baselines are fitted on."""
+        """Yields whole recordings, scaled (P, frames), with their observed parcels (P,), to fit baselines on."""
         assert self.dataset is not None
         for row in rows:
             yield self.dataset.scaled_recording(int(row))
 
     def statistics(self) -> ScalingStatistics:
-        """Scaling statistics of the first training cohort, or those that were adopted."""
+        """Scaling statistics of the first training cohort, unless others were adopted."""
         assert self.dataset is not None
         return self.dataset.statistics[0]
 
     def adopt_statistics(self, statistics: ScalingStatistics) -> None:
-        """Scales every cohort as a pretrained model's own data were; call it before the first loader is made.
+        """Scales every cohort with a pretrained model's statistics; to be called before the first loader is made.
 
         Raises:
-            ValueError: they are of another number of parcels.
+            ValueError: the statistics have another number of parcels.
         """
         assert self.dataset is not None
         given, expected = len(statistics.robust.centre), self.stores[0].atlas.num_parcels
         if given != expected:
-            raise ValueError(f"scaling statistics of {given} parcels for cohorts of {expected}; use those of one atlas")
+            raise ValueError(
+                f"scaling statistics of {given} parcels for cohorts of {expected} parcels; use one atlas for both"
+            )
         self.dataset.use_statistics(statistics)
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _check_together(stores: list[Store]) -> None:
-    """All cohorts of an experiment have one atlas, in one order, and one frame interval."""
-    first = stores[0]
-    for store in stores[1:]:
-        if store.atlas.sha256 != first.atlas.sha256:
-            raise ValueError(
-                f"cohorts {first.name!r} and {store.name!r} have different parcels: atlas {first.atlas.name!r} with "
-                f"{first.atlas.num_parcels} and {store.atlas.name!r} with {store.atlas.num_parcels}; prepare both with "
-                "one atlas table, in one order"
-            )
-        if abs(store.tr_s - first.tr_s) > 1e-6:
-            raise ValueError(
-                f"cohort {first.name!r} has a frame every {first.tr_s} s, {store.name!r} every {store.tr_s} s; "
-                "prepare both with one tr_s"
-            )
-
-
-def _check_one_split_each(table: pd.DataFrame) -> None:
-    """A subject of two cohorts must be on the same side in both."""
-    splits = table.groupby("subject_id")["split"].nunique()
-    if (splits > 1).any():
-        torn = sorted(splits[splits > 1].index)
-        raise ValueError(
-            f"{len(torn)} subjects are in two splits, {torn[0]!r} first; prepare the cohorts with one split key and "
-            "the same shares, so that a subject falls on one side everywhere"
-        )

@@ -1,6 +1,6 @@
-"""Which windows make up which batch: a pure function of the seed and the epoch, never of rank, worker or call order.
+"""Which windows form which batch: a pure function of seed and epoch, independent of rank, worker and call order.
 
-Resuming is therefore exact, and one, two or eight ranks walk through the same global batches.
+Resuming is therefore exact, and one, two or eight ranks see the same global batches.
 """
 
 import hashlib
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EVALUATION_EPOCH = 2**32 - 1  # the windows of validation and test are the same in every epoch
+EVALUATION_EPOCH = 2**32 - 1  # validation and test windows are the same in every epoch
 
 _START_STREAM = np.uint64(0x53544152)
 _ORDER_STREAM = np.uint64(0x4F524445)
 
 
 def mix(x: np.ndarray) -> np.ndarray:
-    """The output of SplitMix64 for counters ``x`` (uint64): independent-looking 64-bit numbers."""
+    """SplitMix64 of counters ``x`` (uint64): pseudo-random 64-bit numbers."""
     with np.errstate(over="ignore"):
         x = x + np.uint64(0x9E3779B97F4A7C15)
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -25,12 +25,12 @@ def mix(x: np.ndarray) -> np.ndarray:
 
 
 def recording_hash(recording_id: str) -> int:
-    """A 64-bit name of a recording that does not depend on the recordings around it."""
+    """A 64-bit hash of a recording's name, which does not depend on the other recordings."""
     return int.from_bytes(hashlib.blake2b(recording_id.encode(), digest_size=8).digest(), "little")
 
 
 def window_keys(seed: int, epoch: int, recording_hashes: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """The key from which all randomness of a window follows, uint64, a function of (seed, epoch, recording, draw)."""
+    """Keys from which all randomness of windows is derived, uint64: a function of (seed, epoch, recording, draw)."""
     key = mix(recording_hashes.astype(np.uint64) ^ mix(np.array([seed], np.uint64)))
     key = mix(key ^ np.uint64(epoch))
     return mix(key ^ draws.astype(np.uint64))
@@ -38,7 +38,7 @@ def window_keys(seed: int, epoch: int, recording_hashes: np.ndarray, draws: np.n
 
 @dataclass(frozen=True)
 class WindowRequest:
-    """Windows to be read: the row of each one's recording, its first frame there, and its key."""
+    """Windows to read: for each, the row of its recording, its first frame and its key."""
 
     rows: np.ndarray
     starts: np.ndarray
@@ -59,10 +59,10 @@ class TrainingSchedule:
         hashes: `recording_hash` of each recording, uint64.
         num_frames: frames of each recording.
         groups: rows of the recordings of each cohort.
-        windows: how many windows each cohort gives to an epoch.
+        windows: windows of each cohort in an epoch.
         window_frames: T.
         global_batch_size: windows of one optimiser step, over all ranks.
-        seed: of everything.
+        seed: of window starts and order.
     """
 
     hashes: np.ndarray
@@ -75,11 +75,11 @@ class TrainingSchedule:
 
     @property
     def num_batches(self) -> int:
-        """Global batches of an epoch; windows that do not fill one are left to the next epoch's draw."""
+        """Global batches of an epoch; windows that do not fill a batch are dropped from this epoch."""
         return sum(self.windows) // self.global_batch_size
 
     def epoch(self, epoch: int) -> WindowRequest:
-        """All windows of an epoch, global batch after global batch."""
+        """All windows of an epoch, one global batch after the other."""
         drawn = [self._cohort(epoch, rows, count) for rows, count in zip(self.groups, self.windows, strict=True)]
         rows, draws = (np.concatenate(column) for column in zip(*drawn, strict=True))
         keys = window_keys(self.seed, epoch, self.hashes[rows], draws)
@@ -89,7 +89,7 @@ class TrainingSchedule:
         return WindowRequest(rows, (mix(keys ^ _START_STREAM) % room).astype(np.int64), keys)
 
     def _cohort(self, epoch: int, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """``count`` (row, draw) pairs: whole passes over a cohort, then a random part of it."""
+        """``count`` (row, draw) pairs: complete passes over a cohort, then a random part of it."""
         passes, rest = divmod(count, len(rows))
         turn = mix(window_keys(self.seed, epoch, self.hashes[rows], np.full(len(rows), passes)) ^ _ORDER_STREAM)
         part = rows[np.argsort(turn, kind="stable")[:rest]]
@@ -100,7 +100,7 @@ class TrainingSchedule:
 def evaluation_windows(
     hashes: np.ndarray, num_frames: np.ndarray, rows: np.ndarray, window_frames: int, seed: int
 ) -> WindowRequest:
-    """Every window that fits side by side into each recording, from its first frame on, in table order."""
+    """All non-overlapping windows of each recording, starting at its first frame, in table order."""
     counts = num_frames[rows] // window_frames
     rows = np.repeat(rows, counts)
     order = np.concatenate([np.arange(count) for count in counts]) if len(counts) else np.arange(0)
@@ -109,7 +109,7 @@ def evaluation_windows(
 
 @dataclass
 class TrainingBatches:
-    """One rank's micro-batches; every ``iter()`` is an epoch. A `batch_sampler` for torch's DataLoader.
+    """One rank's micro-batches, a `batch_sampler` for torch's DataLoader; every ``iter()`` is one epoch.
 
     Rank r takes every r-th window of a global batch, in ``accumulate`` micro-batches.
 
@@ -119,7 +119,7 @@ class TrainingBatches:
         world_size: number of processes.
         accumulate: micro-batches of a global batch on one rank.
         epoch: the next epoch.
-        skip: micro-batches of it that are done already.
+        skip: micro-batches of that epoch that are already done.
     """
 
     schedule: TrainingSchedule
@@ -147,7 +147,7 @@ class TrainingBatches:
 
 @dataclass(frozen=True)
 class EvaluationBatches:
-    """One rank's batches of evaluation windows: every window once, whatever the number of ranks."""
+    """One rank's batches of evaluation windows; every window is read exactly once, with any number of ranks."""
 
     windows: WindowRequest
     batch_size: int
@@ -167,20 +167,28 @@ class EvaluationBatches:
 
 
 def weighted_windows(sizes: list[int], weights: list[float], windows_per_recording: int) -> tuple[int, ...]:
-    """How many windows each cohort gives to an epoch.
+    """Number of windows of each cohort in an epoch.
 
-    The epoch has ``windows_per_recording`` times the number of all recordings, shared out by ``weights``.
+    An epoch has ``windows_per_recording`` windows per recording, distributed over the cohorts by ``weights``.
     """
     total = sum(sizes) * windows_per_recording
     share = np.array(weights) / sum(weights)
     return tuple(int(count) for count in np.round(share * total))
 
 
+def windows_per_recording_for(wanted: int, sizes: list[int], weights: list[float]) -> int:
+    """The smallest ``windows_per_recording`` that gives an epoch at least `wanted` windows."""
+    count = max(1, wanted // sum(sizes))
+    while sum(weighted_windows(sizes, weights, count)) < wanted:
+        count += 1
+    return count
+
+
 def micro_batches(global_batch_size: int, world_size: int, micro_batch_size: int | None) -> int:
-    """How many micro-batches each rank makes of a global batch.
+    """Number of micro-batches of a global batch on each rank.
 
     Raises:
-        ValueError: the sizes do not divide.
+        ValueError: the sizes are not divisible.
     """
     local, rest = divmod(global_batch_size, world_size)
     if rest:
@@ -190,8 +198,9 @@ def micro_batches(global_batch_size: int, world_size: int, micro_batch_size: int
         )
     accumulate, rest = divmod(local, micro_batch_size or local)
     if rest:
+        divisor = max(size for size in range(1, min(local, micro_batch_size or local) + 1) if local % size == 0)
         raise ValueError(
             f"each of {world_size} devices gets {local} windows of a global batch of {global_batch_size}, "
-            f"which is not divisible by micro_batch_size {micro_batch_size}"
+            f"which is not divisible by micro_batch_size {micro_batch_size}; choose a divisor, for instance {divisor}"
         )
     return accumulate

@@ -1,12 +1,12 @@
 """The store: a cohort prepared once, read window by window.
 
     <cohort>/shard-00000.h5 ...   series (frames of its recordings, parcels), mean, std, observed (recordings, parcels)
-             recordings.csv       a row a recording
+             recordings.csv       one row per recording
              parcels.csv          the atlas
-             store.json           what it is, how it was made, where the arrays lie, statistics of the training subjects
+             store.json           contents, origin, offsets of the arrays, statistics of the training subjects
 
-Series are stored with each recording's and parcel's mean removed: float16 has a step of 8 at a raw level of 10,000. The
-arrays are contiguous and uncompressed, so a recording is a slice of a memory map.
+The mean of each recording and parcel is removed from the stored series, because float16 has a step of 8 at a raw level
+of 10,000. The arrays are contiguous and uncompressed, so a recording is a slice of a memory map.
 """
 
 import hashlib
@@ -36,36 +36,36 @@ COLUMNS = (
 
 
 def store_root() -> Path:
-    """Returns the folder of all stores: `$BRAINLM_DATA`, or `stores` in the working directory."""
+    """Returns the folder of all stores: `$BRAINLM_DATA`, or `stores` in the working directory by default."""
     return Path(os.environ.get("BRAINLM_DATA") or "stores")
 
 
 class Store:
-    """A cohort's store, open for reading. Maps files on first use, so it can be pickled and sent to workers.
+    """A cohort's store, open for reading. Files are mapped on first use, so a store can be pickled for workers.
 
     Attributes:
-        folder: Where it is.
-        metadata: What `store.json` says.
-        name: The cohort.
+        folder: Folder of the store.
+        metadata: Contents of `store.json`.
+        name: Name of the cohort.
         atlas: The parcels, in the order of the columns.
-        recordings: Contents of `recordings.csv`; row r is recording r of every method.
+        recordings: Contents of `recordings.csv`; every method takes row numbers of this table.
         tr_s: Seconds from one frame to the next.
-        dtype: Of the stored series.
+        dtype: Type of the stored series.
 
     Raises:
         FileNotFoundError: There is no store.
-        ValueError: Another format version, or a shard is shorter than what was written.
+        ValueError: The format version is another one, or a shard has the wrong size.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.metadata = _read_metadata(self.folder)
+        self.metadata = read_metadata(self.folder)
         self.name: str = self.metadata["cohort"]
         self.tr_s: float = self.metadata["tr_s"]
         self.dtype = np.dtype(self.metadata["dtype"])
         self.atlas = Atlas.load(self.metadata["atlas"]["name"], self.folder / "parcels.csv")
         self.recordings = read_recordings(self.folder / "recordings.csv")
-        # Plain integers: a row of the table costs a hundred times more to look up.
+        # Plain integers: looking up a row of the table costs a hundred times more.
         self._shard: list[int] = self.recordings["shard"].tolist()
         self._row: list[int] = self.recordings["shard_row"].tolist()
         self._first: list[int] = self.recordings["first_frame"].tolist()
@@ -100,7 +100,7 @@ class Store:
         return self._table("std", row)
 
     def observed(self, row: int) -> np.ndarray:
-        """Returns which parcels were measured, (parcels,) bool."""
+        """Returns True for parcels with data, (parcels,) bool."""
         return self._table("observed", row)
 
     def level(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -110,11 +110,11 @@ class Store:
         return maps["mean"][place], maps["std"][place], maps["observed"][place]
 
     def raw(self, row: int) -> np.ndarray:
-        """Returns values as recorded, (frames, parcels) float32; NaN where the parcel is unobserved."""
+        """Returns the values as recorded, (frames, parcels) float32; NaN for unobserved parcels."""
         return self._with_nan(row, self.mean(row))
 
     def centred(self, row: int) -> np.ndarray:
-        """Returns the stored values, (frames, parcels) float32; NaN where the parcel is unobserved."""
+        """Returns the stored values, (frames, parcels) float32; NaN for unobserved parcels."""
         return self._with_nan(row, np.float32(0))
 
     def _with_nan(self, row: int, offset: np.ndarray | np.float32) -> np.ndarray:
@@ -126,7 +126,7 @@ class Store:
         return maps[array][self._row[row]]
 
     def _open(self, shard: int) -> dict[str, np.ndarray]:
-        """Maps a shard; the arrays' places come from store.json, so HDF5 itself need not be opened."""
+        """Maps a shard. The offsets come from store.json, so the file is not opened with HDF5."""
         entry = self.metadata["shards"][shard]
         file = np.asarray(np.memmap(self.folder / entry["file"], np.uint8, mode="r"))
         shapes = shard_shapes(entry["num_frames"], entry["num_recordings"], self.atlas.num_parcels)
@@ -152,8 +152,27 @@ class Store:
         )
 
 
+def open_cohort(name: str) -> Store:
+    """Opens the store of a cohort, `$BRAINLM_DATA/<name>`.
+
+    Raises:
+        FileNotFoundError: There is no store.
+        ValueError: `name` is a path, or the folder holds the store of another cohort.
+    """
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is a path; name a cohort, and set BRAINLM_DATA to the folder that holds its store")
+    store = Store(store_root() / name)
+    if store.name != name:
+        raise ValueError(
+            f"{store.folder} holds the store of the cohort {store.name!r}, and the experiment asks for {name!r}: a "
+            f"store's folder must have the name of its cohort. Rename the folder to {store.name!r} and ask for that, "
+            f"or prepare the cohort again with --cohort {name}"
+        )
+    return store
+
+
 def read_recordings(path: Path) -> pd.DataFrame:
-    """Reads `recordings.csv`: identifiers stay text, absent session, task, site and problems are ''."""
+    """Reads `recordings.csv`. Identifiers stay text; a missing session, task, site or problem is ''."""
     table = read_table(path, text=TEXT_COLUMNS)
     filled = ["session", "task", "site", "problems"]
     table[filled] = table[filled].fillna("")
@@ -161,9 +180,9 @@ def read_recordings(path: Path) -> pd.DataFrame:
 
 
 def training_statistics(store: Store) -> ScalingStatistics:
-    """Computes the scaling statistics from the recordings of the training subjects, and from no others.
+    """Computes the scaling statistics from the recordings of the training subjects only.
 
-    Duplicates are left out: the recording that one repeats may be a test subject's.
+    Duplicates are left out, because the recording that they repeat may belong to a test subject.
     """
     training = (store.recordings["split"] == "train") & ~store.recordings["problems"].str.contains("duplicate_of")
     rows = np.flatnonzero(training).tolist()
@@ -177,7 +196,13 @@ def training_statistics(store: Store) -> ScalingStatistics:
     return ScalingStatistics(robust, centred, len(rows), store.recordings.loc[training, "subject_id"].nunique())
 
 
-def _read_metadata(folder: Path) -> dict[str, Any]:
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Reads `store.json`.
+
+    Raises:
+        FileNotFoundError: There is no store.
+        ValueError: The file is damaged, or of another format version.
+    """
     path = folder / "store.json"
     if not path.is_file():
         raise FileNotFoundError(
@@ -197,10 +222,10 @@ def _read_metadata(folder: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path | str) -> list[str]:
-    """Reads the whole store and recomputes everything that can be.
+    """Reads the whole store and recomputes checksums, statistics and splits.
 
     Returns:
-        What is wrong, each naming the file or recording; [] for a sound store.
+        One message per problem, naming the file or recording; [] for a sound store.
     """
     try:
         store = Store(folder)

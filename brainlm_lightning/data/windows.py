@@ -1,4 +1,4 @@
-"""Windows of recordings as tensors, and the one transpose from (frame, parcel) to (parcel, frame).
+"""Windows of recordings as tensors. The only place that transposes (frame, parcel) to (parcel, frame).
 
 Shapes: B batch, P parcels, T frames, R recordings.
 """
@@ -18,16 +18,16 @@ from brainlm_lightning.data.store import Store
 
 
 class Batch(TypedDict):
-    """Windows as they travel to the device; `scale_on_device` makes the signal ready for a model.
+    """A batch of windows as sent to the device; `scale_on_device` prepares the signal for a model.
 
     Attributes:
-        signal_BPT: stored values (float16 or float32), then scaled float32.
+        signal_BPT: stored values (float16 or float32); float32 once scaled.
         centre_BP: what scaling subtracts from the stored values.
         scale_BP: what scaling divides by.
-        observed_BP: False where a recording has no data of a parcel; the signal is 0 there.
-        recording_index_B: row of the table of the recordings at hand.
+        observed_BP: False where a recording has no data for a parcel; the signal is 0 there.
+        recording_index_B: row in the table of recordings.
         start_B: first frame of the window in its recording.
-        key_B: from which the window's mask follows.
+        key_B: key from which the window's mask is drawn.
     """
 
     signal_BPT: Tensor
@@ -44,8 +44,8 @@ class Recordings:
     """Recordings of several stores as one table.
 
     Attributes:
-        stores: opened for reading; all of one atlas.
-        table: a row a recording: those of the stores' tables, with ``cohort``, ``store`` and ``row`` (in its store).
+        stores: open for reading, all with the same atlas.
+        table: one row per recording: the stores' tables, with columns ``cohort``, ``store`` and ``row`` (in its store).
     """
 
     stores: tuple[Store, ...]
@@ -53,7 +53,7 @@ class Recordings:
 
     @classmethod
     def of(cls, stores: list[Store]) -> "Recordings":
-        """All recordings of the stores."""
+        """All recordings of some stores."""
         tables = [
             store.recordings.assign(cohort=store.name, store=index, row=np.arange(len(store.recordings)))
             for index, store in enumerate(stores)
@@ -68,12 +68,12 @@ class Recordings:
 
 
 class WindowDataset(Dataset[Batch]):
-    """Reads whole batches of windows: one copy of each window from the memory-mapped store, nothing else.
+    """Reads whole batches of windows; each window is copied once from the memory-mapped store.
 
     Args:
-        recordings: where from.
-        recipe: of scaling.
-        statistics: of each store's recordings; test-only cohorts are given those of the training cohort.
+        recordings: the recordings to read from.
+        recipe: scaling recipe.
+        statistics: scaling statistics for each store; a test-only cohort is given those of the training cohort.
         window_frames: T.
     """
 
@@ -92,7 +92,7 @@ class WindowDataset(Dataset[Batch]):
         return len(self.place)
 
     def use_statistics(self, statistics: ScalingStatistics) -> None:
-        """Scales every recording with these from now on."""
+        """Scales all recordings with these statistics from now on."""
         self.statistics = [statistics] * len(self.recordings.stores)
         self.usable = np.stack([usable_parcels(self.recipe, of) for of in self.statistics])
 
@@ -113,11 +113,11 @@ class WindowDataset(Dataset[Batch]):
         }
 
     def scaling(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What to subtract from the stored values of recordings, and what to divide by; each (B, P) float32."""
+        """Centre and scale of the stored values of recordings, each (B, P) float32."""
         return self._scaling([self.place[row] for row in rows.tolist()])[:2]
 
     def observed(self, rows: np.ndarray) -> np.ndarray:
-        """True where a recording has data of a parcel that can be scaled, (B, P)."""
+        """True where a recording has data for a parcel that can be scaled, (B, P)."""
         return self._scaling([self.place[row] for row in rows.tolist()])[2]
 
     def _scaling(self, places: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -134,7 +134,7 @@ class WindowDataset(Dataset[Batch]):
         return centre, scale, observed & self.usable[origin]
 
     def _stored(self, places: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean, sd and observed, each (B, P): a loop of copies, which is faster here than `np.stack`."""
+        """Mean, sd and observed, each (B, P). The loop of copies is faster here than `np.stack`."""
         shape = (len(places), self.usable.shape[1])
         mean, std, observed = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, bool)
         for window, (store, row) in enumerate(places):
@@ -142,7 +142,7 @@ class WindowDataset(Dataset[Batch]):
         return mean, std, observed
 
     def scaled_recording(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """A whole recording as the model sees it, (P, frames) float32, and which parcels are observed, (P,)."""
+        """A whole recording as the model sees it, (P, frames) float32, and its observed parcels, (P,)."""
         store, place = self.place[row]
         (centre,), (scale,) = self.scaling(np.array([row]))
         (observed,) = self.observed(np.array([row]))
@@ -151,7 +151,7 @@ class WindowDataset(Dataset[Batch]):
 
 
 def usable_parcels(recipe: str, statistics: ScalingStatistics) -> np.ndarray:
-    """True for parcels that a recipe can scale: not those without variation in all training subjects, (P,)."""
+    """True for parcels that a recipe can scale, (P,): those that vary over the training subjects."""
     used: dict[str, CentreScale] = {"robust": statistics.robust, "robust_centred": statistics.robust_centred}
     if recipe not in used:
         return np.ones(len(statistics.robust.scale), dtype=bool)
@@ -159,7 +159,7 @@ def usable_parcels(recipe: str, statistics: ScalingStatistics) -> np.ndarray:
 
 
 def scale_on_device(batch: Batch) -> Batch:
-    """The batch with its signal scaled, float32; unobserved parcels are 0."""
+    """Returns the batch with its signal scaled, float32; unobserved parcels are 0."""
     stored_BPT = batch["signal_BPT"].float()
     scaled_BPT = (stored_BPT - batch["centre_BP"][:, :, None]) / batch["scale_BP"][:, :, None]
     return {**batch, "signal_BPT": scaled_BPT * batch["observed_BP"][:, :, None]}

@@ -6,7 +6,7 @@ import torch
 
 from brainlm_lightning.callbacks import throughput
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
-from brainlm_lightning.callbacks.run_folder import flatten
+from brainlm_lightning.callbacks.run_folder import shown_settings
 from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.throughput import Throughput
 
@@ -107,7 +107,7 @@ def test_settings_are_flattened_for_the_table():
         "model": {"class_path": "a.B", "init_args": {"masking": {"ratio": [0.2, 0.9]}, "initialisation": "kernel"}},
         "data": {"cohorts": "tiny", "micro_batch_size": None},
     }
-    assert flatten(config) == {
+    assert shown_settings(config) == {
         "model.masking.ratio": "[0.2, 0.9]",
         "model.initialisation": "kernel",
         "data.cohorts": "tiny",

@@ -262,21 +262,61 @@ def test_testing_on_people_who_validate_is_an_error(root, make_tiny_store):
         ready(test_cohorts=["other"])
 
 
-def test_a_cohort_smaller_than_the_global_batch_is_an_error(tiny_store):
-    with pytest.raises(ValueError, match="19 training windows, fewer than global_batch_size 20; lower it or raise"):
-        ready(global_batch_size=20)
-    assert ready(global_batch_size=20, windows_per_recording=2).schedule.num_batches == 1
+@pytest.mark.parametrize(
+    ("micro", "world_size", "advice"),
+    [(None, 1, "data.global_batch_size to 19 or less, or set"), (3, 2, "data.global_batch_size to 18 or less, or set")],
+)
+def test_a_cohort_smaller_than_the_global_batch_is_an_error_with_both_ways_out(micro, world_size, advice, tiny_store):
+    options = {"micro_batch_size": micro, "driver": trainer(world_size)}
+    with pytest.raises(ValueError, match=rf"19 training windows, .* 60: set {advice} data.windows_per_.* to 4 or"):
+        ready(global_batch_size=60, **options)
+    assert ready(global_batch_size=60, windows_per_recording=4, **options).schedule.num_batches == 1
+    assert ready(global_batch_size=18, **options).schedule.num_batches == 1
 
 
-def test_a_cohort_without_validation_subjects_is_an_error(root, make_tiny_store):
-    make_tiny_store(root, "--split.val=0")
-    with pytest.raises(ValueError, match="no validation subject of tiny has a window of 20 frames"):
-        ready()
+def test_no_batch_size_is_advised_that_does_not_work(tiny_store):
+    with pytest.raises(ValueError, match=r"fewer than global_batch_size 40: set data\.windows_per_recording to 3"):
+        ready(global_batch_size=40, micro_batch_size=20)
+
+
+@pytest.mark.parametrize(("split", "stage"), [("val", "fit"), ("test", "test")])
+def test_an_empty_split_is_an_error(split, stage, root, make_tiny_store):
+    make_tiny_store(root, f"--split.{split}=0")
+    with pytest.raises(ValueError, match=f"no subject of tiny is in the split '{split}'; raise split.{split} in the"):
+        ready(stage=stage).test_dataloader()
 
 
 def test_a_window_longer_than_every_recording_is_an_error(tiny_store):
-    with pytest.raises(ValueError, match="has a window of 61 frames"):
-        ready(window_frames=61)
+    message = (
+        "all 24 recordings of cohort 'tiny' are shorter than a window of 61 frames; the longest has 60. "
+        "Set data.window_frames to 60 or less, a multiple of the model's patch_frames"
+    )
+    for stage in ("fit", "test"):
+        with pytest.raises(ValueError, match=message):
+            ready(window_frames=61, stage=stage)
+
+
+@pytest.mark.parametrize(("split", "stage"), [("train", "fit"), ("val", "fit"), ("test", "test")])
+def test_a_split_of_short_recordings_is_an_error(split, stage, root, make_tiny_store):
+    def alter(series, table):
+        for name, subject in zip(table["recording"], table["subject"], strict=True):
+            if assign_split(subject, key="brainlm", val=0.2, test=0.2) == split:
+                series[name] = series[name][:30]
+
+    make_tiny_store(root, alter=alter)
+    with pytest.raises(ValueError, match=rf"none of the \d+ .* of tiny in .* '{split}' .*: the longest has 30\."):
+        ready(window_frames=40, stage=stage).test_dataloader()
+
+
+def test_a_store_of_another_name_is_an_error(root, make_tiny_store):
+    store = make_tiny_store(root)
+    store.rename(root / "site2")
+    make_tiny_store(root, name="other", seed=1)
+    for options in ({"cohorts": "site2"}, {"cohorts": "other", "test_cohorts": ["site2"]}):
+        with pytest.raises(ValueError, match=r"site2 holds the store of the cohort 'tiny', .* 'site2'.*--cohort site2"):
+            ready(**options)
+    with pytest.raises(ValueError, match="is a path; name a cohort, and set BRAINLM_DATA"):
+        ready(str(root / "site2"))
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.5])

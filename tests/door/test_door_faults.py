@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import CONFIG, arguments, door, run_main, versions
+from tiny import CONFIG, arguments, door, run_main
 
 from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.data.store import Store
@@ -40,10 +40,23 @@ def refused(command, capsys) -> str:
     return message
 
 
-def test_nothing_is_left_of_a_refused_run(runs, capsys):
-    refused(arguments("fit", runs, {"data.cohorts": "absent"}), capsys)
-    files = {path.name for run in versions(runs) for path in run.rglob("*") if path.is_file()}
-    assert not files & {"config.yaml", "metrics.json", "arrays.npz", "provenance.json", "last.ckpt", "best.ckpt"}
+REFUSED_BY = {  # who refuses -> the verb and its settings
+    "the parser": ("fit", {"data.global_batch_size": "many"}),
+    "the data": ("fit", {"data.cohorts": "absent"}),
+    "the model": ("fit", {f"{CONFIG}.num_heads": 3}),
+    "the checkpoint's own model": ("fit", {f"{CONFIG}.depth": 2}),
+    "the schedule of a resumed run": ("fit", {"data.windows_per_recording": 2, "trainer.max_steps": 4}),
+    "the test's data": ("test", {"data.test_cohorts": "[absent]"}),
+    "the test's checkpoint": ("test", {f"{CONFIG}.depth": 2}),
+    "the validation's checkpoint": ("validate", {f"{CONFIG}.depth": 2}),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_BY)
+def test_nothing_is_left_of_a_refused_run(case, trained, runs, capsys):
+    verb, settings = REFUSED_BY[case]
+    refused(arguments(verb, runs, {"ckpt_path": trained} | settings), capsys)
+    assert not runs.exists()
 
 
 SETTINGS = {
@@ -51,7 +64,7 @@ SETTINGS = {
         {"data.cohorts": "absent"},
         r"no store in .*absent.*prepare --config data_manifests/absent.yaml",
     ),
-    "micro-batch": ({"data.micro_batch_size": 3}, "not divisible by micro_batch_size 3"),
+    "micro-batch": ({"data.micro_batch_size": 3}, "by micro_batch_size 3; choose a divisor, for instance 2"),
     "masking ratio": (
         {"model.init_args.masking.ratio": 1.5},
         r"masking.ratio is \[1\.5\]; expected shares from 0 to 1",
@@ -59,14 +72,24 @@ SETTINGS = {
     "masking range": ({"model.init_args.masking.ratio": "[0.2,1.5]"}, r"masking.ratio is \[0\.2, 1\.5\]; expected"),
     "falling range": ({"model.init_args.masking.ratio": "[0.9,0.2]"}, "in rising order"),
     "validation ratio": ({"model.init_args.masking.validation_ratio": -0.1}, r"validation_ratio is \[-0\.1\]"),
-    "typo in a key": ({"data.widnow_frames": 40}, "widnow_frames"),
-    "typo in the model": ({f"{CONFIG}.embed_dmi": 40}, "embed_dmi"),
-    "type": ({"data.global_batch_size": "many"}, "global_batch_size"),
+    "typo in a key": (
+        {"data.widnow_frames": 40},
+        r"^ValueError: unknown option --data.widnow_frames; did you mean --data.window_frames\?$",
+    ),
+    "typo in the model": (
+        {f"{CONFIG}.embed_dmi": 40},
+        rf"^ValueError: unknown option --{CONFIG}.embed_dmi; did you mean --{CONFIG}.embed_dim or ",
+    ),
+    "short name": (
+        {"model.patch_frames": 10},
+        rf"^ValueError: unknown option --model.patch_frames; did you mean --{CONFIG}.patch_frames\?$",
+    ),
+    "type": ({"data.global_batch_size": "many"}, "(?s)global_batch_size.*Expected a <class 'int'>.*fit --help"),
     "choice": ({"data.scaling": "zscore"}, "robust_centred"),
     "patch and window": ({f"{CONFIG}.patch_frames": 15}, "window of 40 frames does not divide into patches of 15"),
     "heads": ({f"{CONFIG}.num_heads": 3}, "width of 40 does not divide into 3 heads"),
-    "window too long": ({"data.window_frames": 200}, "no (validation|training) .* 200 frames"),
-    "batch too large": ({"data.global_batch_size": 512}, "fewer than global_batch_size 512"),
+    "window too long": ({"data.window_frames": 200}, "shorter than a window of 200 frames; the longest has 100"),
+    "batch too large": ({"data.global_batch_size": 512}, "512: set data.global_batch_size to 23 or less, or"),
     "a model too narrow": ({f"{CONFIG}.embed_dim": 12, f"{CONFIG}.decoder_embed_dim": 12}, "width of 12 is too narrow"),
     "no such checkpoint": ({"ckpt_path": "absent.ckpt"}, "no checkpoint at absent.ckpt"),
 }
@@ -94,6 +117,15 @@ def test_a_missing_environment_variable_is_named(runs, tmp_path, capsys):
     assert "BRAINLM_ABSENT" in refused([verb, first, f"--config={config}", *settings], capsys)
     swept = "--sweep={over: {model.init_args.optimisation.learning_rate: [0.001]}}"
     assert "BRAINLM_ABSENT" in refused([verb, first, f"--config={config}", swept, *settings], capsys)
+
+
+def test_a_typo_in_a_file_is_one_message_with_the_nearest_name(runs, tmp_path, capsys):
+    config = tmp_path / "typo.yaml"
+    config.write_text("data:\n  global_batchsize: 4\n")
+    verb, first, *settings = arguments("fit", runs)
+    message = refused([verb, first, f"--config={config}", *settings], capsys)
+    assert message.startswith("ValueError: unknown option --data.global_batchsize; did you mean --data.global_batch_")
+    assert "\n" not in message
 
 
 def test_a_test_without_a_training_says_so(runs, capsys):
@@ -257,3 +289,15 @@ def test_a_wrong_orientation_prints_both_shapes(tmp_path, capsys):
     assert "(60, 16)" in text
     assert "16" in text
     assert not (tmp_path / "turned").exists()
+
+
+def test_a_store_in_a_folder_of_another_name_is_not_made(tmp_path, capsys):
+    source, output = tmp_path / "source", tmp_path / "site2"
+    run_main(["simulate", str(source), "--subjects=8", "--parcels=16", "--frames=60", "--networks=4"])
+    command = ["prepare", "--config=data_manifests/simulated.yaml", "--jobs=1", f"--root={source}", "--min_frames=20"]
+    message = refused([*command, f"--output={output}"], capsys)
+    assert "experiments look for cohort 'simulated' in a folder of that name" in message
+    assert f"--output {tmp_path / 'simulated'}, or rename the cohort with --cohort site2" in message
+    assert not output.exists()
+    run_main([*command, f"--output={output}", "--cohort=site2"])
+    assert Store(output).name == "site2"

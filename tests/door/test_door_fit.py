@@ -184,3 +184,11 @@ def test_runs_never_share_a_folder(runs):
     second = door("fit", runs)
     assert versions(runs) == [first, second]
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_further_checkpoint_callback_writes_into_the_run_folder(runs):
+    every = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"every_n_train_steps": 1}}
+    run = door("fit", runs, {"trainer.callbacks": f"[{json.dumps(every)}]"})
+    assert {path.name for path in (run / "checkpoints").iterdir()} >= {"best.ckpt", "last.ckpt", "epoch=0-step=2.ckpt"}
+    assert "val/r2_best" in read_metrics(run)
+    assert versions(runs) == [run]

@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
+import yaml
 from sklearn.metrics import r2_score
-from tiny import door, events, newest, of_task
+from tiny import EXPERIMENTS, door, events, newest, of_task
 
 from brainlm_lightning.checkpoint.files import read_checkpoint
 from brainlm_lightning.checkpoint.registry import build
@@ -29,12 +30,24 @@ def test_a_forecast_runs_through_the_door(path, runs, pretrained, caplog):
     tested = door("test", runs, {**given, "data.test_cohorts": "[other]"}, path)
     assert fitted.parent == tested.parent == runs / path.stem
     metrics = read_metrics(tested)
-    name = "mae" if "MAE" in path.read_text() else path.stem.removeprefix("forecast_")
+    name = "mae" if "MAE" in path.read_text() else path.stem.removeprefix("forecast_").removeprefix("abide_")
     for cohort in ("tiny", "other"):
         methods = {key.split("/")[3] for key in metrics if key.startswith(f"test/{cohort}/horizon10/")}
         assert {name, "zero", "persistence", "ar", "var", "optimum"} <= methods
         scores = {method: metrics.get(f"test/{cohort}/horizon10/{method}/r2_pooled", -np.inf) for method in methods}
         assert max(scores, key=scores.get) == "optimum"
+
+
+def test_the_abide_forecasters_differ_in_what_they_are_alone():
+    """Each is what the comparison names, with the cohort, the windows and the budget of all."""
+    read = {path.stem: yaml.safe_load(path.read_text()) for path in EXPERIMENTS if "forecast_abide" in path.stem}
+    compared = read["forecast_abide"]["model"]["init_args"]["compare_with"].values()
+    assert {f"${{runs}}/{stem}" for stem in read} - set(compared) == {"${runs}/forecast_abide"}
+    assert set(compared) - {f"${{runs}}/{stem}" for stem in read} == {"${runs}/pretrain_abide"}
+    for stem, settings in read.items():
+        assert settings["experiment"] == stem
+        assert settings["data"] == read["forecast_abide"]["data"]
+        assert settings["trainer"] == read["forecast_abide"]["trainer"]
 
 
 @pytest.fixture(scope="module")

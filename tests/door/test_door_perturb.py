@@ -111,7 +111,7 @@ WRONG = {
     "name": (contrasts(name="a/b"), "expected at least one, named by a word"),
     "window": ({"data.window_frames": 50}, "frames of a window: the checkpoint has 40"),
     "scaling": ({"data.scaling": "recording_zscore"}, "scaling recipe: the checkpoint has 'robust'"),
-    "no checkpoint": ({f"{TASK}.pretrained": "runs/absent"}, "no run with checkpoints/best.ckpt in runs/absent"),
+    "no checkpoint": ({f"{TASK}.pretrained": "runs/absent"}, "no run with checkpoints.* in runs/absent"),
     "function": ({f"{TASK}.perturbation.function": "twist"}, "additive_parcel_frame"),
     "pairs": ({f"{TASK}.draw.pairs": 0}, "pairs 0 and pairs_at_once 2 must be at least 1"),
 }

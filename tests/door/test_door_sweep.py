@@ -1,8 +1,12 @@
+import json
+import shutil
+from hashlib import sha256
+
 import pytest
-from tiny import arguments, door, run_main
+from tiny import CONFIG, arguments, door, run_main
 
 from brainlm_lightning.checkpoint.pretrained import load_model
-from brainlm_lightning.run_folder import find_checkpoint, point_name, read_json, read_metrics, write_json
+from brainlm_lightning.run_folder import BEST, find_checkpoint, point_name, read_json, read_metrics, write_json
 from brainlm_lightning.sweep import Sweep
 
 RATE = "model.init_args.optimisation.learning_rate"
@@ -30,18 +34,81 @@ def test_what_is_no_grid_is_refused(over):
 
 
 def test_a_sweep_makes_what_is_missing_and_no_more(runs):
-    assert fit(runs, grid([0.001])) == ["learning_rate=0.001/version_0"]
+    often = {"trainer.val_check_interval": 1}
+    assert fit(runs, grid([0.001]) | often) == ["learning_rate=0.001/version_0"]
     both = ["learning_rate=0.001/version_0", "learning_rate=0.003/version_0"]
-    assert fit(runs, grid([0.001, 0.003])) == both
+    assert fit(runs, grid([0.001, 0.003]) | often) == both
     (runs / "search" / both[1] / "metrics.json").unlink()  # as a run that was killed
-    assert fit(runs, grid([0.001, 0.003])) == [*both, "learning_rate=0.003/version_1"]
+    assert fit(runs, grid([0.001, 0.003]) | often) == [*both, "learning_rate=0.003/version_1"]
     resumed = read_json(runs / "search" / "learning_rate=0.003" / "version_1", "provenance.json")
     assert resumed["checkpoint"].endswith("learning_rate=0.003/version_0/checkpoints/last.ckpt")
+    best = runs / "search" / "learning_rate=0.003" / "version_1"  # killed after its last step, it has nothing to train
+    assert (best / "checkpoints" / "best.ckpt").is_file()
+    assert "val/r2_best" in read_metrics(best)
+
+
+OTHER = {  # what changes between two commands of one experiment -> how the error names it
+    "optimiser": ({"model.init_args.optimisation.weight_decay": 0.1}, "weight_decay: was 0.05, is 0.1"),
+    "model": ({f"{CONFIG}.depth": 2}, "config.depth: was 1, is 2"),
+    "steps": ({"trainer.max_steps": 3}, "trainer.max_steps: was 2, is 3"),
+    "seed": ({"seed_everything": 1}, "seed_everything: was 0, is 1"),
+    "data": ({"data.global_batch_size": 8}, "data.global_batch_size: was 4, is 8"),
+}
+ALIKE = {  # where and how fast it runs, what a test asks
+    "data.num_workers": 1,
+    "data.micro_batch_size": 2,
+    "data.test_cohorts": "[other]",
+    "model.init_args.test_ratios": "[0.5]",
+    "trainer.log_every_n_steps": 2,
+    "trainer.devices": "auto",
+}
+
+
+@pytest.mark.parametrize("state", ["ended", "killed"])
+def test_a_point_of_other_settings_is_neither_skipped_nor_resumed(state, runs):
+    (name,) = fit(runs, grid([0.001]))
+    if state == "killed":
+        (runs / "search" / name / "metrics.json").unlink()
+    for settings, message in OTHER.values():
+        with pytest.raises(SystemExit) as error:
+            fit(runs, grid([0.001]) | settings)
+        assert f"{name} was not fitted as this command would fit it:" in str(error.value)
+        assert message in str(error.value)
+        assert str(error.value).count(": was ") == 1
+        assert "--experiment NAME" in str(error.value)
+    if state == "ended":
+        assert fit(runs, grid([0.001]) | ALIKE) == [name]
+
+
+def test_a_point_of_another_pretrained_model_or_cohort_is_refused(runs, stores, tmp_path, monkeypatch):
+    started = {"model.init_args.pretrained": runs / "demo", **grid([0.001]), "experiment": "search"}
+    command = arguments("fit", runs, started, "experiments/forecast.yaml")
+    door("fit", runs)
+    for _ in range(2):
+        run_main(command)
+    assert len(list((runs / "search").glob("*/version_*"))) == 1
+    again = door("fit", runs, {"trainer.max_steps": 3})
+    hashes = [
+        sha256((runs / "demo" / version / BEST).read_bytes()).hexdigest() for version in ("version_0", again.name)
+    ]
+    with pytest.raises(SystemExit, match=f"pretrained.*: was {hashes[0]}, is {hashes[1]}\n"):
+        run_main(command)
+    shutil.rmtree(again)
+    run_main(command)
+    copied = tmp_path / "stores"
+    shutil.copytree(stores, copied)
+    monkeypatch.setenv("BRAINLM_DATA", str(copied))
+    run_main(command)
+    metadata = json.loads((copied / "tiny" / "store.json").read_text())
+    metadata["tables"]["recordings.csv"] = "other"
+    (copied / "tiny" / "store.json").write_text(json.dumps(metadata))
+    with pytest.raises(SystemExit, match=r"recordings of tiny .*: was [0-9a-f]{64}, is other\n"):
+        run_main(command)
 
 
 def test_a_search_tests_the_point_that_validated_best(runs):
     settings = grid([1e-9, 0.01], "val/loss")
-    with pytest.raises(SystemExit, match=r"has no val/loss_best.*the metric that the best checkpoint is by"):
+    with pytest.raises(SystemExit, match=r"has no val/loss_best.*the metric that the best checkpoint is chosen by"):
         fit(runs, settings)
     folder = runs / "search"
     scores = {}

@@ -1,0 +1,112 @@
+"""What must be true of the cohorts of an experiment before anything is trained on them or tested."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from brainlm_lightning.data.store import Store
+
+
+def check_together(stores: Sequence[Store]) -> None:
+    """Checks that the cohorts of an experiment share one atlas, in one order, and one frame interval.
+
+    Raises:
+        ValueError: Two of them differ.
+    """
+    first = stores[0]
+    for store in stores[1:]:
+        if store.atlas.sha256 != first.atlas.sha256:
+            raise ValueError(
+                f"cohorts {first.name!r} and {store.name!r} have different parcels: atlas {first.atlas.name!r} with "
+                f"{first.atlas.num_parcels} and {store.atlas.name!r} with {store.atlas.num_parcels}; prepare both with "
+                "the same atlas table, in the same order"
+            )
+        if abs(store.tr_s - first.tr_s) > 1e-6:
+            raise ValueError(
+                f"cohort {first.name!r} has a frame every {first.tr_s} s, {store.name!r} every {store.tr_s} s; "
+                "prepare both with the same tr_s"
+            )
+
+
+def check_one_split_each(table: pd.DataFrame) -> None:
+    """Checks that a subject of several cohorts is in the same split in all of them.
+
+    Args:
+        table: the recordings of the training cohorts.
+
+    Raises:
+        ValueError: A subject is in two splits.
+    """
+    splits = table.groupby("subject_id")["split"].nunique()
+    if (splits > 1).any():
+        torn = sorted(splits[splits > 1].index)
+        raise ValueError(
+            f"{len(torn)} subjects are in two splits, {torn[0]!r} first; prepare the cohorts with one split key and "
+            "the same shares, so that a subject is in the same split everywhere"
+        )
+
+
+def check_unseen(name: str, tested: pd.Series, seen: set[str]) -> None:
+    """Checks that no subject of a test set trains or validates.
+
+    Args:
+        name: of the test cohort.
+        tested: subjects of the test set.
+        seen: subjects that train or validate.
+
+    Raises:
+        ValueError: Some do.
+    """
+    both = seen & set(tested)
+    if both:
+        raise ValueError(
+            f"{len(both)} subjects of the test cohort {name!r} train or validate, {sorted(both)[0]!r} first; a test "
+            "subject must be in no training set: leave out the cohort or these subjects"
+        )
+
+
+def check_long_enough(table: pd.DataFrame, window_frames: int) -> None:
+    """Checks that every cohort has a recording of at least one window.
+
+    Raises:
+        ValueError: All recordings of a cohort are shorter.
+    """
+    for name, rows in table.groupby("cohort", sort=False):
+        longest = int(rows["num_frames"].max())
+        if longest < window_frames:
+            raise ValueError(
+                f"all {len(rows)} recordings of cohort {name!r} are shorter than a window of {window_frames} frames; "
+                f"the longest has {longest}. {_shorter_window(longest)}"
+            )
+
+
+def no_windows(purpose: str, table: pd.DataFrame, cohorts: Sequence[str], window_frames: int) -> ValueError:
+    """The error of a split that has no window.
+
+    Args:
+        purpose: ``train``, ``val`` or ``test``.
+        table: all recordings.
+        cohorts: whose split it is.
+        window_frames: T.
+
+    Returns:
+        An error that says whether the split is empty or its recordings are too short, and what to do.
+    """
+    names, rows = ", ".join(cohorts), table[table["cohort"].isin(list(cohorts)) & (table["split"] == purpose)]
+    if rows.empty:
+        cure = (
+            "lower split.val and split.test in the manifest"
+            if purpose == "train"
+            else f"raise split.{purpose} in the manifest"
+        )
+        return ValueError(f"no subject of {names} is in the split {purpose!r}; {cure} and prepare again")
+    longest = int(rows["num_frames"].max())
+    reason = f"the longest has {longest}" if longest < window_frames else "those that are long enough are duplicates"
+    return ValueError(
+        f"none of the {len(rows)} recordings of {names} in the split {purpose!r} has a window of {window_frames} "
+        f"frames: {reason}. {_shorter_window(longest)}"
+    )
+
+
+def _shorter_window(longest: int) -> str:
+    return f"Set data.window_frames to {longest} or less, a multiple of the model's patch_frames"
