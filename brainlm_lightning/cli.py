@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 EXPERIMENT_VERBS = ("fit", "validate", "test")
+INCOMPLETE = 3  # exit status: the store was made, but lacks more recordings than `max_left_out` allows
 
 
 def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
@@ -28,10 +29,12 @@ def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, l
 
     def run(args: argparse.Namespace, overrides: list[str]) -> None:
         from brainlm_lightning.data.manifest import load_manifest
-        from brainlm_lightning.data.prepare import prepare
+        from brainlm_lightning.data.prepare import prepare, share_left_out
 
         manifest = load_manifest(args.config, overrides)
-        prepare(manifest, output=args.output, jobs=args.jobs, backend=args.backend)
+        store = prepare(manifest, output=args.output, jobs=args.jobs, backend=args.backend)
+        if share_left_out(store) > manifest.max_left_out:
+            sys.exit(INCOMPLETE)
 
     return run
 

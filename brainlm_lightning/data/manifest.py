@@ -6,20 +6,18 @@ import math
 import os.path
 import re
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import pandas as pd
 from jsonargparse import ArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning.data.atlas import Atlas
-from brainlm_lightning.data.read import Orientation, read_table
-from brainlm_lightning.data.split import assign_split, check_shares
-from brainlm_lightning.data.store import COLUMNS
+from brainlm_lightning.data.read import Expected, Orientation
+from brainlm_lightning.data.split import check_shares
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class RecordingColumns:
         session: Visit, where there are several.
         task: rest or the name of a task.
         site: Scanner or centre.
+        family: Relatives share one: no family is torn by a split. A subject without one is its own.
         tr_s: Seconds from frame to frame as recorded; or one `recordings.tr_s` for all.
     """
 
@@ -61,6 +60,7 @@ class RecordingColumns:
     session: str | None = None
     task: str | None = None
     site: str | None = None
+    family: str | None = None
     tr_s: str | None = None
 
 
@@ -75,6 +75,11 @@ class RecordingsSource:
         orientation: Of the series in their files.
         tr_s: Seconds from frame to frame as recorded, where all recordings share it.
         phenotypes: Further columns to keep, under their names.
+        names: `use`: where a file names its columns they are put in the atlas's order, and must be the atlas's;
+            `ignore`: columns are taken as they stand.
+        ignore_columns: Columns of the files that are no parcels, by name, for instance a global signal.
+        square: A series with as many frames as parcels is taken as `orientation` says; otherwise it is refused.
+        skip_frames: First frames of every file that are left out, for instance before the steady state.
     """
 
     table: str
@@ -83,36 +88,47 @@ class RecordingsSource:
     orientation: Orientation = "frames_parcels"
     tr_s: float | None = None
     phenotypes: list[str] = field(default_factory=list)
+    names: Literal["use", "ignore"] = "use"
+    ignore_columns: list[str] = field(default_factory=list)
+    square: bool = False
+    skip_frames: int = 0
 
 
 @dataclass(frozen=True)
 class PhenotypeSource:
-    """A further table with a row a subject.
+    """A further table with a row a subject, or a row a subject and session.
 
     Attributes:
         table: csv or tsv below root.
         subject_id: Its column with the subject.
         columns: Columns to keep, under their names.
+        session: Its column with the visit, where it has a row a visit.
+        match: `exact`: subjects must be written alike; `loose`: case, leading zeros and `sub-` may differ.
     """
 
     table: str
     subject_id: str
     columns: list[str]
+    session: str | None = None
+    match: Literal["exact", "loose"] = "exact"
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How subjects are split: by a keyed hash of their name.
+    """How subjects (or families) are split: by a keyed hash of their name.
 
     Attributes:
         key: Another key is another split; cohorts that share subjects share the key.
         val: Share of subjects that validate.
         test: Share of subjects that test.
+        method: `hash`: adding recordings never moves a subject, and the shares hold on average; `exact`: the shares
+            hold exactly, for small cohorts, and adding subjects may move others.
     """
 
     key: str = "brainlm"
     val: float = 0.1
     test: float = 0.1
+    method: Literal["hash", "exact"] = "hash"
 
 
 @dataclass(frozen=True)
@@ -130,6 +146,13 @@ class Manifest:
         split: Which subjects train, validate and test.
         policy: What becomes of a recording with a problem: stop, leave it out, or keep it with the problem noted and
             unusable parcels marked as unobserved.
+        missing_values: Further codes of missing values in the tables, for instance `-9999`.
+        recode: By phenotype column, what to write instead of a class: `{sex: {m: M, f: F}}`.
+        missing_frames: Frames without data (censored, scrubbed, padded) are interpolated; `mark` lists them as well,
+            and keeps them out of the scaling statistics.
+        max_missing: Share of frames without data from which on a recording has a problem.
+        similar_subjects: Subjects whose names differ in case, zeros or `sub-` alone are different people.
+        max_left_out: Share of recordings left out from which on `prepare` ends with exit status 3.
         min_frames: Shorter recordings (at the store's tr_s) are a problem; the paper's windows have 200 frames.
         truth: File below root that is copied into the store as `truth.npz`; simulated cohorts have one.
     """
@@ -143,12 +166,18 @@ class Manifest:
     dtype: Literal["float16", "float32"] = "float16"
     split: SplitPlan = field(default_factory=SplitPlan)
     policy: Literal["error", "drop_recording", "mark"] = "mark"
+    missing_values: list[str] = field(default_factory=list)
+    recode: dict[str, dict[str, str]] = field(default_factory=dict)
+    missing_frames: Literal["mark", "interpolate"] = "mark"
+    max_missing: float = 0.5
+    similar_subjects: bool = False
+    max_left_out: float = 0.1
     min_frames: int = 200
     truth: str | None = None
 
     def __post_init__(self) -> None:
         """Refuses what no cohort can be prepared from."""
-        check_shares(**asdict(self.split))
+        check_shares(key=self.split.key, val=self.split.val, test=self.split.test)
         if not self.cohort or Path(self.cohort).name != self.cohort:
             raise ValueError(f"cohort is {self.cohort!r}; expected the name of one folder")
         if not 0 < self.tr_s < math.inf or self.min_frames < 1:
@@ -174,45 +203,17 @@ class Manifest:
             raise ValueError(f"{relative!r} is outside of the cohort's root {self.root}")
         return Path(self.root) / path
 
+    def expected(self, atlas: Atlas) -> Expected:
+        """Returns what every file should hold."""
+        source = self.recordings
+        ids, labels = (tuple(atlas.parcels[name].tolist()) for name in ("index", "label"))
+        ignored = tuple(source.ignore_columns)
+        return Expected(source.orientation, atlas.num_parcels, ids, labels, source.names, ignored, source.square)
+
     def read_atlas(self) -> Atlas:
         """Reads the parcel table."""
         columns = {key: value for key, value in asdict(self.atlas).items() if key not in ("name", "table")}
         return Atlas.from_table(self.atlas.name, self.below_root(self.atlas.table), **columns)
-
-    def list_recordings(self) -> pd.DataFrame:
-        """Reads the tables.
-
-        Returns:
-            A row a recording, in the table's order: `recording_id, subject_id, session, task, site, split, source_tr_s`
-            (as recorded), `location` (for `read_series`), then the phenotypes.
-
-        Raises:
-            ValueError: An identifier or tr_s is absent, a recording stands twice, or a column is not there.
-        """
-        source, path = self.recordings, self.below_root(self.recordings.table)
-        named = {key: column for key, column in asdict(source.columns).items() if column is not None and key != "tr_s"}
-        table = read_table(path, text=tuple(named.values()))
-        phenotypes = _joined_phenotypes(self, table)
-        _check_columns(path, table, [*named.values(), *([source.columns.tr_s] if source.columns.tr_s else [])])
-        listed = pd.DataFrame({key: table[named[key]] if key in named else "" for key in COLUMNS[:5]}, table.index)
-        listed[["session", "task", "site"]] = listed[["session", "task", "site"]].fillna("")
-        _check_identifiers(path, listed)
-        listed["split"] = [assign_split(subject, **asdict(self.split)) for subject in listed["subject_id"]]
-        listed["source_tr_s"] = table[source.columns.tr_s] if source.columns.tr_s else source.tr_s
-        _check_tr_s(path, listed)
-        listed["location"] = [self._location(row) for row in read_table(path, text=table.columns).to_dict("records")]
-        return pd.concat([listed, phenotypes], axis=1)
-
-    def _location(self, row: Mapping[Any, Any]) -> str:
-        file, separator, member = self.recordings.file.partition("::")
-        filled = {key: value for key, value in row.items() if isinstance(value, str)}  # an empty cell names no file
-        try:
-            return str(self.below_root(file.format_map(filled))) + separator + member.format_map(filled)
-        except KeyError as error:
-            raise ValueError(
-                f"recordings.file {self.recordings.file!r}: no column {error} in the table, or its cell is empty for "
-                f"{row[self.recordings.columns.recording_id]!r}; the table has {list(row)}"
-            ) from error
 
 
 def load_manifest(path: Path | str, overrides: Sequence[str] = ()) -> Manifest:
@@ -246,52 +247,3 @@ def _unresolved(reason: str) -> str:
     if unset is None:
         return reason.splitlines()[0]
     return f"the environment variable {unset[1]} is not set; export {unset[1]}=FOLDER, as the manifest's comments say"
-
-
-def _joined_phenotypes(manifest: Manifest, table: pd.DataFrame) -> pd.DataFrame:
-    """Returns the phenotype columns, a row a recording."""
-    source = manifest.recordings
-    _check_columns(manifest.below_root(source.table), table, [*source.phenotypes, source.columns.subject_id])
-    joined = table[source.phenotypes]
-    if manifest.phenotypes is not None:
-        path, key = manifest.below_root(manifest.phenotypes.table), manifest.phenotypes.subject_id
-        further = read_table(path, text=(key,))
-        _check_columns(path, further, [key, *manifest.phenotypes.columns])
-        twice = further.loc[further[key].duplicated(), key].tolist()
-        if twice:
-            raise ValueError(f"{path}: subject {twice[0]!r} stands more than once; expected a row a subject")
-        further = further.set_index(key)[manifest.phenotypes.columns].reindex(table[source.columns.subject_id])
-        joined = pd.concat([joined, further.set_axis(table.index)], axis=1)
-    reserved = [name for name in joined.columns if name in COLUMNS] + joined.columns[
-        joined.columns.duplicated()
-    ].tolist()
-    if reserved:
-        raise ValueError(f"phenotype columns {reserved} stand twice, or are the store's own ({', '.join(COLUMNS)})")
-    return joined
-
-
-def _check_columns(path: Path, table: pd.DataFrame, wanted: Sequence[str]) -> None:
-    missing = [column for column in wanted if column not in table.columns]
-    if missing:
-        raise ValueError(f"{path}: no column {missing}; the table has {list(table.columns)}")
-
-
-def _check_identifiers(path: Path, listed: pd.DataFrame) -> None:
-    if listed.empty:
-        raise ValueError(f"{path}: no recordings in the table")
-    for key in ("recording_id", "subject_id"):
-        if listed[key].isna().any():
-            raise ValueError(f"{path}: row {listed.index[listed[key].isna()][0] + 1} has no {key}")
-    twice = listed.loc[listed["recording_id"].duplicated(), "recording_id"].tolist()
-    if twice:
-        raise ValueError(
-            f"{path}: {len(twice)} recording_id stand more than once: {twice[:10]}; each recording has its own"
-        )
-
-
-def _check_tr_s(path: Path, listed: pd.DataFrame) -> None:
-    seconds = pd.to_numeric(listed["source_tr_s"], errors="coerce")
-    wrong = listed.loc[~((seconds > 0) & (seconds < 60)), "recording_id"].tolist()
-    if wrong:
-        raise ValueError(f"{path}: tr_s of {wrong[:10]} is not between 0 and 60 s (in seconds, not milliseconds)")
-    listed["source_tr_s"] = seconds.astype(float)

@@ -22,17 +22,23 @@ import numpy as np
 import pandas as pd
 
 from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.missing import from_ranges
 from brainlm_lightning.data.read import read_table
 from brainlm_lightning.data.scaling import ScalingStatistics, quantile_statistics
 from brainlm_lightning.data.shard import ARRAYS, StoredRecording, population_std, shard_shapes
-from brainlm_lightning.data.split import assign_split
+from brainlm_lightning.data.split import assign_splits, units_of
 
 FORMAT_VERSION = 1
-TEXT_COLUMNS = ("recording_id", "subject_id", "session", "task", "site", "split", "sha256", "problems")
+TEXT_COLUMNS = (
+    *("recording_id", "subject_id", "session", "task", "site", "split", "sha256", "problems"),
+    *("family", "missing_frames", "remarks"),
+)
 COLUMNS = (
     *("recording_id", "subject_id", "session", "task", "site", "shard", "shard_row", "first_frame", "num_frames"),
     *("tr_s", "split", "sha256", "num_unobserved", "problems"),
+    *("family", "num_missing_frames", "missing_frames", "remarks"),
 )
+DEFAULTS: dict[str, Any] = {"family": "", "num_missing_frames": 0, "missing_frames": "", "remarks": ""}  # where a table lacks them
 
 
 def store_root() -> Path:
@@ -70,6 +76,7 @@ class Store:
         self._row: list[int] = self.recordings["shard_row"].tolist()
         self._first: list[int] = self.recordings["first_frame"].tolist()
         self._end: list[int] = (self.recordings["first_frame"] + self.recordings["num_frames"]).tolist()
+        self._missing: list[str] = self.recordings["missing_frames"].tolist()
         self._maps: dict[int, dict[str, np.ndarray]] = {}
         for shard in range(len(self.metadata["shards"])):
             self._check_size(shard)
@@ -110,15 +117,22 @@ class Store:
         return maps["mean"][place], maps["std"][place], maps["observed"][place]
 
     def raw(self, row: int) -> np.ndarray:
-        """Returns values as recorded, (frames, parcels) float32; NaN where the parcel is unobserved."""
+        """Returns values as recorded, (frames, parcels) float32; NaN where the parcel or the frame is unobserved."""
         return self._with_nan(row, self.mean(row))
 
     def centred(self, row: int) -> np.ndarray:
-        """Returns the stored values, (frames, parcels) float32; NaN where the parcel is unobserved."""
+        """Returns the stored values, (frames, parcels) float32; NaN where the parcel or frame is unobserved."""
         return self._with_nan(row, np.float32(0))
 
+    def missing_frames(self, row: int) -> np.ndarray:
+        """Returns which frames had no data and were interpolated, (frames,) bool; none where they are not marked."""
+        return from_ranges(self._missing[row], self._end[row] - self._first[row])
+
     def _with_nan(self, row: int, offset: np.ndarray | np.float32) -> np.ndarray:
-        return np.where(self.observed(row), self.series(row).astype(np.float32) + offset, np.float32(np.nan))
+        values = np.where(self.observed(row), self.series(row).astype(np.float32) + offset, np.float32(np.nan))
+        if self._missing[row]:
+            values[self.missing_frames(row)] = np.nan
+        return values
 
     def _table(self, array: str, row: int) -> np.ndarray:
         shard = self._shard[row]
@@ -154,9 +168,10 @@ class Store:
 
 def read_recordings(path: Path) -> pd.DataFrame:
     """Reads `recordings.csv`: identifiers stay text, absent session, task, site and problems are ''."""
-    table = read_table(path, text=TEXT_COLUMNS)
-    filled = ["session", "task", "site", "problems"]
-    table[filled] = table[filled].fillna("")
+    table = read_table(path, text=TEXT_COLUMNS, missing=("",))
+    table = table.assign(**{name: value for name, value in DEFAULTS.items() if name not in table})
+    filled = ["session", "task", "site", "problems", *DEFAULTS]
+    table[filled] = table[filled].fillna(dict.fromkeys(filled, "") | DEFAULTS)
     return table
 
 
@@ -221,10 +236,13 @@ def _wrong_tables(store: Store) -> Iterator[str]:
     if store.atlas.sha256 != store.metadata["atlas"]["sha256"]:
         yield "parcels.csv: not the atlas that store.json names"
     plan = store.metadata["made_by"]["manifest"]["split"]
-    for subject, rows in store.recordings.groupby("subject_id"):
-        expected = assign_split(str(subject), **plan)
-        if set(rows["split"]) != {expected}:
-            yield f"recordings.csv: subject {subject!r} is in {sorted(set(rows['split']))}, its hash says {expected}"
+    units = units_of(store.recordings)
+    expected = assign_splits(units, **({"method": "hash"} | plan))
+    for unit, rows in store.recordings.groupby(units):
+        if set(rows["split"]) != {expected[unit]}:
+            yield (
+                f"recordings.csv: subject {unit!r} is in {sorted(set(rows['split']))}, its hash says {expected[unit]}"
+            )
 
 
 def _wrong_shards(store: Store) -> Iterator[str]:

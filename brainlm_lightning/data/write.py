@@ -14,7 +14,7 @@ import pandas as pd
 
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.shard import StoredRecording, write_shard
-from brainlm_lightning.data.store import COLUMNS, FORMAT_VERSION, Store, training_statistics
+from brainlm_lightning.data.store import COLUMNS, DEFAULTS, FORMAT_VERSION, Store, training_statistics
 
 SHARD_COLUMNS = ("shard", "shard_row", "first_frame")
 
@@ -61,6 +61,7 @@ def write_store(
     Returns:
         The open store.
     """
+    table = table.assign(**{name: value for name, value in DEFAULTS.items() if name not in table})
     groups = [
         range(first, min(first + shard_recordings, len(table))) for first in range(0, len(table), shard_recordings)
     ]

@@ -1,0 +1,124 @@
+"""Files to arrays: what laboratories keep recordings in, read by what the files themselves say.
+
+Nothing here unpickles, follows a link out of a file, or shifts, pads or reorders a column without saying so.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from brainlm_lightning.data.read.arrays import read_npy, read_npz
+from brainlm_lightning.data.read.expected import Expected, Orientation, order_by_names
+from brainlm_lightning.data.read.hdf5 import read_hdf5
+from brainlm_lightning.data.read.lines import Grid, read_grid
+from brainlm_lightning.data.read.matlab import read_mat
+from brainlm_lightning.data.read.table import read_table
+
+__all__ = ["Expected", "Orientation", "Reading", "read_series", "read_table"]
+
+ARRAYS: dict[str, Callable[[Path, str], np.ndarray]] = {
+    ".npz": read_npz,
+    ".npy": read_npy,
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+    ".mat": read_mat,
+}
+TEXT = (".csv", ".tsv", ".1d", ".dat", ".txt", ".ptseries", ".asc", ".ssv")
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """One recording as its file holds it.
+
+    Attributes:
+        series: (frames, parcels) float32, contiguous, as recorded: no scaling; missing values are NaN.
+        remarks: What was recognised on the way.
+    """
+
+    series: np.ndarray
+    remarks: tuple[str, ...] = ()
+
+
+def read_series(location: str | Path, expected: Expected) -> Reading:
+    """Reads one recording's series.
+
+    Args:
+        location: A file (.npy .npz .h5 .hdf5 .mat, or text, also .gz), or `file::selector` for one array inside it:
+            see `selector`. The selector may be left out where the file holds a single array.
+        expected: What the atlas and the manifest say of it.
+
+    Raises:
+        ValueError: Not numbers, the shape does not fit the orientation and the atlas (both shapes are printed), or the
+            names in the file are not the atlas's.
+        FileNotFoundError: There is no such file.
+    """
+    file, _, selector = str(location).partition("::")
+    path = Path(file)
+    ending = _ending(path)
+    if ending not in ARRAYS and ending not in TEXT:
+        raise ValueError(f"{location}: cannot read {path.suffix or 'a file without ending'}; can read "
+                         f"{[*ARRAYS, *TEXT]}, text also as .gz")  # fmt: skip
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; compare `root` and `recordings.file` of the manifest with the disk"
+        )
+    if ending in TEXT:
+        if selector:
+            raise ValueError(f"{location}: a text file holds one array; leave out ::{selector}")
+        return _from_grid(read_grid(path, expected), expected, str(path))
+    return Reading(_oriented(ARRAYS[ending](path, selector), expected, str(location)))
+
+
+def _ending(path: Path) -> str:
+    """The ending that tells the format; text may be compressed."""
+    ending = path.suffix.lower()
+    if ending != ".gz":
+        return ending
+    inner = Path(path.stem).suffix.lower()
+    return inner if inner in TEXT else "".join(path.suffixes[-2:]).lower()
+
+
+def _from_grid(grid: Grid, expected: Expected, where: str) -> Reading:
+    """Puts the columns of a text file in the atlas's order, by their names."""
+    values, remarks = grid.values, list(grid.remarks)
+    names = grid.index if expected.turned else grid.header
+    values = values.T if expected.turned else values
+    if names is not None and expected.names == "use":
+        kept = [place for place, name in enumerate(names) if name.strip() not in expected.ignore_columns]
+        if len(kept) < len(names):
+            remarks.append(f"columns left out as told: {sorted(set(names) & set(expected.ignore_columns))}")
+        names, values = tuple(names[place] for place in kept), values[:, kept]
+        order, remark = order_by_names(names, expected, where)
+        remarks += [remark] * bool(remark)
+        values = values if order is None else values[:, order]
+    settled = names is not None and len(names) == expected.num_parcels
+    series = _oriented(values.T if expected.turned else values, expected, where, settled)
+    return Reading(series, tuple(remarks))
+
+
+def _oriented(array: np.ndarray, expected: Expected, where: str, settled: bool = False) -> np.ndarray:
+    """Returns (frames, parcels) float32, or says how the shape differs from what was announced."""
+    axis, parcels = 0 if expected.turned else 1, expected.num_parcels
+    if array.ndim != 2 or array.shape[axis] != parcels or array.size == 0:
+        raise ValueError(_misfit(array.shape, expected, where))
+    if array.shape[0] == array.shape[1] and not (settled or expected.square):
+        raise ValueError(
+            f"{where}: {parcels} frames of {parcels} parcels may stand either way round, and the file names neither; "
+            f"set `recordings.square: true` if `orientation: {expected.orientation}` is right"
+        )
+    if array.dtype.kind == "c":
+        raise ValueError(f"{where}: expected real numbers, got {array.dtype}")
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is reported as non-finite
+        return np.ascontiguousarray(array if axis else array.T, dtype=np.float32)
+
+
+def _misfit(shape: tuple[int, ...], expected: Expected, where: str) -> str:
+    wanted = f"({expected.num_parcels}, frames)" if expected.turned else f"(frames, {expected.num_parcels})"
+    advice = "the file does not match the atlas"
+    if len(shape) == 2 and shape[1 if expected.turned else 0] == expected.num_parcels:
+        advice = f"set `orientation: {'frames_parcels' if expected.turned else 'parcels_frames'}`"
+    elif len(shape) == 3:
+        advice = f"a stack of {shape[0]}; name one recording of it: FILE::NAME[0], or [0] in an .npy file"
+    return f"{where}: got shape {shape}, expected {wanted} for {expected.orientation}; {advice}"
