@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,15 @@ class Atlas:
 
     @classmethod
     def from_table(
-        cls, name: str, path: Path | str, *, index: str, label: str, xyz_mm: Sequence[str], network: str | None = None
+        cls,
+        name: str,
+        path: Path | str,
+        *,
+        index: str,
+        label: str,
+        xyz_mm: Sequence[str] | None,
+        network: str | None = None,
+        image: Path | None = None,
     ) -> "Atlas":
         """Reads a csv or tsv whose rows stand in the order of the series' columns.
 
@@ -52,17 +61,21 @@ class Atlas:
             path: The table.
             index: Column with the parcel's integer in the atlas.
             label: Column with its name.
-            xyz_mm: The three columns of its centroid, in mm.
+            xyz_mm: The three columns of its centroid, in mm; None takes centroids from the image.
             network: Column with its functional network; None or an empty cell is 'none'.
+            image: The label image, where centroids are to come from it.
 
         Raises:
             ValueError: A column is absent, an index is there twice, or a coordinate is not a place in a head.
         """
         table = read_table(path, text=(label,) if network is None else (label, network))
-        wanted = [index, label, *xyz_mm, *([network] if network else [])]
+        wanted = [index, label, *(xyz_mm or ()), *([network] if network else [])]
         missing = [column for column in wanted if column not in table.columns]
         if missing:
             raise ValueError(f"{path}: no column {missing}; the atlas table has {list(table.columns)}")
+        if xyz_mm is None:
+            table = table.join(_centroids(name, image, table[index]))
+            xyz_mm = AXES
         if len(xyz_mm) != len(AXES):
             raise ValueError(f"atlas {name}: xyz_mm names the three columns x, y and z, got {list(xyz_mm)}")
         networks = table[network].fillna(UNKNOWN_NETWORK) if network else UNKNOWN_NETWORK
@@ -126,3 +139,22 @@ class Atlas:
                     f"atlas {self.name}: {axis} of parcel {row['index']} is {row[axis]}; "
                     f"expected finite mm, nearer than {FARTHEST_MM:.0f} mm to the origin"
                 )
+
+
+def _centroids(name: str, image: Path | None, index: pd.Series) -> pd.DataFrame:
+    """Returns the mean place of each label's voxels, a row a parcel."""
+    if image is None:
+        raise ValueError(f"atlas {name}: name the columns of its centroids in `xyz_mm`, or its label image in `image`")
+    import nibabel  # only where an image is read: slow to import
+
+    loaded: Any = nibabel.load(image)
+    labels = np.asarray(loaded.dataobj).round().astype(np.int64).reshape(loaded.shape[:3])
+    voxels = np.argwhere(labels > 0)
+    places = pd.DataFrame(nibabel.affines.apply_affine(loaded.affine, voxels), columns=list(AXES))
+    means = places.groupby(labels[labels > 0]).mean().round(2)
+    absent = sorted(set(index) - set(means.index))
+    if absent:
+        raise ValueError(
+            f"atlas {name}: {image} has no voxel of the parcels {absent[:8]}; give their `xyz_mm` in the table"
+        )
+    return means.loc[index].set_axis(index.index)

@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from brainlm_lightning.data.clean import CleaningPlan, clean_series
 from brainlm_lightning.data.missing import as_ranges, fill_frames, missing_frames, resample_missing
-from brainlm_lightning.data.read import Expected, read_series
+from brainlm_lightning.data.nuisance import Nuisance
+from brainlm_lightning.data.read import Expected, agreed_tr_s, read_series
 from brainlm_lightning.data.resample import resample
 from brainlm_lightning.data.shard import ARRAYS, StoredRecording
 
@@ -26,11 +28,13 @@ class Task:
         location: For `read_series`.
         path: Where the converted recording goes.
         expected: What the file should hold.
-        tr_s: Seconds from frame to frame as recorded.
+        tr_s: Seconds from frame to frame as recorded; NaN where the file says it.
         target_tr_s: The same in the store.
         dtype: Of the stored series.
         skip_frames: First frames of the file that are left out.
         mark_missing: Frames without data are listed; otherwise they only are interpolated.
+        cleaning: What is removed before resampling.
+        motion: Motion and outliers are looked for beside the file.
         made_by: Package version and manifest: what else the result depends on.
     """
 
@@ -44,6 +48,8 @@ class Task:
     made_by: str
     skip_frames: int = 0
     mark_missing: bool = True
+    cleaning: CleaningPlan = field(default_factory=CleaningPlan)
+    motion: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Outcome:
         sha256: Of what is stored.
         num_missing: Frames at the store's tr_s that had no data in any parcel, and were interpolated.
         missing: Which, as `4,17-19`; '' where they are not to be marked.
+        mean_fd_mm: Mean framewise displacement, where it is known.
         remarks: What was recognised in the file, separated by ';'.
         continued: It had been converted by an earlier call.
     """
@@ -71,6 +78,7 @@ class Outcome:
     sha256: str = ""
     num_missing: int = 0
     missing: str = ""
+    mean_fd_mm: float | None = None
     remarks: str = ""
     continued: bool = False
 
@@ -111,28 +119,48 @@ class _Prepared:
 
 
 def _prepared(task: Task) -> _Prepared:
-    """Reads a recording, finds what is missing in it, and resamples it."""
+    """Reads a recording, finds what is missing in it, cleans it, and resamples it, in this order."""
     reading = read_series(task.location, task.expected)
+    tr_s = agreed_tr_s({"the manifest says": task.tr_s, "the file says": reading.tr_s}, task.location)
+    nuisance = _nuisance(task, len(reading.series))
     series = reading.series[task.skip_frames :]
     if not len(series):
         raise ValueError(f"{task.location}: {len(reading.series)} frames, and skip_frames is {task.skip_frames}")
     missing = missing_frames(series)
+    if nuisance.censored is not None:
+        missing |= nuisance.censored[task.skip_frames :]
     if missing.all():
         missing[:] = False  # no frame has data: then no parcel has
     filled = fill_frames(series, missing)
     finite = np.isfinite(filled).all(axis=0)
-    dead = finite & dead_parcels(filled, finite)  # before resampling, which makes a constant nearly constant
+    dead = finite & dead_parcels(filled, finite)  # before filters, which make a constant nearly constant
     observed = finite & ~dead
-    missing = resample_missing(missing, task.tr_s, task.target_tr_s)
+    filled = np.where(observed, filled, 0)
+    if task.cleaning.needed and observed.any():
+        regressors = nuisance.regressors[task.skip_frames :] if nuisance.regressors is not None else None
+        cleaned = clean_series(filled[:, observed], task.cleaning, tr_s, missing, regressors)
+        filled[:, observed] = fill_frames(cleaned, missing)
+    missing = resample_missing(missing, tr_s, task.target_tr_s)
     outcome = Outcome(
         task.recording_id,
         num_dead=int(dead.sum()),
         num_non_finite=int((~finite).sum()),
         num_missing=int(missing.sum()),
         missing=as_ranges(missing) if task.mark_missing else "",
+        mean_fd_mm=nuisance.mean_fd_mm,
         remarks=";".join(remark.replace(";", ",") for remark in reading.remarks),
     )
-    return _Prepared(resample(np.where(observed, filled, 0), task.tr_s, task.target_tr_s), observed, outcome)
+    return _Prepared(resample(filled, tr_s, task.target_tr_s), observed, outcome)
+
+
+def _nuisance(task: Task, frames: int) -> Nuisance:
+    """Reads confounds, outliers and motion where the manifest asks for them."""
+    if not (task.motion or task.cleaning.confounds):
+        return Nuisance()
+    from brainlm_lightning.data.read.confounds import read_nuisance  # slow to import
+
+    path = Path(task.location.partition("::")[0])
+    return read_nuisance(path, tuple(task.cleaning.confounds), task.cleaning.options, frames)
 
 
 def dead_parcels(series: np.ndarray, finite: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from brainlm_lightning.data.derivatives import find_recordings
 from brainlm_lightning.data.identifiers import similar
 from brainlm_lightning.data.manifest import Manifest
 from brainlm_lightning.data.phenotypes import check_columns, read_phenotypes
@@ -39,10 +40,11 @@ def list_recordings(manifest: Manifest) -> Listing:
             or a file lies outside of the root.
     """
     source = manifest.recordings
-    path = manifest.below_root(source.table)
-    named = {key: column for key, column in asdict(source.columns).items() if column is not None and key != "tr_s"}
-    table = read_table(path, text=tuple(named.values()), codes=manifest.missing_values)
-    wanted = [*named.values(), *([source.columns.tr_s] if source.columns.tr_s else []), *source.phenotypes]
+    path, table, texts = _tables(manifest)
+    named = {
+        key: column for key, column in asdict(source.named_columns).items() if column is not None and key != "tr_s"
+    }
+    wanted = [*named.values(), *([source.named_columns.tr_s] if source.named_columns.tr_s else []), *source.phenotypes]
     check_columns(path, table, wanted)
     keys = ("recording_id", "subject_id", *TEXTS)
     listed = pd.DataFrame({key: table[named[key]] if key in named else "" for key in keys}, table.index)
@@ -53,16 +55,39 @@ def list_recordings(manifest: Manifest) -> Listing:
     units = units_of(listed)
     assigned = assign_splits(units, **asdict(manifest.split))
     listed["split"] = assigned.loc[units].to_numpy()
-    listed["source_tr_s"] = table[source.columns.tr_s] if source.columns.tr_s else source.tr_s
-    _check_tr_s(path, listed)
-    texts = read_table(path, text=table.columns)
+    listed["source_tr_s"] = table[source.named_columns.tr_s] if source.named_columns.tr_s else source.tr_s
+    if source.tr_s is not None or source.named_columns.tr_s is not None:
+        _check_tr_s(path, listed)
     listed["location"] = [_location(manifest, row) for row in texts.to_dict("records")]
     related = [name for name in table.columns if re.search(r"famil|household|twin|sibling", name, re.IGNORECASE)]
-    if related and source.columns.family is None:
+    if related and source.named_columns.family is None:
         remarks.append(f"{path.name}: column {related[0]!r} may hold families, which a split by subject tears: if so, "
                        f"set `columns.family: {related[0]}`")  # fmt: skip
     remarks += split_remarks(assigned, **asdict(manifest.split))
     return Listing(pd.concat([listed, phenotypes], axis=1), tuple(remarks))
+
+
+def _tables(manifest: Manifest) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
+    """Returns the table of recordings, with numbers and as text; where a folder is indexed, its files are the table."""
+    source = manifest.recordings
+    if source.table is None:
+        assert source.derivatives is not None
+        wanted = dict(source.derivatives)
+        if manifest.atlas.space and wanted.setdefault("space", manifest.atlas.space) != manifest.atlas.space:
+            raise ValueError(
+                f"recordings are in space {wanted['space']!r} and the atlas in {manifest.atlas.space!r}; use one space"
+            )
+        found = find_recordings(Path(manifest.root), wanted)
+        return Path(manifest.root), found, found
+    path = manifest.below_root(source.table)
+    texts = tuple(
+        column for key, column in asdict(source.named_columns).items() if column is not None and key != "tr_s"
+    )
+    return path, read_table(path, text=texts, codes=manifest.missing_values), _all_text(path)
+
+
+def _all_text(path: Path) -> pd.DataFrame:
+    return read_table(path, text=read_table(path).columns)
 
 
 def _location(manifest: Manifest, row: Mapping[Any, Any]) -> str:
@@ -77,7 +102,7 @@ def _location(manifest: Manifest, row: Mapping[Any, Any]) -> str:
             return found[0]
         raise ValueError(
             f"recordings.file {template!r}: no column {name!r} in the table, or its cell is empty for "
-            f"{row[manifest.recordings.columns.recording_id]!r}; the table has {list(row)}"
+            f"{row[manifest.recordings.named_columns.recording_id]!r}; the table has {list(row)}"
         )
 
     file, separator, selector = re.sub(r"\{([^{}]+)\}", fill, template).partition("::")

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.clean import CleaningPlan
 from brainlm_lightning.data.read import Expected, Orientation
 from brainlm_lightning.data.split import check_shares
 
@@ -29,16 +30,22 @@ class AtlasSource:
         table: csv or tsv below root.
         index: Column with the parcel's integer in the atlas.
         label: Column with its name.
-        xyz_mm: The three columns of its centroid in mm.
+        xyz_mm: The three columns of its centroid in mm; without them, centroids come from `image`.
         network: Column with its functional network, where there is one.
+        image: Label image (3-D NIfTI, or .dlabel.nii) below root, for volumes and grayordinates.
+        space: What the image's space is called in file names, for instance MNI152NLin6Asym; checked where they say it.
+        min_voxels: Voxels that a parcel must have in a recording's field of view to count as measured.
     """
 
     name: str
     table: str
     index: str
     label: str
-    xyz_mm: list[str]
+    xyz_mm: list[str] | None = None
     network: str | None = None
+    image: str | None = None
+    space: str | None = None
+    min_voxels: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,16 +71,23 @@ class RecordingColumns:
     tr_s: str | None = None
 
 
+ENTITY_COLUMNS = RecordingColumns("recording", "subject", "session", "task")  # of a derivatives folder
+
+
 @dataclass(frozen=True)
 class RecordingsSource:
     """The recordings: a table with a row each, and where the series of a row is.
 
     Attributes:
-        table: csv or tsv below root; the store keeps its order.
-        file: Series below root, with columns of the table in braces: `timeseries.npz::{recording}`.
-        columns: Which columns hold what.
+        table: csv or tsv below root; the store keeps its order. None with `derivatives`.
+        file: Series below root, with columns of the table in braces: `timeseries.npz::{recording}`. What is inside a
+            file is named as `::data.ts`, `::tc{3}` (a MATLAB cell, from 1) or `::ts[0]` (of a stack, from 0).
+        derivatives: Instead of a table, which files of a BIDS derivatives folder (fMRIPrep, XCP-D) are recordings:
+            suffix, extension and entities, for instance `{suffix: bold, space: MNI152NLin6Asym, desc: preproc}`.
+        columns: Which columns hold what; with `derivatives`, the entities do.
         orientation: Of the series in their files.
-        tr_s: Seconds from frame to frame as recorded, where all recordings share it.
+        tr_s: Seconds from frame to frame as recorded, where all recordings share it; None where each file's header
+            or sidecar says it.
         phenotypes: Further columns to keep, under their names.
         names: `use`: where a file names its columns they are put in the atlas's order, and must be the atlas's;
             `ignore`: columns are taken as they stand.
@@ -82,9 +96,10 @@ class RecordingsSource:
         skip_frames: First frames of every file that are left out, for instance before the steady state.
     """
 
-    table: str
-    file: str
-    columns: RecordingColumns
+    table: str | None = None
+    file: str = "{file}"
+    columns: RecordingColumns | None = None
+    derivatives: dict[str, str] | None = None
     orientation: Orientation = "frames_parcels"
     tr_s: float | None = None
     phenotypes: list[str] = field(default_factory=list)
@@ -92,6 +107,11 @@ class RecordingsSource:
     ignore_columns: list[str] = field(default_factory=list)
     square: bool = False
     skip_frames: int = 0
+
+    @property
+    def named_columns(self) -> RecordingColumns:
+        """The columns as given, or those of a derivatives folder."""
+        return self.columns or ENTITY_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -150,6 +170,9 @@ class Manifest:
         recode: By phenotype column, what to write instead of a class: `{sex: {m: M, f: F}}`.
         missing_frames: Frames without data (censored, scrubbed, padded) are interpolated; `mark` lists them as well,
             and keeps them out of the scaling statistics.
+        cleaning: What is removed from each recording, at its own tr_s.
+        publisher: How the recordings were cleaned before, in words; kept in store.json.
+        max_mean_fd_mm: Recordings with a larger mean framewise displacement are left out.
         max_missing: Share of frames without data from which on a recording has a problem.
         similar_subjects: Subjects whose names differ in case, zeros or `sub-` alone are different people.
         max_left_out: Share of recordings left out from which on `prepare` ends with exit status 3.
@@ -169,6 +192,9 @@ class Manifest:
     missing_values: list[str] = field(default_factory=list)
     recode: dict[str, dict[str, str]] = field(default_factory=dict)
     missing_frames: Literal["mark", "interpolate"] = "mark"
+    cleaning: CleaningPlan = field(default_factory=CleaningPlan)
+    publisher: str = ""
+    max_mean_fd_mm: float | None = None
     max_missing: float = 0.5
     similar_subjects: bool = False
     max_left_out: float = 0.1
@@ -182,10 +208,17 @@ class Manifest:
             raise ValueError(f"cohort is {self.cohort!r}; expected the name of one folder")
         if not 0 < self.tr_s < math.inf or self.min_frames < 1:
             raise ValueError(f"tr_s is {self.tr_s}, min_frames {self.min_frames}; expected both above 0")
-        if (self.recordings.tr_s is None) == (self.recordings.columns.tr_s is None):
+        source = self.recordings
+        if source.tr_s is not None and source.named_columns.tr_s is not None:
             raise ValueError(
                 "the recorded tr_s is in `recordings.tr_s` or in `recordings.columns.tr_s`: name one of them"
             )
+        if source.table is not None and source.columns is None:
+            raise ValueError("`recordings.columns` is absent: name at least recording_id and subject_id")
+        if (source.table is None) == (source.derivatives is None):
+            raise ValueError("recordings come from `recordings.table` or `recordings.derivatives`: name one of them")
+        if self.recordings.skip_frames < 0 or not 0 <= self.max_missing <= 1 or not 0 <= self.max_left_out <= 1:
+            raise ValueError("skip_frames is at least 0, max_missing and max_left_out are shares from 0 to 1")
 
     @cached_property
     def sha256(self) -> str:
@@ -208,12 +241,19 @@ class Manifest:
         source = self.recordings
         ids, labels = (tuple(atlas.parcels[name].tolist()) for name in ("index", "label"))
         ignored = tuple(source.ignore_columns)
-        return Expected(source.orientation, atlas.num_parcels, ids, labels, source.names, ignored, source.square)
+        image = str(self.below_root(self.atlas.image)) if self.atlas.image else ""
+        return Expected(
+            *(source.orientation, atlas.num_parcels, ids, labels, source.names, ignored, source.square),
+            *(image, self.atlas.min_voxels),
+        )
 
     def read_atlas(self) -> Atlas:
         """Reads the parcel table."""
-        columns = {key: value for key, value in asdict(self.atlas).items() if key not in ("name", "table")}
-        return Atlas.from_table(self.atlas.name, self.below_root(self.atlas.table), **columns)
+        columns = {
+            key: value for key, value in asdict(self.atlas).items() if key in ("index", "label", "xyz_mm", "network")
+        }
+        image = self.below_root(self.atlas.image) if self.atlas.image else None
+        return Atlas.from_table(self.atlas.name, self.below_root(self.atlas.table), image=image, **columns)
 
 
 def load_manifest(path: Path | str, overrides: Sequence[str] = ()) -> Manifest:

@@ -39,7 +39,7 @@ def read_phenotypes(manifest: Manifest, table: pd.DataFrame) -> tuple[pd.DataFra
 
 def _joined(manifest: Manifest, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Finds each recording's row in the further table: by subject, and by session where both have one."""
-    source, columns = manifest.phenotypes, manifest.recordings.columns
+    source, columns = manifest.phenotypes, manifest.recordings.named_columns
     assert source is not None
     path = manifest.below_root(source.table)
     names = [source.subject_id, *([source.session] if source.session else [])]

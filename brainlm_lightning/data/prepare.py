@@ -105,6 +105,8 @@ def _task(manifest: Manifest, atlas: Atlas, row: dict[Any, Any], work: Path) -> 
         made_by=f"{__version__} {manifest.sha256}",
         skip_frames=manifest.recordings.skip_frames,
         mark_missing=manifest.missing_frames == "mark",
+        cleaning=manifest.cleaning,
+        motion=manifest.recordings.derivatives is not None or manifest.max_mean_fd_mm is not None,
     )
 
 
@@ -124,8 +126,12 @@ def _judge(manifest: Manifest, listed: pd.DataFrame, outcomes: list[Outcome]) ->
     table = table.assign(**{name: [getattr(outcome, name) for outcome in outcomes] for name in found})
     table["num_missing_frames"] = [outcome.num_missing for outcome in outcomes]
     table["missing_frames"] = [outcome.missing for outcome in outcomes]
+    fd = [outcome.mean_fd_mm for outcome in outcomes]
+    if any(value is not None for value in fd) and "mean_fd_mm" not in table:
+        table["mean_fd_mm"] = pd.Series(fd, table.index, dtype=float).round(4)
     table["problems"] = list(_problems(listed, outcomes, manifest))
     out = np.array([bool(outcome.unreadable) for outcome in outcomes])
+    out |= _moved_too_much(outcomes, manifest.max_mean_fd_mm)
     if manifest.policy != "mark":
         out |= (table["problems"] != "").to_numpy()
     dropped = table.loc[out, ["recording_id", "subject_id", "problems"]]
@@ -139,6 +145,12 @@ def _judge(manifest: Manifest, listed: pd.DataFrame, outcomes: list[Outcome]) ->
     units = units_of(kept)
     kept["split"] = assign_splits(units, **asdict(manifest.split)).loc[units].to_numpy()  # exact shares of what is kept
     return kept, dropped
+
+
+def _moved_too_much(outcomes: list[Outcome], most: float | None) -> np.ndarray:
+    """Returns whose mean framewise displacement is too large; where it is not known, nobody's."""
+    fd = np.array([np.nan if outcome.mean_fd_mm is None else outcome.mean_fd_mm for outcome in outcomes], float)
+    return fd > (np.inf if most is None else most)
 
 
 def _problems(listed: pd.DataFrame, outcomes: list[Outcome], manifest: Manifest) -> Iterator[str]:
@@ -158,6 +170,9 @@ def _problems(listed: pd.DataFrame, outcomes: list[Outcome], manifest: Manifest)
             "all_unobserved": empty,
             f"too_few_frames={outcome.num_frames}": outcome.num_frames < manifest.min_frames,
             f"too_many_missing_frames={outcome.num_missing}": outcome.num_missing > most * outcome.num_frames,
+            f"motion: mean framewise displacement {outcome.mean_fd_mm or 0:.4g} mm": bool(
+                _moved_too_much([outcome], manifest.max_mean_fd_mm)[0]
+            ),
             f"duplicate_of={original}": original != outcome.recording_id,
             f"subject_at_sites={'+'.join(sites.get(subject, []))}": len(sites.get(subject, [])) > 1,
         }
@@ -165,7 +180,13 @@ def _problems(listed: pd.DataFrame, outcomes: list[Outcome], manifest: Manifest)
 
 
 def _made_by(manifest: Manifest) -> dict[str, Any]:
-    return {"package_version": __version__, "manifest_sha256": manifest.sha256, "manifest": asdict(manifest)}
+    processing = {"publisher": manifest.publisher, "here": manifest.cleaning.steps}
+    return {
+        "package_version": __version__,
+        "manifest_sha256": manifest.sha256,
+        "manifest": asdict(manifest),
+        "processing": processing,
+    }
 
 
 def _empty(folder: Path) -> Path:

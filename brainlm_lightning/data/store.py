@@ -38,7 +38,8 @@ COLUMNS = (
     *("tr_s", "split", "sha256", "num_unobserved", "problems"),
     *("family", "num_missing_frames", "missing_frames", "remarks"),
 )
-DEFAULTS: dict[str, Any] = {"family": "", "num_missing_frames": 0, "missing_frames": "", "remarks": ""}  # where a table lacks them
+# Where a table lacks them.
+DEFAULTS: dict[str, Any] = {"family": "", "num_missing_frames": 0, "missing_frames": "", "remarks": ""}
 
 
 def store_root() -> Path:

@@ -33,6 +33,13 @@ def summarise(store: Store, dropped: pd.DataFrame, outcomes: Sequence[Outcome], 
         console.print(escape(f"{text}: {count} recordings"), highlight=False)
     for text in remarks:
         console.print(escape(text), highlight=False)
+    dimensions = store.metadata["effective_dimensions"]
+    if dimensions["dimensions"] is not None:
+        console.print(
+            f"{dimensions['dimensions']:.0f} of a window's {dimensions['window_frames']} frames are free in time "
+            "(effective dimensions); the fewer, the easier reconstruction and forecasting",
+            highlight=False,
+        )
     unusable = int(np.isnan(store.statistics.robust.scale).sum())
     if unusable:
         console.print(f"{unusable} of {store.atlas.num_parcels} parcels have no range over the training subjects")

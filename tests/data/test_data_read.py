@@ -93,7 +93,7 @@ def test_only_the_named_array_of_an_archive_is_read(tmp_path):
         ("x.npz", r"several arrays and none is named; it holds 2: a \(12, 3\) float32; b \(12, 3\) float32"),
         ("x.npz::c", "no array 'c'; it holds 2"),
         ("x.txt::c", "leave out ::c"),
-        ("x.nii.gz", "cannot read .gz"),
+        ("x.img.gz", "cannot read .gz"),
         ("absent.npy", "no such file; compare `root`"),
         ("words.csv", "line 2 holds no numbers: 'd,e,f'"),
         ("empty.csv", "no line of numbers"),

@@ -4,7 +4,7 @@ Nothing here unpickles, follows a link out of a file, or shifts, pads or reorder
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,10 @@ from brainlm_lightning.data.read.expected import Expected, Orientation, order_by
 from brainlm_lightning.data.read.hdf5 import read_hdf5
 from brainlm_lightning.data.read.lines import Grid, read_grid
 from brainlm_lightning.data.read.matlab import read_mat
+from brainlm_lightning.data.read.sidecar import sidecar_tr_s
 from brainlm_lightning.data.read.table import read_table
 
-__all__ = ["Expected", "Orientation", "Reading", "read_series", "read_table"]
+__all__ = ["Expected", "Orientation", "Reading", "agreed_tr_s", "read_series", "read_table"]
 
 ARRAYS: dict[str, Callable[[Path, str], np.ndarray]] = {
     ".npz": read_npz,
@@ -25,7 +26,9 @@ ARRAYS: dict[str, Callable[[Path, str], np.ndarray]] = {
     ".hdf5": read_hdf5,
     ".mat": read_mat,
 }
-TEXT = (".csv", ".tsv", ".1d", ".dat", ".txt", ".ptseries", ".asc", ".ssv")
+TEXT = (".csv", ".tsv", ".1d", ".dat", ".txt", ".asc", ".ssv")
+IMAGES = (".ptseries.nii", ".dtseries.nii", ".nii.gz", ".nii")
+TR_TOLERANCE = 0.01  # of tr_s: what a header's rounding may differ from a sidecar
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +38,12 @@ class Reading:
     Attributes:
         series: (frames, parcels) float32, contiguous, as recorded: no scaling; missing values are NaN.
         remarks: What was recognised on the way.
+        tr_s: Seconds from frame to frame, where the file or its sidecar says it.
     """
 
     series: np.ndarray
     remarks: tuple[str, ...] = ()
+    tr_s: float | None = None
 
 
 def read_series(location: str | Path, expected: Expected) -> Reading:
@@ -57,25 +62,67 @@ def read_series(location: str | Path, expected: Expected) -> Reading:
     file, _, selector = str(location).partition("::")
     path = Path(file)
     ending = _ending(path)
-    if ending not in ARRAYS and ending not in TEXT:
+    if ending not in (*ARRAYS, *TEXT, *IMAGES):
         raise ValueError(f"{location}: cannot read {path.suffix or 'a file without ending'}; can read "
-                         f"{[*ARRAYS, *TEXT]}, text also as .gz")  # fmt: skip
+                         f"{[*ARRAYS, *TEXT, *IMAGES]}, text also as .gz")  # fmt: skip
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file; compare `root` and `recordings.file` of the manifest with the disk"
         )
-    if ending in TEXT:
-        if selector:
-            raise ValueError(f"{location}: a text file holds one array; leave out ::{selector}")
-        return _from_grid(read_grid(path, expected), expected, str(path))
-    return Reading(_oriented(ARRAYS[ending](path, selector), expected, str(location)))
+    if ending in ARRAYS:
+        return Reading(_oriented(ARRAYS[ending](path, selector), expected, str(location)))
+    if selector:
+        raise ValueError(f"{location}: a {ending} file holds one array; leave out ::{selector}")
+    if ending in IMAGES:
+        return _from_image(path, ending, expected)
+    reading = _from_grid(read_grid(path, expected), expected, str(path))
+    return replace(reading, tr_s=sidecar_tr_s(path))
+
+
+def agreed_tr_s(given: dict[str, float | None], where: str) -> float:
+    """Returns the seconds from frame to frame that all who say it agree on.
+
+    Args:
+        given: By who says it.
+        where: The file.
+
+    Raises:
+        ValueError: They disagree, or nobody says it.
+    """
+    known = {name: value for name, value in given.items() if value is not None and np.isfinite(value)}
+    if not known:
+        raise ValueError(f"{where}: nothing says its tr_s; set `recordings.tr_s`, or add a sidecar with RepetitionTime")
+    first = next(iter(known.values()))
+    if any(abs(value - first) > TR_TOLERANCE * first for value in known.values()):
+        said = ", ".join(f"{name} {value:g} s" for name, value in known.items())
+        raise ValueError(f"{where}: tr_s disagrees: {said}; correct the one that is wrong")
+    return first
+
+
+def _from_image(path: Path, ending: str, expected: Expected) -> Reading:
+    """Reads a volume or a CIFTI file."""
+    from brainlm_lightning.data.read.surfaces import read_dtseries, read_ptseries  # nibabel: slow to import
+    from brainlm_lightning.data.read.volumes import read_volume
+
+    if ending == ".ptseries.nii":
+        values, names, header = read_ptseries(path)
+        grid = Grid(values, tuple(names), None, ())
+        reading = _from_grid(grid, replace(expected, orientation="frames_parcels"), str(path))
+        series, remarks = reading.series, list(reading.remarks)
+    else:
+        series, header, remarks = (read_dtseries if ending == ".dtseries.nii" else read_volume)(path, expected)
+    sidecar = sidecar_tr_s(path)
+    said = {"the header says": header, "the sidecar says": sidecar}
+    tr_s = None if header is None and sidecar is None else agreed_tr_s(said, str(path))
+    return Reading(np.ascontiguousarray(series, np.float32), tuple(remarks), tr_s)
 
 
 def _ending(path: Path) -> str:
     """The ending that tells the format; text may be compressed."""
     ending = path.suffix.lower()
-    if ending != ".gz":
-        return ending
+    image = next((kind for kind in IMAGES if path.name.lower().endswith(kind)), None)
+    if ending != ".gz" or image:
+        return image or ending
     inner = Path(path.stem).suffix.lower()
     return inner if inner in TEXT else "".join(path.suffixes[-2:]).lower()
 

@@ -22,6 +22,8 @@ class Expected:
         labels: Their names.
         names: `use`: columns are put in order by the names that a file gives; `ignore`: columns stand as they are.
         ignore_columns: Columns of a file that are no parcels, by name.
+        image: The atlas's label image (or .dlabel.nii), for volumes and grayordinates; '' where there is none.
+        min_voxels: Voxels that a parcel must have in the field of view to count as measured.
         square: A series of as many frames as parcels is taken as `orientation` says.
     """
 
@@ -32,6 +34,8 @@ class Expected:
     names: Literal["use", "ignore"] = "use"
     ignore_columns: tuple[str, ...] = ()
     square: bool = False
+    image: str = ""
+    min_voxels: int = 1
 
     @property
     def turned(self) -> bool:
