@@ -20,12 +20,31 @@ EXPERIMENT_VERBS = ("fit", "validate", "test")
 INCOMPLETE = 3  # exit status: the store was made, but lacks more recordings than `max_left_out` allows
 
 
+class _WithManifestKeys(argparse.HelpFormatter):
+    """Help that ends with every key of a manifest, as its dataclasses say; they are imported only then."""
+
+    def end_section(self) -> None:
+        super().end_section()
+        self._full = True  # a usage line has no sections
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        if not getattr(self, "_full", False):
+            return text
+        from brainlm_lightning.data.manifest import Manifest
+        from brainlm_lightning.data.manifest_help import plain_reference
+
+        return (
+            f"{text}\nkeys of a manifest, which can be set here, too (--split.test 0.3):\n{plain_reference(Manifest)}\n"
+        )
+
+
 def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
     parser.add_argument("--config", type=Path, required=True, help="manifest of the cohort, data_manifests/*.yaml")
     parser.add_argument("--output", type=Path, help="folder of the store (default: $BRAINLM_DATA/<cohort>)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
     parser.add_argument("--backend", default="loky", help="loky, threading, multiprocessing, dask or ray")
-    parser.epilog = "Any setting of the manifest can be overridden: --split.test 0.3"
+    parser.formatter_class = _WithManifestKeys
 
     def run(args: argparse.Namespace, overrides: list[str]) -> None:
         from brainlm_lightning.data.manifest import load_manifest

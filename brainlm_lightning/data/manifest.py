@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.clean import CleaningPlan
+from brainlm_lightning.data.manifest_help import with_nearest
 from brainlm_lightning.data.read import Expected, Orientation
 from brainlm_lightning.data.split import check_shares
 
@@ -272,14 +273,27 @@ def load_manifest(path: Path | str, overrides: Sequence[str] = ()) -> Manifest:
     parser.add_argument("--config", action="config")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such manifest")
+    _check_filled_in(Path(path))
     try:
         values = parser.parse_args([f"--config={path}", *overrides])
     except OmegaConfBaseException as error:
         raise ValueError(f"{path}, `{error.full_key}`: {_unresolved(str(error))}") from error
     except ArgumentError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {with_nearest(str(error), Manifest)}") from error
     values.pop("config")
     return Manifest(**vars(parser.instantiate(values)))
+
+
+def _check_filled_in(path: Path) -> None:
+    """Refuses a manifest that is not finished, or is no text."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; save the manifest as UTF-8") from error
+    missing = [number for number, line in enumerate(lines, 1) if "FILL_IN" in line.partition("#")[0]]
+    if missing:
+        shown = "; ".join(f"line {number}: {lines[number - 1].strip()}" for number in missing[:8])
+        raise ValueError(f"{path}: {len(missing)} keys still say FILL_IN ({shown}); write what only you can know")
 
 
 def _unresolved(reason: str) -> str:

@@ -57,8 +57,8 @@ def test_the_command_line_overrides_the_file(load):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trs": 1.0}, "'trs' is not accepted"),
-        ({"atlas": CONTENT["atlas"] | {"tabel": "x"}}, "tabel"),
+        ({"trs": 1.0}, "'trs' is not accepted.*did you mean tr_s"),
+        ({"atlas": CONTENT["atlas"] | {"tabel": "x"}}, "tabel.*did you mean atlas.table"),
         ({"tr_s": "fast"}, '"tr_s"'),
         ({"dtype": "float64"}, '"dtype"'),
         ({"atlas": {"name": "x"}}, "atlas"),
