@@ -1,5 +1,6 @@
 """The one door: ``python -m brainlm_lightning.cli VERB``.
 
+    describe               a first manifest for a folder
     prepare, verify        recordings to a store, and is it sound?
     simulate               recordings with a known answer
     fit, validate, test    an experiment (LightningCLI)
@@ -43,6 +44,9 @@ def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, l
     parser.add_argument("--config", type=Path, required=True, help="manifest of the cohort, data_manifests/*.yaml")
     parser.add_argument("--output", type=Path, help="folder of the store (default: $BRAINLM_DATA/<cohort>)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be read and what is missing; write nothing"
+    )
     parser.add_argument("--backend", default="loky", help="loky, threading, multiprocessing, dask or ray")
     parser.formatter_class = _WithManifestKeys
 
@@ -51,9 +55,32 @@ def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, l
         from brainlm_lightning.data.prepare import prepare, share_left_out
 
         manifest = load_manifest(args.config, overrides)
+        if args.dry_run:
+            from brainlm_lightning.data.dry_run import dry_run
+
+            sys.exit(INCOMPLETE if dry_run(manifest, args.jobs) else 0)
         store = prepare(manifest, output=args.output, jobs=args.jobs, backend=args.backend)
         if share_left_out(store) > manifest.max_left_out:
             sys.exit(INCOMPLETE)
+
+    return run
+
+
+def _describe(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
+    parser.add_argument("folder", type=Path, help="fMRIPrep or XCP-D derivatives, or series and a table")
+    parser.add_argument("--atlas", type=Path, help="parcel table below the folder (default: looked for)")
+    parser.add_argument("--output", type=Path, help="manifest to write (default: printed)")
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.data.describe import FILL_IN, describe
+
+        manifest = describe(args.folder, args.atlas)
+        if args.output is None:
+            print(manifest, end="")
+            return
+        with args.output.open("x", encoding="utf-8") as file:
+            file.write(manifest)
+        print(f"{args.output}: {manifest.count(FILL_IN) - 1} marks of {FILL_IN} left; then `prepare --dry-run`")
 
     return run
 
@@ -142,6 +169,7 @@ def _export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
 
 
 TOOLS = {
+    "describe": (_describe, "look at a folder and write a first manifest"),
     "prepare": (_prepare, "recordings of a manifest to a store"),
     "verify": (_verify, "recompute every checksum and statistic of a store"),
     "simulate": (_simulate, "write a cohort whose best reconstruction is known"),

@@ -99,9 +99,9 @@ def convert(task: Task) -> Outcome:
         done = _done(task, fingerprint)
         if done is not None:
             return done
-        prepared = _prepared(task)
+        prepared = prepare_recording(task)
     except Exception as error:  # whatever a reader raises on a file is that recording's problem, not the cohort's
-        return Outcome(task.recording_id, unreadable=_explained(task, error))
+        return Outcome(task.recording_id, unreadable=explained(task, error))
     recording = StoredRecording.centred(prepared.series, prepared.observed, task.dtype)
     _check_rounding(task, prepared.series, recording)
     outcome = replace(prepared.outcome, num_frames=len(prepared.series), sha256=recording.sha256)
@@ -110,7 +110,7 @@ def convert(task: Task) -> Outcome:
 
 
 @dataclass(frozen=True, eq=False)
-class _Prepared:
+class Prepared:
     """A recording at the store's tr_s, before it is centred."""
 
     series: np.ndarray
@@ -118,7 +118,7 @@ class _Prepared:
     outcome: Outcome
 
 
-def _prepared(task: Task) -> _Prepared:
+def prepare_recording(task: Task) -> Prepared:
     """Reads a recording, finds what is missing in it, cleans it, and resamples it, in this order."""
     reading = read_series(task.location, task.expected)
     tr_s = agreed_tr_s({"the manifest says": task.tr_s, "the file says": reading.tr_s}, task.location)
@@ -150,7 +150,7 @@ def _prepared(task: Task) -> _Prepared:
         mean_fd_mm=nuisance.mean_fd_mm,
         remarks=";".join(remark.replace(";", ",") for remark in reading.remarks),
     )
-    return _Prepared(resample(filled, tr_s, task.target_tr_s), observed, outcome)
+    return Prepared(resample(filled, tr_s, task.target_tr_s), observed, outcome)
 
 
 def _nuisance(task: Task, frames: int) -> Nuisance:
@@ -185,7 +185,7 @@ def load_converted(path: Path) -> StoredRecording:
         return StoredRecording(**{name: archive[name] for name in ARRAYS})
 
 
-def _explained(task: Task, error: Exception) -> str:
+def explained(task: Task, error: Exception) -> str:
     """One line without ';', which separates problems."""
     reason = " ".join(str(error).replace(";", ",").split()).rstrip(".")
     file = task.location.partition("::")[0]

@@ -68,7 +68,7 @@ def prepare(
     work = target.with_name(target.name + ".part")
     (work / "recordings").mkdir(parents=True, exist_ok=True)
     with _alone(work):
-        tasks = [_task(manifest, atlas, row, work) for row in listed.to_dict("records")]
+        tasks = [task_of(manifest, atlas, row, work) for row in listed.to_dict("records")]
         outcomes = _convert_all(tasks, jobs, backend)
         table, dropped = _judge(manifest, listed, outcomes)
         kept = [tasks[row].path for row in table.index]
@@ -90,7 +90,8 @@ def share_left_out(folder: Path) -> float:
     return left_out / (left_out + len(Store(folder)))
 
 
-def _task(manifest: Manifest, atlas: Atlas, row: dict[Any, Any], work: Path) -> Task:
+def task_of(manifest: Manifest, atlas: Atlas, row: dict[Any, Any], work: Path) -> Task:
+    """Returns what a worker needs to convert a row of the listing."""
     name = row["recording_id"]
     # Readable, and safe on any file system: what the first part loses, the hash keeps apart.
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80] + "-" + blake2b(name.encode(), digest_size=8).hexdigest()
