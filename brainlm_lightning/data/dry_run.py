@@ -75,8 +75,8 @@ def _cost(manifest: Manifest, tried: list[Prepared], recordings: int, seconds: f
     warning = f"; {short} of them are shorter than min_frames {manifest.min_frames}" * bool(short)
     return (
         f"{len(tried)} of {recordings} recordings read whole: {frames:.0f} frames at tr_s {manifest.tr_s}{warning}. "
-        f"Expected: a store of {size / 1e6:,.0f} MB in about {recordings * seconds / jobs / 60:.1f} minutes with {jobs} "
-        "processes"
+        f"Expected: a store of {size / 1e6:,.0f} MB in about {recordings * seconds / jobs / 60:.1f} minutes "
+        f"with {jobs} processes"
     )
 
 

@@ -121,15 +121,14 @@ def naming_template(table: pd.DataFrame, names: Sequence[str]) -> tuple[str, str
         cells = table[column].dropna().astype(str)
         if cells.nunique() < max(2, 0.3 * len(table)):
             continue
-        templates = Counter(
-            _filled(name, row, str(column))
-            for row in table.loc[cells.index].to_dict("records")
-            for name in names
-            if _inside(str(row[column]), name)
-        )
+        templates: dict[str, set[str]] = {}
+        for row in table.loc[cells.index].to_dict("records"):
+            for name in names:
+                if _inside(str(row[column]), name):
+                    templates.setdefault(_filled(name, row, str(column)), set()).add(name)
         if templates:
-            template, count = templates.most_common(1)[0]
-            found = (count, int(cells.is_unique), template, str(column))
+            template, filled = max(templates.items(), key=lambda pair: len(pair[1]))
+            found = (len(filled), int(cells.is_unique), template, str(column))
             best = found if best is None or found[:2] > best[:2] else best
     return best[2:] if best is not None and best[0] >= FEWEST_NAMED * min(len(names), len(table)) else None
 
@@ -190,7 +189,7 @@ def _look(path: Path, folder: Path, found: Survey, opened: list[SeriesFile]) -> 
 def _look_into_npz(path: Path, inner: Path, opened: list[SeriesFile]) -> None:
     with np.load(path, allow_pickle=False) as archive:
         names = archive.files
-        for name in names[:3]:
+        for name in names[:: max(len(names) // 10, 1)]:
             values = archive[name]
             if values.ndim == 2:
                 opened.append(SeriesFile(Path(f"{inner}::{name}"), *values.shape))
