@@ -1,6 +1,7 @@
 """Names of people in several tables. Nothing is guessed: what nearly matches is shown, and accepted only where told."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 MOST_LISTED = 8
@@ -11,7 +12,9 @@ def loosened(name: str) -> str:
 
     `sub-003`, `Sub-3` and `03` are all `3`; `1-11` and `11-1` stay apart.
     """
-    text = re.sub(r"[\s_\-.]+", "-", name.strip().casefold()).strip("-")
+    text = unicodedata.normalize("NFKC", name).strip().casefold()
+    text = re.sub(r"(?<=\d)\.0+$", "", text)  # as a spreadsheet writes whole numbers
+    text = re.sub(r"[\s_\-.]+", "-", text).strip("-")
     text = re.sub(r"^(subject|sub|subj|session|ses|participant)-?(?=.)", "", text)
     return re.sub(r"\d+", lambda digits: str(int(digits[0])), text)
 

@@ -1,6 +1,7 @@
 """What is known of people: codes of missing values, classes, and the join with recordings."""
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -148,4 +149,7 @@ def check_columns(path: Path, table: pd.DataFrame, wanted: Sequence[str]) -> Non
     """Raises ValueError where a table lacks a column."""
     missing = [column for column in wanted if column not in table.columns]
     if missing:
-        raise ValueError(f"{path}: no column {missing}; the table has {list(table.columns)}")
+        lower = {str(column).lower(): str(column) for column in table.columns}
+        near = [lower[close] for name in missing for close in get_close_matches(name.lower(), list(lower), 1)]
+        advice = f"; did you mean {near}?" if near else ""
+        raise ValueError(f"{path}: no column {missing}; the table has {list(table.columns)}{advice}")

@@ -151,10 +151,26 @@ class Store:
         }
         return self._maps[shard]
 
+    def _check_places(self, path: Path, entry: dict[str, Any]) -> None:
+        """Refuses arrays that would lie outside of their file: a damaged or forged store.json."""
+        for name, begin, end in _places(entry, self.atlas.num_parcels, self.dtype):
+            if not 0 <= begin <= end <= entry["bytes"]:
+                raise ValueError(
+                    f"{self.folder / 'store.json'}: {name} of {path.name} would lie from byte {begin:,} to {end:,} of "
+                    f"{entry['bytes']:,}; the file is damaged. Restore it, or prepare the cohort again"
+                )
+        rows = self.recordings.loc[self.recordings["shard"] == self.metadata["shards"].index(entry)]
+        ends = rows["first_frame"] + rows["num_frames"]
+        if len(rows) and (rows["first_frame"].min() < 0 or ends.max() > entry["num_frames"]):
+            raise ValueError(
+                f"{self.folder / 'recordings.csv'}: frames of {path.name} that are not there; restore the file"
+            )
+
     def _check_size(self, shard: int) -> None:
         entry = self.metadata["shards"][shard]
         path = self.folder / entry["file"]
         size = path.stat().st_size if path.exists() else 0
+        self._check_places(path, entry)
         if size == entry["bytes"]:
             return
         rows = self.recordings.loc[self.recordings["shard"] == shard]
@@ -165,6 +181,15 @@ class Store:
             f"{path}: {size:,} bytes, expected {entry['bytes']:,}: {len(lost)} recordings are damaged, "
             f"from {lost[0]!r} on. Restore the file, or delete {self.folder} and prepare the cohort again"
         )
+
+
+def _places(entry: dict[str, Any], parcels: int, dtype: np.dtype) -> Iterator[tuple[str, int, int]]:
+    """Yields of each array of a shard its name, where it begins and where it ends."""
+    shapes = shard_shapes(entry["num_frames"], entry["num_recordings"], parcels)
+    sizes = {"series": dtype.itemsize, "mean": 4, "std": 4, "observed": 1}
+    for name in ARRAYS:
+        begin = int(entry["offsets"][name])
+        yield name, begin, begin + int(np.prod(shapes[name], dtype=object)) * sizes[name]
 
 
 def read_recordings(path: Path) -> pd.DataFrame:

@@ -1,3 +1,4 @@
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def test_identity_follows_the_preparation_and_not_the_place(load, tmp_path, monk
 
 @pytest.mark.parametrize("path", sorted(MANIFESTS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_manifest_of_the_repository_loads(path, monkeypatch):
-    for name in ("BRAINLM_REAL_DATA", "BRAINLM_UKB", "BRAINLM_DATA"):
+    for name in re.findall(r"oc\.env:(\w+)", path.read_text()):
         monkeypatch.setenv(name, "/data")
     assert load_manifest(path).cohort == path.stem
     first_comment = path.read_text().split("\ncohort:")[0]

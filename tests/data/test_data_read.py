@@ -139,3 +139,69 @@ def test_a_global_signal_beside_the_parcels_is_refused_with_both_shapes(real_dat
         read(path, num_parcels=122)
     named = pd.read_csv(path, sep="\t").to_numpy(np.float32)
     np.testing.assert_array_equal(read(path, num_parcels=123), named)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1.5 2.5 3.5\n# between\n4.5 5.5 6.5  # behind\n% matlab\n// afni\n7.5 8.5 9.5\n0.5 0.5 0.25\n",
+        "sep=;\n1.5;2.5;3.5\n4.5;5.5;6.5\n7.5;8.5;9.5\n0.5;0.5;0.25\n",
+        "\n\n1.5,2.5,3.5\n4.5,5.5,6.5\n7.5,8.5,9.5\n0.5,0.5,0.25",
+        '"";"1";"2";"3"\n"1";1.5;2.5;3.5\n"2";4.5;5.5;6.5\n"3";7.5;8.5;9.5\n"4";0.5;0.5;0.25\n',
+        "time\ta\tb\tc\n0\t1.5\t2.5\t3.5\n2.5\t4.5\t5.5\t6.5\n5\t7.5\t8.5\t9.5\n7.5\t0.5\t0.5\t0.25\n",
+    ],
+)
+def test_comments_and_rows_of_programs_are_no_data(tmp_path, text):
+    (tmp_path / "x.1D").write_text(text)
+    expected = [[1.5, 2.5, 3.5], [4.5, 5.5, 6.5], [7.5, 8.5, 9.5], [0.5, 0.5, 0.25]]
+    np.testing.assert_array_equal(read(tmp_path / "x.1D"), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04\0\0\0", "a spreadsheet or archive, no text; export it as csv"),
+        (b"\0\1\2\3" * 20, "not text"),
+        (b"\x1f\x8b\x08\0\0\0", "cut short or damaged"),
+    ],
+)
+def test_what_is_no_text_says_so(tmp_path, content, message):
+    (tmp_path / "x.csv").write_bytes(content)
+    for reader in (read, read_table):
+        with pytest.raises(ValueError, match=rf"x.csv: .*{message}"):
+            reader(tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("id;age;city\ns1;23,5;Köln\ns2;n/a;Graz\n", "cp1252"),
+        ("id,age,city\r\ns1,23.5,Köln\r\ns2, ,Graz\r\n", "utf-16"),
+        ("# a remark\nid\tage\tcity\ns1 \t23.5\tKöln\ns2\tNA\tGraz\n", "utf-8-sig"),
+        ('"id","age","city"\n"s1","23.5","Köln"\n"s2","","Graz"\n', "utf-8"),
+        ("#id\tage\tcity\ns1\t23.5\tKöln\ns2\t-\tGraz\n", "utf-8"),
+        ("id|age|city|\ns1|23.5|Köln|\ns2|.|Graz|\n", "utf-8"),
+    ],
+)
+def test_a_table_is_the_same_in_every_dialect(tmp_path, text, encoding):
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    table = read_table(tmp_path / "t.csv", text=("id",))
+    assert table.columns.tolist() == ["id", "age", "city"]
+    assert table["id"].tolist() == ["s1", "s2"]
+    np.testing.assert_array_equal(table["age"], [23.5, np.nan])
+    assert table["city"].tolist() == ["Köln", "Graz"]
+
+
+def test_a_row_of_another_length_is_an_error_with_its_line(tmp_path):
+    (tmp_path / "t.csv").write_text("id,age,note\ns1,3,x\ns2,4,y,z\ns3,5,x\n")
+    with pytest.raises(ValueError, match=r"t.csv, line 3: 4 cells, and the header has 3"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_a_file_that_links_to_itself_is_listed_to_an_end(tmp_path):
+    with h5py.File(tmp_path / "loop.h5", "w") as file:
+        for number in range(12):
+            file[f"g{number}"] = file["/"]
+        file["a"], file["b"] = SERIES, SERIES
+    with pytest.raises(ValueError, match=r"several arrays and none is named; it holds \d+"):
+        read(tmp_path / "loop.h5")

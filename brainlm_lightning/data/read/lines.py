@@ -38,7 +38,7 @@ def read_grid(path: Path, expected: Expected) -> Grid:
         ValueError: A row of another length, a cell that is no number, a file that ends in the middle of a number; the
             line is named.
     """
-    rows = read_rows(path)
+    rows = read_rows(path, remarks=True)
     if not rows.cells or not any(_is_data(row) for row in rows.cells):
         raise ValueError(f"{path}: no line of numbers; the file is empty or holds no series")
     remarks = [] if rows.encoding in ("utf-8", "utf-8-sig") else [f"text decoded as {rows.encoding}"]
@@ -168,7 +168,7 @@ def _numbers_columns(values: np.ndarray, cells: list[list[str]], expected: Expec
         return False
     if expected.turned and len(values) != expected.num_parcels + 1:
         return False
-    if _counts(cells[0]) and len(top) >= 3:
+    if _counts(cells[0]) and len(top) >= FEWEST_TO_COUNT:
         return True
     written_whole = all(cell.isdigit() for cell in cells[0])
     fractions = sum("." in cell or "," in cell for row in below[:20] for cell in row)

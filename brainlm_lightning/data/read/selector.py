@@ -7,12 +7,14 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 
 ITEM = re.compile(r"\{(?P<cell>\d+)\}|\((?P<element>\d+)\)|\[(?P<row>\d+)\]")
 MOST_LISTED = 20
+MOST_COUNTED = 1000
 DEEPEST = 6
 UNPACKED_BYTES = 1 << 28  # what a file may hold unpacked before it must be plausible
 UNPACKED_RATIO = 100  # measured values never compress so far: a file that claims more holds none
@@ -70,8 +72,8 @@ def check_claim(bytes_claimed: int, bytes_on_disk: int, where: str) -> None:
 
 def not_there(what: str, root: Node, where: str) -> ValueError:
     """The error that lists what there is."""
-    listed = list(_listing(root, "", DEEPEST))
-    more = f"; … ({len(listed)} in all)" if len(listed) > MOST_LISTED else ""
+    listed = list(islice(_listing(root, "", DEEPEST), MOST_COUNTED))
+    more = f"; … ({len(listed)}{' or more' * (len(listed) == MOST_COUNTED)} in all)" * (len(listed) > MOST_LISTED)
     shown = "; ".join(f"{path} {kind}" for path, kind in listed[:MOST_LISTED]) + more
     example = listed[0][0] if listed else "data.ts"
     return ValueError(

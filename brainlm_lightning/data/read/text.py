@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 GZIP = b"\x1f\x8b"
 LARGEST_TEXT = 1 << 31  # bytes once decompressed: no recording is that long, and a small file can claim it
 MARKS = (
@@ -24,6 +25,8 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 SAMPLE_LINES = 500
+COMMENT = re.compile(r" *(#|%|//)")
+REMARK = re.compile(r"\s+#\s.*$")  # behind the numbers of a row
 DECIMAL_COMMA = re.compile(r"[+-]?(\d*,\d+|\d+)([eEdD][+-]?\d+)?")
 
 
@@ -35,7 +38,7 @@ class Rows:
         path: The file.
         cells: A list a row; blanks around a cell and quotes are gone.
         lines: The row's line in the file, counted from 1.
-        comments: Lines that begin with `#`: their line, and the text behind the `#`.
+        comments: Lines that begin with `#`, `%` or `//`: their line, and the text behind it.
         delimiter: `\t`, `;`, `|`, `,`, or '' for blanks of any width.
         encoding: As decoded.
         ended: The last line has an end.
@@ -68,8 +71,12 @@ class Rows:
                 )
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path, remarks: bool = False) -> Rows:
     """Reads a text file (plain or gzip) into cells.
+
+    Args:
+        path: The file.
+        remarks: A `#` behind a row's cells begins a remark, as AFNI writes; in a table it may be text.
 
     Raises:
         ValueError: Not text, or a damaged archive; the file is named.
@@ -77,12 +84,15 @@ def read_rows(path: Path) -> Rows:
     text, encoding = _decode(path, _read_bytes(path))
     lines = re.split(r"\r\n|\r|\n", text)
     ended = not lines[-1].strip()
-    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip(" ")]
-    comments = [(number, line.lstrip(" ")[1:]) for number, line in numbered if line.lstrip(" ").startswith("#")]
-    data = [(number, line) for number, line in numbered if not line.lstrip(" ").startswith("#")]
+    told = re.fullmatch(r"sep=(.)", lines[0].strip(" "))  # as spreadsheets announce their delimiter
+    numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip(" ")][bool(told) :]
+    comments = [(number, line.lstrip(" ")) for number, line in numbered if COMMENT.match(line)]
+    comments = [(number, line.removeprefix("//")[line[0] in "#%" :]) for number, line in comments]
+    data = [(number, line) for number, line in numbered if not COMMENT.match(line)]
     if not data:  # rows whose names begin with `#`
         data = [(number, line.lstrip(" ")) for number, line in numbered if line.lstrip(" ")[1:2].strip()]
-    delimiter = find_delimiter([line for _, line in data[:SAMPLE_LINES]])
+    data = [(number, REMARK.sub("", line)) for number, line in data] if remarks else data
+    delimiter = told[1] if told else find_delimiter([line for _, line in data[:SAMPLE_LINES]])
     if not delimiter or delimiter != "\t":  # a line of tabs alone is a row of empty cells only between tabs
         data = [(number, line) for number, line in data if line.strip()]
     cells, numbers = _split_all(data, delimiter, path)
@@ -187,6 +197,8 @@ def _unmarked(path: Path, raw: bytes) -> str:
         return "utf-8"
     half = max(len(head) // 2, 1)
     for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-        if head[start::2].count(0) > 0.4 * half and head[1 - start :: 2].count(0) < 0.1 * half:
+        if head[start::2].count(0) > 0.7 * half and head[1 - start :: 2].count(0) < 0.1 * half:
             return name
+    if raw.startswith(SPREADSHEETS):
+        raise ValueError(f"{path}: a spreadsheet or archive, no text; export it as csv")
     raise ValueError(f"{path}: not text (it holds zero bytes); is its ending right?")
