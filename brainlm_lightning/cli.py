@@ -87,14 +87,18 @@ def _describe(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, 
 
 def _verify(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
     parser.add_argument("store", type=Path, help="folder of the store")
+    parser.add_argument("--report", action="store_true", help="write the page on its quality anew")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
-        from brainlm_lightning.data.store import verify
+        from brainlm_lightning.data.quality import write_page
+        from brainlm_lightning.data.store import Store, verify
 
         problems = verify(args.store)
         if problems:
             sys.exit("\n".join([f"{args.store}: {len(problems)} problems", *problems]))
         print(f"{args.store}: sound")
+        if args.report:
+            print(write_page(Store(args.store)))
 
     return run
 

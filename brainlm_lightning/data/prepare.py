@@ -26,6 +26,7 @@ from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.convert import Outcome, Task, convert, load_converted
 from brainlm_lightning.data.listing import list_recordings
 from brainlm_lightning.data.manifest import Manifest
+from brainlm_lightning.data.quality import write_page
 from brainlm_lightning.data.split import assign_splits, units_of
 from brainlm_lightning.data.store import Store, store_root
 from brainlm_lightning.data.summary import summarise
@@ -78,6 +79,7 @@ def prepare(
         dropped.to_csv(stage / "dropped.csv", index=False, lineterminator="\n")
         cohort = Cohort(manifest.cohort, atlas, manifest.tr_s, manifest.dtype, _made_by(manifest))
         write_store(stage, cohort, table, lambda row: load_converted(kept[row]), shard_recordings=shard_recordings)
+        write_page(Store(stage))
         os.rename(stage, target)
         shutil.rmtree(work)
     summarise(Store(target), dropped, outcomes, listing.remarks)
