@@ -41,7 +41,7 @@ def to_numbers(rows: Rows, cells: Sequence[list[str]], lines: Sequence[int]) -> 
     mark = None
     for number, row in enumerate(cells):
         try:
-            if any("_" in cell for cell in row):  # Python would read 1_000 as a number
+            if "_" in "".join(row):  # Python would read 1_000 as a number
                 raise ValueError
             values[number] = list(map(float, row))
         except ValueError:

@@ -82,7 +82,7 @@ def read_rows(path: Path, remarks: bool = False) -> Rows:
         ValueError: Not text, or a damaged archive; the file is named.
     """
     text, encoding = _decode(path, _read_bytes(path))
-    lines = re.split(r"\r\n|\r|\n", text)
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     ended = not lines[-1].strip()
     told = re.fullmatch(r"sep=(.)", lines[0].strip(" "))  # as spreadsheets announce their delimiter
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip(" ")][bool(told) :]
@@ -91,7 +91,8 @@ def read_rows(path: Path, remarks: bool = False) -> Rows:
     data = [(number, line) for number, line in numbered if not COMMENT.match(line)]
     if not data:  # rows whose names begin with `#`
         data = [(number, line.lstrip(" ")) for number, line in numbered if line.lstrip(" ")[1:2].strip()]
-    data = [(number, REMARK.sub("", line)) for number, line in data] if remarks else data
+    if remarks and "#" in text:
+        data = [(number, REMARK.sub("", line)) for number, line in data]
     delimiter = told[1] if told else find_delimiter([line for _, line in data[:SAMPLE_LINES]])
     if not delimiter or delimiter != "\t":  # a line of tabs alone is a row of empty cells only between tabs
         data = [(number, line) for number, line in data if line.strip()]
@@ -105,7 +106,7 @@ def find_delimiter(lines: Sequence[str]) -> str:
     It is the first of tab, semicolon and bar that most lines hold equally often, and the first line, too. Commas come
     last, because they may be decimal marks.
     """
-    bare = [re.sub(r'"[^"]*"', "x", line) for line in lines]
+    bare = [re.sub(r'"[^"]*"', "x", line) if '"' in line else line for line in lines]
     candidates = [mark for mark in ("\t", ";", "|", ",") if _separates(mark, bare)]
     candidates.sort(key=lambda mark: not _opens(mark, bare))  # stable: the order of preference stays
     if candidates and candidates[0] != ",":
@@ -136,7 +137,10 @@ def _blanks_and_decimal_commas(lines: Sequence[str]) -> bool:
 
 def _split_all(data: Sequence[tuple[int, str]], delimiter: str, path: Path) -> tuple[list[list[str]], list[int]]:
     if not any('"' in line for _, line in data):
-        return [[cell.strip() for cell in _cells(line, delimiter)] for _, line in data], [number for number, _ in data]
+        numbers = [number for number, _ in data]
+        if not delimiter:
+            return [line.split() for _, line in data], numbers
+        return [[cell.strip() for cell in line.split(delimiter)] for _, line in data], numbers
     if not delimiter:
         return [[cell.strip(' "') for cell in line.split()] for _, line in data], [number for number, _ in data]
     reader = csv.reader((line + "\n" for _, line in data), delimiter=delimiter, skipinitialspace=True)
