@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from brainlm_lightning.data.parcellation import AXES, UNKNOWN_NETWORK, centroids
 from brainlm_lightning.data.read import read_table
 
-AXES = ("x_mm", "y_mm", "z_mm")
 COLUMNS = ("index", "label", "network", *AXES)
-UNKNOWN_NETWORK = "none"
 FARTHEST_MM = 200.0  # no head reaches farther from the origin of MNI space: beyond it, the unit is not mm
 
 
@@ -74,7 +72,9 @@ class Atlas:
         if missing:
             raise ValueError(f"{path}: no column {missing}; the atlas table has {list(table.columns)}")
         if xyz_mm is None:
-            table = table.join(_centroids(name, image, table[index]))
+            if image is None:
+                raise ValueError(f"atlas {name}: name columns of centroids in `xyz_mm`, or its label image in `image`")
+            table = table.join(centroids(image, table[index]))
             xyz_mm = AXES
         if len(xyz_mm) != len(AXES):
             raise ValueError(f"atlas {name}: xyz_mm names the three columns x, y and z, got {list(xyz_mm)}")
@@ -139,22 +139,3 @@ class Atlas:
                     f"atlas {self.name}: {axis} of parcel {row['index']} is {row[axis]}; "
                     f"expected finite mm, nearer than {FARTHEST_MM:.0f} mm to the origin"
                 )
-
-
-def _centroids(name: str, image: Path | None, index: pd.Series) -> pd.DataFrame:
-    """Returns the mean place of each label's voxels, a row a parcel."""
-    if image is None:
-        raise ValueError(f"atlas {name}: name the columns of its centroids in `xyz_mm`, or its label image in `image`")
-    import nibabel  # only where an image is read: slow to import
-
-    loaded: Any = nibabel.load(image)
-    labels = np.asarray(loaded.dataobj).round().astype(np.int64).reshape(loaded.shape[:3])
-    voxels = np.argwhere(labels > 0)
-    places = pd.DataFrame(nibabel.affines.apply_affine(loaded.affine, voxels), columns=list(AXES))
-    means = places.groupby(labels[labels > 0]).mean().round(2)
-    absent = sorted(set(index) - set(means.index))
-    if absent:
-        raise ValueError(
-            f"atlas {name}: {image} has no voxel of the parcels {absent[:8]}; give their `xyz_mm` in the table"
-        )
-    return means.loc[index].set_axis(index.index)

@@ -84,33 +84,36 @@ def _atlas(found: Survey, given: Path | None) -> list[str]:
     columns = found.series[0].columns if found.series else None
     candidates = [table for table in found.tables if table.parcels]
     fitting = [table for table in candidates if columns in (None, table.rows)] or candidates
-    path = _below(found.folder, given) if given is not None else fitting[0].path if fitting else None
-    lines = ["atlas:"]
+    path = given if given is not None else found.folder / fitting[0].path if fitting else None
     if path is None:
         count = f"{columns} rows" if columns else "a row a parcel"
-        return [*lines, f"  name: {FILL_IN}  # for instance Schaefer400",
+        return ["atlas:", f"  name: {FILL_IN}  # for instance Schaefer400",
                 f"  table: {FILL_IN}  # parcel table below root: {count}, in the order of the series' columns",
                 f"  index: {FILL_IN}  # its column with the parcel's integer", f"  label: {FILL_IN}  # with its name",
                 f"  xyz_mm: [{FILL_IN}]  # with its centroid: three columns in mm",
-                *_image(found)]  # fmt: skip
-    names = list(read_table(found.folder / path).columns)
+                *_image(found, found.folder)]  # fmt: skip
+    names = list(read_table(path).columns)
     xyz = [_named(names, axis) for axis in "xyz"]
-    lines += [f"  name: {Path(path).stem}", f"  table: {path}"]
+    lines = ["atlas:", f"  name: {path.stem}"]
+    if not path.resolve().is_relative_to(found.folder.resolve()):
+        lines += [f"  root: {path.resolve().parent}", f"  table: {path.name}"]
+    else:
+        lines.append(f"  table: {path.resolve().relative_to(found.folder.resolve())}")
     lines += [f"  {key}: {_named(names, key) or FILL_IN}" for key in ("index", "label")]
     if None not in xyz:
         lines.append(f"  xyz_mm: [{', '.join(str(name) for name in xyz)}]")
     elif not found.bids:
         lines.append(f"  xyz_mm: [{FILL_IN}]  # columns with the centroid in mm; or name the label image in `image`")
     network = _named(names, "network")
-    return lines + [f"  network: {network}"] * (network is not None) + _image(found)
+    return lines + [f"  network: {network}"] * (network is not None) + _image(found, path.parent)
 
 
-def _image(found: Survey) -> list[str]:
+def _image(found: Survey, folder: Path) -> list[str]:
     """The label image that volumes need."""
     if not any(kind.endswith(("bold.nii.gz", "dtseries.nii")) for kind in found.bids):
         return []
-    images = sorted(found.folder.glob("*.nii*"))
-    name = images[0].name if len(images) == 1 else FILL_IN
+    images = sorted(path.name for path in folder.glob("*.nii*"))
+    name = images[0] if len(images) == 1 else f"{FILL_IN}  # there: {', '.join(images[:6]) or 'none'}"
     space = next((part[6:] for kind in found.bids for part in kind.split("_") if part.startswith("space-")), FILL_IN)
     return [f"  image: {name}  # label image below root", f"  space: {space}  # the space that the label image is in"]
 
@@ -218,16 +221,3 @@ def _table_of_recordings(found: Survey) -> Table | None:
 def _named(names: Sequence[str], key: str) -> str | None:
     lower = {str(name).lower(): str(name) for name in names}
     return next((lower[usual] for usual in NAMES[key] if usual in lower), None)
-
-
-def _below(folder: Path, path: Path) -> Path:
-    """Returns a path relative to the folder.
-
-    Raises:
-        ValueError: It lies elsewhere.
-    """
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(
-            f"{path} is not below {folder}; copy the atlas there, everything of a cohort is below its root"
-        )
-    return path.resolve().relative_to(folder.resolve())

@@ -18,8 +18,26 @@ from omegaconf.errors import OmegaConfBaseException
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.clean import CleaningPlan
 from brainlm_lightning.data.manifest_help import with_nearest
-from brainlm_lightning.data.read import Expected, Orientation
+from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK, networks_by_overlap
+from brainlm_lightning.data.read import Expected, Orientation, read_table
 from brainlm_lightning.data.split import check_shares
+
+
+@dataclass(frozen=True)
+class NetworkSource:
+    """Another atlas, whose networks the parcels take by overlap.
+
+    Attributes:
+        image: Its label image below root, in the space of the parcels' own.
+        table: Its parcel table below root.
+        index: Column with the label's integer.
+        network: Column with the network.
+    """
+
+    image: str
+    table: str
+    index: str
+    network: str
 
 
 @dataclass(frozen=True)
@@ -33,9 +51,11 @@ class AtlasSource:
         label: Column with its name.
         xyz_mm: The three columns of its centroid in mm; without them, centroids come from `image`.
         network: Column with its functional network, where there is one.
+        networks: Another atlas to take networks from, by overlap, where the table has none; needs `image`.
         image: Label image (3-D NIfTI, or .dlabel.nii) below root, for volumes and grayordinates.
         space: What the image's space is called in file names, for instance MNI152NLin6Asym; checked where they say it.
         min_voxels: Voxels that a parcel must have in a recording's field of view to count as measured.
+        root: Folder that holds the atlas's files, where it is not the cohort's root.
     """
 
     name: str
@@ -44,9 +64,11 @@ class AtlasSource:
     label: str
     xyz_mm: list[str] | None = None
     network: str | None = None
+    networks: NetworkSource | None = None
     image: str | None = None
     space: str | None = None
     min_voxels: int = 1
+    root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -225,6 +247,7 @@ class Manifest:
     def sha256(self) -> str:
         """Identity of the preparation; the same wherever the files are."""
         content = {key: value for key, value in asdict(self).items() if key != "root"}
+        content["atlas"] = {key: value for key, value in content["atlas"].items() if key != "root"}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def below_root(self, relative: str) -> Path:
@@ -232,17 +255,18 @@ class Manifest:
 
         Links below root are followed (large studies are linked together); names that climb out of it are not.
         """
-        path = os.path.normpath(relative)
-        if os.path.isabs(path) or path.split(os.sep)[0] == "..":
-            raise ValueError(f"{relative!r} is outside of the cohort's root {self.root}")
-        return Path(self.root) / path
+        return _below(self.root, relative)
+
+    def of_atlas(self, relative: str) -> Path:
+        """Returns the place of a file of the atlas."""
+        return _below(self.atlas.root or self.root, relative)
 
     def expected(self, atlas: Atlas) -> Expected:
         """Returns what every file should hold."""
         source = self.recordings
         ids, labels = (tuple(atlas.parcels[name].tolist()) for name in ("index", "label"))
         ignored = tuple(source.ignore_columns)
-        image = str(self.below_root(self.atlas.image)) if self.atlas.image else ""
+        image = str(self.of_atlas(self.atlas.image)) if self.atlas.image else ""
         return Expected(
             *(source.orientation, atlas.num_parcels, ids, labels, source.names, ignored, source.square),
             *(image, self.atlas.min_voxels),
@@ -253,8 +277,20 @@ class Manifest:
         columns = {
             key: value for key, value in asdict(self.atlas).items() if key in ("index", "label", "xyz_mm", "network")
         }
-        image = self.below_root(self.atlas.image) if self.atlas.image else None
-        return Atlas.from_table(self.atlas.name, self.below_root(self.atlas.table), image=image, **columns)
+        image = self.of_atlas(self.atlas.image) if self.atlas.image else None
+        atlas = Atlas.from_table(self.atlas.name, self.of_atlas(self.atlas.table), image=image, **columns)
+        return atlas if self.atlas.networks is None else self._with_networks(atlas, self.atlas.networks, image)
+
+    def _with_networks(self, atlas: Atlas, other: NetworkSource, image: Path | None) -> Atlas:
+        if image is None:
+            raise ValueError(
+                "`atlas.networks` finds networks by overlap and needs the label image of the parcels in `image`"
+            )
+        table = read_table(self.of_atlas(other.table), text=(other.network,))
+        names = dict(zip(table[other.index], table[other.network].fillna(UNKNOWN_NETWORK), strict=True))
+        names = {index: name for index, name in names.items() if name != UNKNOWN_NETWORK}
+        networks = networks_by_overlap(image, atlas.parcels["index"], self.of_atlas(other.image), names)
+        return Atlas(atlas.name, atlas.parcels.assign(network=networks))
 
 
 def load_manifest(path: Path | str, overrides: Sequence[str] = ()) -> Manifest:
@@ -282,6 +318,13 @@ def load_manifest(path: Path | str, overrides: Sequence[str] = ()) -> Manifest:
         raise ValueError(f"{path}: {with_nearest(str(error), Manifest)}") from error
     values.pop("config")
     return Manifest(**vars(parser.instantiate(values)))
+
+
+def _below(root: str, relative: str) -> Path:
+    path = os.path.normpath(relative)
+    if os.path.isabs(path) or path.split(os.sep)[0] == "..":
+        raise ValueError(f"{relative!r} is outside of the cohort's root {root}")
+    return Path(root) / path
 
 
 def _check_filled_in(path: Path) -> None:

@@ -137,11 +137,14 @@ def test_a_dry_run_lists_what_is_missing_and_writes_nothing(tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_atlas_elsewhere_is_to_be_copied(tmp_path):
+def test_an_atlas_may_lie_elsewhere(tmp_path):
     lab(tmp_path / "lab")
-    shutil.move(tmp_path / "lab" / "parcels.tsv", tmp_path / "parcels.tsv")
-    with pytest.raises(ValueError, match="copy the atlas there"):
-        describe(tmp_path / "lab", tmp_path / "parcels.tsv")
+    (tmp_path / "atlases").mkdir()
+    shutil.move(tmp_path / "lab" / "parcels.tsv", tmp_path / "atlases" / "parcels.tsv")
+    text = describe(tmp_path / "lab", tmp_path / "atlases" / "parcels.tsv")
+    manifest = loaded(text, tmp_path, tr_s=2.0)
+    assert manifest.atlas.root == str(tmp_path / "atlases")
+    assert manifest.read_atlas().num_parcels == 12
 
 
 def test_a_folder_with_an_atlas_of_other_length_still_names_it(tmp_path):
