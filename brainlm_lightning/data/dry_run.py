@@ -33,7 +33,8 @@ def dry_run(manifest: Manifest, jobs: int) -> int:
         ValueError: The tables and the manifest disagree.
     """
     listing, atlas = list_recordings(manifest), manifest.read_atlas()
-    tasks = [task_of(manifest, atlas, row, Path()) for row in listing.table.to_dict("records")]
+    expected = manifest.expected(atlas)
+    tasks = [task_of(manifest, expected, row, Path()) for row in listing.table.to_dict("records")]
     absent = [task for task in tasks if not _file(task).is_file()]
     problems = {task.recording_id: f"{_file(task)}: no such file" for task in absent}
     there = [task for task in tasks if task.recording_id not in problems]

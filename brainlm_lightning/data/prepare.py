@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.progress import track
 
 from brainlm_lightning import __version__
-from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.convert import Outcome, Task, convert, load_converted
 from brainlm_lightning.data.listing import list_recordings
 from brainlm_lightning.data.manifest import Manifest
 from brainlm_lightning.data.quality import write_page
+from brainlm_lightning.data.read import Expected
 from brainlm_lightning.data.split import assign_splits, units_of
 from brainlm_lightning.data.store import Store, store_root
 from brainlm_lightning.data.summary import summarise
@@ -69,7 +69,8 @@ def prepare(
     work = target.with_name(target.name + ".part")
     (work / "recordings").mkdir(parents=True, exist_ok=True)
     with _alone(work):
-        tasks = [task_of(manifest, atlas, row, work) for row in listed.to_dict("records")]
+        expected = manifest.expected(atlas)
+        tasks = [task_of(manifest, expected, row, work) for row in listed.to_dict("records")]
         outcomes = _convert_all(tasks, jobs, backend)
         table, dropped = _judge(manifest, listed, outcomes)
         kept = [tasks[row].path for row in table.index]
@@ -92,7 +93,7 @@ def share_left_out(folder: Path) -> float:
     return left_out / (left_out + len(Store(folder)))
 
 
-def task_of(manifest: Manifest, atlas: Atlas, row: dict[Any, Any], work: Path) -> Task:
+def task_of(manifest: Manifest, expected: Expected, row: dict[Any, Any], work: Path) -> Task:
     """Returns what a worker needs to convert a row of the listing."""
     name = row["recording_id"]
     # Readable, and safe on any file system: what the first part loses, the hash keeps apart.
@@ -101,7 +102,7 @@ def task_of(manifest: Manifest, atlas: Atlas, row: dict[Any, Any], work: Path) -
         recording_id=name,
         location=row["location"],
         path=work / "recordings" / f"{safe}.npz",
-        expected=manifest.expected(atlas),
+        expected=expected,
         tr_s=row["source_tr_s"],
         target_tr_s=manifest.tr_s,
         dtype=manifest.dtype,

@@ -43,7 +43,7 @@ def measure(store: Store) -> tuple[pd.DataFrame, np.ndarray]:
     rows = np.unique(np.linspace(0, len(store) - 1, MOST_MEASURED).astype(int)).tolist()
     total, count = np.zeros((store.atlas.num_parcels,) * 2), np.zeros((store.atlas.num_parcels,) * 2)
     table = []
-    for row in rows:
+    for row in store.by_shard(rows):
         values = store.centred(row)
         values, seen = values[np.isfinite(values).any(axis=1)], store.observed(row)
         if not values.size:
@@ -83,7 +83,7 @@ def _sections(store: Store, measures: pd.DataFrame) -> Iterator[tuple[str, str]]
     yield f"Lengths (tr_s {store.tr_s}), frames and parcels without data, motion", _html(lengths.round(3).reset_index())
     dimensions = store.metadata.get("effective_dimensions", {})
     yield "Free dimensions in time", _html(pd.DataFrame([dimensions]))
-    unseen = np.sum([~store.observed(row) for row in range(len(store))], axis=0)
+    unseen = np.sum([~store.observed(row) for row in store.by_shard(range(len(store)))], axis=0)
     worst = store.atlas.parcels.assign(recordings=unseen).nlargest(10, "recordings")
     yield "Parcels most often without data", _html(worst.loc[worst["recordings"] > 0, ["index", "label", "recordings"]])
     yield f"Recordings far from all others ({OUTLYING:.0f} robust sd)", _html(outlying(measures).head(MOST_LISTED))

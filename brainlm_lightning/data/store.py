@@ -12,7 +12,7 @@ arrays are contiguous and uncompressed, so a recording is a slice of a memory ma
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,16 @@ class Store:
         """Returns which frames had no data and were interpolated, (frames,) bool; none where they are not marked."""
         return from_ranges(self._missing[row], self._end[row] - self._first[row])
 
+    def by_shard(self, rows: Iterable[int]) -> Iterator[int]:
+        """Yields rows, and lets go of a shard's map when the next begins: memory stays that of one shard."""
+        last = -1
+        for row in rows:
+            if self._shard[row] != last:
+                self._maps.pop(last, None)
+                last = self._shard[row]
+            yield row
+        self._maps.pop(last, None)
+
     def _with_nan(self, row: int, offset: np.ndarray | np.float32) -> np.ndarray:
         values = np.where(self.observed(row), self.series(row).astype(np.float32) + offset, np.float32(np.nan))
         if self._missing[row]:
@@ -210,7 +220,7 @@ def training_statistics(store: Store) -> ScalingStatistics:
     rows = np.flatnonzero(training).tolist()
 
     def values(read: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
-        return (read(row) for row in rows)
+        return (read(row) for row in store.by_shard(rows))
 
     parcels = store.atlas.num_parcels
     robust = quantile_statistics(partial(values, store.raw), parcels)
@@ -248,7 +258,7 @@ def verify(folder: Path | str) -> list[str]:
     except (OSError, ValueError, KeyError) as error:
         return [f"cannot be opened: {error}"]
     problems = [*_wrong_tables(store), *_wrong_shards(store)]
-    for row in range(len(store)):
+    for row in store.by_shard(range(len(store))):
         problems += _wrong_recording(store, row)
     if training_statistics(store).to_json() != store.metadata["statistics"]:
         problems.append("store.json: the scaling statistics are not those of the training subjects")

@@ -112,7 +112,7 @@ def _effective_dimensions(store: Store) -> dict[str, Any]:
     """Measures how many frames of a window are free, on recordings spread over the cohort."""
     frames = int(min(WINDOW_FRAMES, store.recordings["num_frames"].median()))
     rows = np.unique(np.linspace(0, len(store) - 1, MOST_MEASURED).astype(int)).tolist()
-    found = effective_dimensions((store.centred(row) for row in rows), frames)
+    found = effective_dimensions((store.centred(row) for row in store.by_shard(rows)), frames)
     return {"dimensions": found, "window_frames": frames, "definition": "eigenvalues of the mean temporal covariance "
             "above a tenth of their mean"}  # fmt: skip
 
