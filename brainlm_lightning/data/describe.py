@@ -74,6 +74,10 @@ def _counted(found: Survey) -> str:
         first = found.series[0]
         names = f", named {', '.join(first.header[:3])}, …" if first.header else ""
         parts.append(f"{len(frames)} series of {lengths} frames × {first.columns} columns{names} (as {first.path})")
+    if found.lengths:
+        parts.append(
+            f"recordings of {min(found.lengths)} to {max(found.lengths)} frames ({len(found.lengths)} looked at)"
+        )
     parts += [f"{count} × {kind}" for kind, count in found.bids.most_common()]
     parts += [f"table {table.path} ({table.rows} rows)" for table in found.tables]
     parts += [f"{count} {kind}" for kind, count in found.others.most_common()]
@@ -81,7 +85,7 @@ def _counted(found: Survey) -> str:
 
 
 def _atlas(found: Survey, given: Path | None) -> list[str]:
-    columns = found.series[0].columns if found.series else None
+    columns = found.series[0].columns if found.series else next(iter(found.columns), None)
     candidates = [table for table in found.tables if table.parcels]
     fitting = [table for table in candidates if columns in (None, table.rows)] or candidates
     path = given if given is not None else found.folder / fitting[0].path if fitting else None
@@ -177,7 +181,7 @@ def _orientation(found: Survey) -> list[str]:
 
 def _rest(found: Survey, table: Table | None) -> list[str]:
     subjects = table.rows if table else len(found.series) or found.bids.most_common(1)[0][1]
-    shortest = min((entry.frames for entry in found.series), default=WINDOW_FRAMES)
+    shortest = min([entry.frames for entry in found.series] + found.lengths, default=WINDOW_FRAMES)
     tr = found.tr_s.most_common(1)
     lines = []
     further = _further_table(found, table)

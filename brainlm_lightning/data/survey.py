@@ -16,6 +16,7 @@ from brainlm_lightning.data.read.sidecar import sidecar_tr_s
 from brainlm_lightning.data.read.table import read_table
 
 DEEPEST = 4  # folders below the one that is described
+MOST_SAMPLED = 10  # recordings of a derivatives tree
 MOST_OPENED = 200  # files; more of one kind tell nothing new
 FEWEST_FRAMES, FEWEST_PARCELS = 20, 10  # of a series; smaller arrays of numbers are motion, events, atlases
 FEWEST_NAMED = 0.5  # of the files that a table of recordings names
@@ -69,6 +70,8 @@ class Survey:
         tables: Tables.
         bids: Endings of BIDS derivatives that could be recordings, and how many.
         tr_s: Seconds from frame to frame that sidecars say, with how many say so.
+        lengths: Frames of some recordings of a derivatives tree.
+        columns: Columns of some parcel tables of a derivatives tree.
         unopened: How many files of a kind were not opened.
     """
 
@@ -78,6 +81,8 @@ class Survey:
     tables: list[Table] = field(default_factory=list)
     bids: Counter[str] = field(default_factory=Counter)
     tr_s: Counter[float] = field(default_factory=Counter)
+    lengths: list[int] = field(default_factory=list)
+    columns: list[int] = field(default_factory=list)
     unopened: int = 0
 
 
@@ -89,7 +94,11 @@ def survey(folder: Path) -> Survey:
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: no such folder")
-    found = Survey(folder, bids=Counter(_bids_kinds(folder)))
+    kinds = list(_bids_kinds(folder))
+    found = Survey(folder, bids=Counter(kind for kind, _ in kinds))
+    if found.bids:
+        usual_kind = found.bids.most_common(1)[0][0]
+        _sample([path for kind, path in kinds if kind == usual_kind], found)
     files = [path for path in _files(folder) if not path.name.startswith(("sub-",)) or not found.bids]
     opened: list[SeriesFile] = []
     for path in files[:MOST_OPENED]:
@@ -156,8 +165,8 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _bids_kinds(folder: Path) -> Iterator[str]:
-    """Yields what each file of a derivatives tree is, without what tells recordings apart."""
+def _bids_kinds(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yields what each file of a derivatives tree is, without what tells recordings apart, and the file."""
     for path in folder.glob("sub-*/**/func/sub-*"):
         parts = path.name.partition(".")[0].split("_")
         suffix, ending = parts[-1], path.name[len(path.name.partition(".")[0]) :]
@@ -165,7 +174,34 @@ def _bids_kinds(folder: Path) -> Iterator[str]:
             suffix == "timeseries" and ending in (".tsv", ".ptseries.nii") and "desc-confounds" not in parts
         )
         if recordings:
-            yield "_".join([*(part for part in parts[1:-1] if part.partition("-")[0] in KINDS), suffix]) + ending
+            yield "_".join([*(part for part in parts[1:-1] if part.partition("-")[0] in KINDS), suffix]) + ending, path
+
+
+def _sample(paths: Sequence[Path], found: Survey) -> None:
+    """Looks at some recordings of a derivatives tree: their lengths, columns and sidecars."""
+    for path in paths[:: max(len(paths) // MOST_SAMPLED, 1)]:
+        try:
+            said = sidecar_tr_s(path)
+            if path.suffix == ".tsv":
+                grid = read_grid(path, Expected("frames_parcels", 0))
+                found.lengths.append(len(grid.values))
+                found.columns.append(grid.values.shape[1])
+            else:
+                found.lengths.append(_frames_of_image(path))
+        except Exception as error:  # a file that cannot be read is found out by `prepare --dry-run`
+            found.others[f"unreadable: {path.name}: {error}"] += 1
+            continue
+        if said is not None:
+            found.tr_s[said] += 1
+
+
+def _frames_of_image(path: Path) -> int:
+    """Returns the number of frames that a header says."""
+    import nibabel  # slow to import
+
+    image: Any = nibabel.load(path)
+    shape = image.shape
+    return int(shape[3]) if len(shape) == 4 else int(shape[0])
 
 
 def _look(path: Path, folder: Path, found: Survey, opened: list[SeriesFile]) -> None:

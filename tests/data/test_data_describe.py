@@ -53,11 +53,13 @@ def test_text_files_and_a_table_become_a_store(tmp_path):
     assert store.recordings["split"].value_counts().to_dict() == {"train": 9, "test": 2, "val": 1}
 
 
-def test_an_fmriprep_tree_needs_only_its_label_images_name(tmp_path):
+def test_an_fmriprep_tree_with_its_atlas_needs_nothing_more(tmp_path):
     fmriprep_tree(tmp_path / "tree", subjects=5)
     text = describe(tmp_path / "tree")
     assert f"space: {SPACE}" in text
-    manifest = loaded(text, tmp_path, tr_s=2.0)
+    assert "FILL_IN" not in "\n".join(text.splitlines()[1:])
+    manifest = loaded(text, tmp_path)
+    assert (manifest.tr_s, manifest.min_frames) == (2.0, 60)
     assert manifest.recordings.derivatives == {
         "suffix": "bold",
         "extension": ".nii.gz",
