@@ -125,7 +125,7 @@ def test_series_in_other_dialects_are_read_or_refused_with_the_reason(prepared, 
         "struct": "data.ts (120, 20)",
         "cell": "tc{1} (60, 20)",
         "two_vars": "ROISignals (120, 20)",
-        "empty": "no line of numbers",
+        "empty": "the file is empty",
     }
     assert reasons.keys() == expected.keys()
     assert all(text in reasons[name] for name, text in expected.items())

@@ -269,3 +269,23 @@ def test_a_small_file_that_claims_gigabytes_is_refused(tmp_path, kind):
         path.write_bytes(gzip.compress(b"0 " * PARCELS + b"\n", 1) + gzip.compress(b"\0" * 400_000_000, 1))
     with pytest.raises(ValueError, match=r"claim to hold|not text|GiB of text"):
         read_series(path, Expected("frames_parcels", PARCELS))
+
+
+@pytest.mark.parametrize("form", ["{:.3f}", "{:.6g}", "{!r}"])
+def test_a_file_that_ends_within_a_number_is_refused(tmp_path, form):
+    values = np.random.default_rng(3).normal(0, 10, (40, PARCELS)).astype(float).tolist()
+    values[-1][-1] = 12.345678912345678
+    text = "\n".join("\t".join(form.format(value) for value in row) for row in values) + "\n"
+    whole, cut = tmp_path / "whole.tsv", tmp_path / "cut.tsv"
+    whole.write_text(text[:-1])  # without the end of the last line, which many programs leave out
+    cut.write_text(text[: text.rindex(".") + 2])
+    expected = Expected("frames_parcels", PARCELS)
+    np.testing.assert_allclose(read_series(whole, expected).series, values, rtol=1e-3, atol=1e-3)
+    with pytest.raises(ValueError, match=r"cut.tsv, line 40: the file ends within the number '12.3'"):
+        read_series(cut, expected)
+
+
+def test_grouped_thousands_with_decimal_commas_are_read(tmp_path):
+    (tmp_path / "x.csv").write_text("1.234,50;-2.000,25\n987,00;1.000.000,00\n3,50;4,25\n")
+    values = read_series(tmp_path / "x.csv", Expected("frames_parcels", 2)).series
+    np.testing.assert_array_equal(values, [[1234.5, -2000.25], [987, 1e6], [3.5, 4.25]])

@@ -1,5 +1,6 @@
 """Rows of text to one recording: which line is a header, which column counts rows, and what stands between them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from brainlm_lightning.data.read.expected import Expected
 from brainlm_lightning.data.read.numbers import floats, is_missing, is_number, to_numbers
 from brainlm_lightning.data.read.text import Rows, read_rows
 
+FEWEST_NUMBERS = 50  # of a file, to say how many decimals are usual
+RARE = 0.02  # share of numbers with so few decimals
 FEWEST_TO_COUNT = 5  # rows or columns from which on a run of whole numbers is no chance
 INDEX_NAMES = ("", "index", "unnamed: 0", "frame", "volume", "time", "t", "tr", "row", "timepoint", "time_s", "seconds")
 
@@ -40,7 +43,8 @@ def read_grid(path: Path, expected: Expected) -> Grid:
     """
     rows = read_rows(path, remarks=True)
     if not rows.cells or not any(_is_data(row) for row in rows.cells):
-        raise ValueError(f"{path}: no line of numbers; the file is empty or holds no series")
+        begins = f"it begins with {' '.join(rows.cells[0])[:60]!r}" if rows.cells else "the file is empty"
+        raise ValueError(f"{path}: no line of numbers: {begins}")
     remarks = [] if rows.encoding in ("utf-8", "utf-8-sig") else [f"text decoded as {rows.encoding}"]
     header, cells, lines = _named(rows, expected)
     cells, header = _without_empty_edges(cells, header, expected)
@@ -55,7 +59,8 @@ def read_grid(path: Path, expected: Expected) -> Grid:
         header = header[1:] if header is not None else None
         remarks.append(f"the first column ({index[0]!r}, {index[1] if len(index) > 1 else ''!r}, …) names the rows")
     values = to_numbers(rows, cells, lines)
-    _check_end(rows)
+    end = _check_end(rows)
+    remarks += [end] * bool(end)
     if header is None:
         header, values, index = _numbers_as_header(values, cells, index, expected)
     if header is not None and _all_numbers(header):
@@ -178,21 +183,25 @@ def _numbers_columns(values: np.ndarray, cells: list[list[str]], expected: Expec
     return written_whole and len(top) >= FEWEST_TO_COUNT and (growing or expected.knows(cells[0], whole=True))
 
 
-def _check_end(rows: Rows) -> None:
-    """Refuses a file whose last number was cut in half: no end of line, and fewer decimals than any other number."""
+def _check_end(rows: Rows) -> str:
+    """Refuses a file that ends within a number: no end of line, and fewer decimals than hardly any other number has.
+
+    Returns:
+        A remark where the last line has no end and its number may be whole.
+    """
     if rows.ended:
-        return
+        return ""
     last = rows.cells[-1][-1]
-    decimals = [len(cell.rpartition(".")[2]) for row in rows.cells for cell in row if "." in cell]
-    cut = bool(decimals) and len(decimals) > FEWEST_TO_COUNT and not is_missing(last)
-    if last in ("-", ".", "n", "n/") or (cut and len(last.rpartition(".")[2] if "." in last else "") < _least(rows)):
+    decimals = [_decimals(cell) for row in rows.cells for cell in row if not is_missing(cell)]
+    as_few = sum(number <= _decimals(last) for number in decimals) - 1
+    cut = len(decimals) > FEWEST_NUMBERS and as_few < RARE * len(decimals) and not is_missing(last)
+    if cut or last in ("-", ".", "n", "n/"):
         raise ValueError(
-            f"{rows.path}, line {rows.lines[-1]}: the file ends within the number {last!r}; it was cut short. "
-            "Copy it again"
+            f"{rows.path}, line {rows.lines[-1]}: the file ends within the number {last!r}; it was cut short. Copy it "
+            "again, or end its last line if it is whole"
         )
+    return "the last line has no end: the file may have been cut short"
 
 
-def _least(rows: Rows) -> int:
-    """The fewest decimals of a number with a decimal mark, but for the file's last."""
-    flat = [cell for row in rows.cells for cell in row][:-1]
-    return min((len(cell.rpartition(".")[2]) for cell in flat if "." in cell), default=0)
+def _decimals(cell: str) -> int:
+    return len(re.split("[.,]", cell)[-1]) if "." in cell or "," in cell else 0

@@ -21,7 +21,7 @@ def is_missing(cell: str) -> bool:
 
 def is_number(cell: str) -> bool:
     """True for what can be read as a number with either decimal mark."""
-    return PLAIN.fullmatch(_plain(cell, "," if "," in cell and "." not in cell else ".")) is not None
+    return PLAIN.fullmatch(_plain(cell, "," if cell.rfind(",") > cell.rfind(".") else ".")) is not None
 
 
 def floats(cells: Sequence[str]) -> np.ndarray | None:
