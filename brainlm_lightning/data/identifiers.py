@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 
 MOST_LISTED = 8
+SEPARATOR = "\t"  # between subject and session where both name a row; no cell holds one
 
 
 def loosened(name: str) -> str:
@@ -12,6 +13,8 @@ def loosened(name: str) -> str:
 
     `sub-003`, `Sub-3` and `03` are all `3`; `1-11` and `11-1` stay apart.
     """
+    if SEPARATOR in name:
+        return SEPARATOR.join(map(loosened, name.split(SEPARATOR)))
     text = unicodedata.normalize("NFKC", name).strip().casefold()
     text = re.sub(r"(?<=\d)\.0+$", "", text)  # as a spreadsheet writes whole numbers
     text = re.sub(r"[\s_\-.]+", "-", text).strip("-")
@@ -63,11 +66,13 @@ def unmatched_report(wanted: Iterable[str], there: Iterable[str], found: Mapping
     right = [name for name in dict.fromkeys(there) if name not in set(found.values())]
     near = near_names(right)
     close = {name: near[loosened(name)][0] for name in left if loosened(name) in near}
-    shown = [f"{name!r} (there: {close[name]!r})" if name in close else repr(name) for name in left]
-    return (
-        f"{len(left)} without a row: {_some(shown)}; {len(right)} rows without a recording: {_some(map(repr, right))}",
-        len(close),
-    )
+    shown = [f"{_shown(name)} (there: {_shown(close[name])})" if name in close else _shown(name) for name in left]
+    spare = f"{len(right)} rows without a recording: {_some(map(_shown, right))}"
+    return f"{len(left)} without a row: {_some(shown)}; {spare}", len(close)
+
+
+def _shown(name: str) -> str:
+    return repr(name.replace(SEPARATOR, " "))
 
 
 def _some(shown: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from brainlm_lightning.data.identifiers import matched, unmatched_report
+from brainlm_lightning.data.identifiers import SEPARATOR, matched, unmatched_report
 from brainlm_lightning.data.manifest import Manifest
 from brainlm_lightning.data.read import read_table
 
@@ -57,7 +57,10 @@ def _joined(manifest: Manifest, table: pd.DataFrame) -> tuple[pd.DataFrame, list
     twice = there[there.duplicated()].tolist()
     if twice:
         advice = "" if session else "; where it has a row a visit, name the column in `phenotypes.session`"
-        raise ValueError(f"{path}: {' '.join(keys)} {twice[0]!r} stands more than once; expected a row each{advice}")
+        raise ValueError(
+            f"{path}: {' '.join(keys)} {twice[0].replace(SEPARATOR, ' ')!r} stands more than once; expected a row each"
+            f"{advice}"
+        )
     found = matched(wanted, there, loose=source.match == "loose")
     remarks = _unmatched(path, wanted, there, found, source.match)
     rows = further.set_index(there)[source.columns].reindex([found.get(name) for name in wanted])
@@ -66,7 +69,7 @@ def _joined(manifest: Manifest, table: pd.DataFrame) -> tuple[pd.DataFrame, list
 
 def _key(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     cells = table[list(columns)].fillna("").astype(str)
-    return cells.agg(" ".join, axis=1)
+    return cells.agg(SEPARATOR.join, axis=1)
 
 
 def _unmatched(path: Path, wanted: pd.Series, there: pd.Series, found: Mapping[str, str], match: str) -> list[str]:
