@@ -54,7 +54,7 @@ def reference(cls: type) -> str:
         "",
         "A manifest is one YAML a cohort (`data_manifests/`). `python -m brainlm_lightning.cli describe FOLDER` writes",
         "a first one; any key can be set on the command line of `prepare`, too: `--split.test 0.3`. This page is",
-        "generated from the dataclasses in `brainlm_lightning/data/manifest.py`.",
+        "generated from the dataclasses in `brainlm_lightning/data/manifest.py` and `sources.py`.",
         "",
         "| key | holds | default | meaning |",
         "| --- | --- | --- | --- |",

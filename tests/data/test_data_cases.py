@@ -176,6 +176,16 @@ def test_censored_frames_are_no_dead_parcels(prepared, cases):
     assert np.isfinite(store.statistics.robust.scale).all()
 
 
+def test_censored_frames_may_count_as_interpolated(prepared):
+    store = prepared("12_censored_frames", "--missing_frames=interpolate")
+    marked = prepared("12_censored_frames")
+    assert (store.recordings["num_missing_frames"] > 0).sum() == 12
+    assert not any(store.missing_frames(row).any() for row in range(len(store)))
+    for row in range(len(store)):
+        np.testing.assert_array_equal(store.series(row), marked.series(row))
+        assert np.isfinite(store.raw(row)).all()
+
+
 @pytest.mark.parametrize(
     ("name", "column", "first"),
     [("13_trailing_delimiter_table", "iq", 100), ("13b_trailing_delimiter_key_last", "age", 20)],

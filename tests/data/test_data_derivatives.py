@@ -82,6 +82,17 @@ def test_recordings_that_moved_too_much_are_left_out_with_the_reason(tree, tmp_p
         np.testing.assert_allclose(store.raw(row)[known], truth[name][known], rtol=1e-4, atol=1e-4)
 
 
+def test_first_frames_are_left_out_of_series_and_confounds(tree, tmp_path):
+    truth = fmriprep_tree(tree, nuisance=15.0, noise=0)
+    recordings = {"derivatives": VOLUMES, "skip_frames": 4}
+    store = run(tree, tmp_path, recordings=recordings, cleaning={"confounds": ["wm_csf"]})
+    regressors = confounds(60, 1)[["csf", "white_matter"]].to_numpy()
+    design = np.column_stack([np.ones(56), regressors[4:]])
+    painted = (truth["sub-01_task-rest"] + 15.0 * regressors[:, :1])[4:]
+    residual = painted - design @ np.linalg.lstsq(design, painted, rcond=None)[0]
+    np.testing.assert_allclose(store.centred(1), residual, atol=1e-2)
+
+
 def test_sessions_and_runs_are_recordings_of_one_subject(tree, tmp_path):
     fmriprep_tree(tree, subjects=2, sessions=("ses-1", "ses-2"))
     listed = list_recordings(load_manifest(write_manifest(tree, tmp_path / "toy.yaml"))).table

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 
 from brainlm_lightning.data.listing import list_recordings
-from brainlm_lightning.data.manifest import AtlasSource, Manifest, PhenotypeSource, RecordingColumns, RecordingsSource
+from brainlm_lightning.data.manifest import Manifest
+from brainlm_lightning.data.sources import AtlasSource, PhenotypeSource, RecordingColumns, RecordingsSource
 
 SUBJECTS = [f"sub-{number:02d}" for number in range(1, 13)]
 VISITS = [(f"s{subject}", f"ses-{visit}") for subject in (1, 2, 3) for visit in (1, 2)]

@@ -12,16 +12,10 @@ import pandas as pd
 import pytest
 
 from brainlm_lightning.data.convert import dead_parcels
-from brainlm_lightning.data.manifest import (
-    AtlasSource,
-    Manifest,
-    RecordingColumns,
-    RecordingsSource,
-    SplitPlan,
-    load_manifest,
-)
+from brainlm_lightning.data.manifest import Manifest, load_manifest
 from brainlm_lightning.data.prepare import prepare
 from brainlm_lightning.data.resample import resample
+from brainlm_lightning.data.sources import AtlasSource, RecordingColumns, RecordingsSource, SplitPlan
 from brainlm_lightning.data.store import Store, verify
 
 PARCELS = 6
