@@ -11,7 +11,7 @@ import numpy as np
 from brainlm_lightning.data.clean import CleaningPlan, clean_series
 from brainlm_lightning.data.missing import as_ranges, fill_frames, missing_frames, resample_missing
 from brainlm_lightning.data.nuisance import Nuisance
-from brainlm_lightning.data.read import Expected, agreed_tr_s, read_series
+from brainlm_lightning.data.read import Expected, agreed_tr_s, check_there, read_series
 from brainlm_lightning.data.resample import resample
 from brainlm_lightning.data.shard import ARRAYS, StoredRecording
 
@@ -196,7 +196,9 @@ def explained(task: Task, error: Exception) -> str:
 
 def _fingerprint(task: Task) -> str:
     """Everything that the result depends on: the task, and the state of the file."""
-    state = os.stat(task.location.partition("::")[0])
+    file = Path(task.location.partition("::")[0])
+    check_there(file)
+    state = file.stat()
     expected = hashlib.sha256(repr(task.expected).encode()).hexdigest()
     content = asdict(task) | {"path": "", "expected": expected}
     return json.dumps({**content, "modified": state.st_mtime_ns, "bytes": state.st_size}, sort_keys=True)

@@ -95,6 +95,7 @@ def test_only_the_named_array_of_an_archive_is_read(tmp_path):
         ("x.txt::c", "leave out ::c"),
         ("x.img.gz", "cannot read .gz"),
         ("absent.npy", "no such file; compare `root`"),
+        ("wordz.csv", "no such file \\(there is 'words.csv'\\); compare `root`"),
         ("words.csv", "line 2 holds no numbers: 'd,e,f'"),
         ("empty.csv", "no line of numbers"),
         ("text.npy", "expected real numbers, got <U1"),

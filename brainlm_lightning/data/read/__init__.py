@@ -5,6 +5,8 @@ Nothing here unpickles, follows a link out of a file, or shifts, pads or reorder
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from brainlm_lightning.data.read.matlab import read_mat
 from brainlm_lightning.data.read.sidecar import sidecar_tr_s
 from brainlm_lightning.data.read.table import read_table
 
-__all__ = ["Expected", "Orientation", "Reading", "agreed_tr_s", "read_series", "read_table"]
+__all__ = ["Expected", "Orientation", "Reading", "agreed_tr_s", "check_there", "read_series", "read_table"]
 
 ARRAYS: dict[str, Callable[[Path, str], np.ndarray]] = {
     ".npz": read_npz,
@@ -28,6 +30,7 @@ ARRAYS: dict[str, Callable[[Path, str], np.ndarray]] = {
 }
 TEXT = (".csv", ".tsv", ".1d", ".dat", ".txt", ".asc", ".ssv")
 IMAGES = (".ptseries.nii", ".dtseries.nii", ".nii.gz", ".nii")
+MOST_COMPARED = 1000  # names of files beside one that is not there
 TR_TOLERANCE = 0.01  # of tr_s: what a header's rounding may differ from a sidecar
 
 
@@ -65,10 +68,7 @@ def read_series(location: str | Path, expected: Expected) -> Reading:
     if ending not in (*ARRAYS, *TEXT, *IMAGES):
         raise ValueError(f"{location}: cannot read {path.suffix or 'a file without ending'}; can read "
                          f"{[*ARRAYS, *TEXT, *IMAGES]}, text also as .gz")  # fmt: skip
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; compare `root` and `recordings.file` of the manifest with the disk"
-        )
+    check_there(path)
     if ending in ARRAYS:
         return Reading(_oriented(ARRAYS[ending](path, selector), expected, str(location)))
     if selector:
@@ -115,6 +115,20 @@ def _from_image(path: Path, ending: str, expected: Expected) -> Reading:
     said = {"the header says": header, "the sidecar says": sidecar}
     tr_s = None if header is None and sidecar is None else agreed_tr_s(said, str(path))
     return Reading(np.ascontiguousarray(series, np.float32), tuple(remarks), tr_s)
+
+
+def check_there(path: Path) -> None:
+    """Raises FileNotFoundError where there is no such file; a nearly like-named neighbour is named."""
+    if not path.is_file():
+        near = _near_name(path)
+        raise FileNotFoundError(f"{path}: no such file{near}; compare `root` and `recordings.file` with the disk")
+
+
+def _near_name(path: Path) -> str:
+    """Names a file beside the one that is not there, where one is nearly called so."""
+    beside = [other.name for other in islice(path.parent.glob("*"), MOST_COMPARED)] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, beside, 1, 0.8)
+    return f" (there is {near[0]!r})" if near else ""
 
 
 def _ending(path: Path) -> str:
