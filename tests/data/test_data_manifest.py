@@ -155,3 +155,23 @@ def test_real_cohorts_are_listed_whole(real_data, monkeypatch, cohort, recording
     assert listed["subject_id"].str.len().min() >= 6  # '0050649' kept its zeros
     assert set(listed["split"]) == {"train", "val", "test"}
     assert manifest.read_atlas().xyz_mm.shape[1] == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "location"),
+    [
+        ("all.mat::tc{3}", "all.mat::tc{3}"),
+        ("all.mat::tc{{run}}", "all.mat::tc{007}"),
+        ("stack.npz::ts[{run}]", "stack.npz::ts[007]"),
+        ("{site}/{run}.h5::rest/{person}.ts", "A/007.h5::rest/01.ts"),
+    ],
+)
+def test_columns_fill_selectors_and_cells_stay(load, file, location):
+    manifest = load(recordings=CONTENT["recordings"] | {"file": file})
+    assert list_recordings(manifest).table["location"][0] == f"{manifest.root}/{location}"
+
+
+def test_a_selector_cannot_lead_a_file_out_of_the_root(load, tmp_path):
+    (tmp_path / "files" / "recordings.tsv").write_text(TABLE.replace("\tA\t2.0", "\tx::/../../..\t2.0"))
+    listed = list_recordings(load(recordings=CONTENT["recordings"] | {"file": "{site}"})).table
+    assert listed["location"][0] == f"{tmp_path}/files/x::/../../.."  # the file is x; what follows is looked for in it
