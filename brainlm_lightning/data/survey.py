@@ -102,7 +102,10 @@ def survey(folder: Path) -> Survey:
     files = [path for path in _files(folder) if not path.name.startswith(("sub-",)) or not found.bids]
     opened: list[SeriesFile] = []
     for path in files[:MOST_OPENED]:
-        _look(path, folder, found, opened)
+        try:
+            _look(path, folder, found, opened)
+        except Exception as error:  # a damaged file; `prepare --dry-run` says more
+            found.others[f"unreadable: {path.name} ({type(error).__name__})"] += 1
     usual = Counter(entry.columns for entry in opened).most_common(1)
     for entry in opened:
         if entry.columns == usual[0][0]:

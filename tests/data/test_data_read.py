@@ -1,8 +1,11 @@
+import contextlib
+
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
+import scipy.sparse
 
 from brainlm_lightning.data.read import Expected, read_series, read_table
 
@@ -206,3 +209,42 @@ def test_a_file_that_links_to_itself_is_listed_to_an_end(tmp_path):
         file["a"], file["b"] = SERIES, SERIES
     with pytest.raises(ValueError, match=r"several arrays and none is named; it holds \d+"):
         read(tmp_path / "loop.h5")
+
+
+@pytest.mark.parametrize("kind", [".npy", ".npz", ".h5", ".mat"])
+def test_whatever_byte_is_damaged_it_is_an_error_of_the_file(tmp_path, kind):
+    location = str(write(tmp_path, kind))
+    path = tmp_path / f"recording{kind}"
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    for place in rng.integers(0, len(whole), 150).tolist():
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        with contextlib.suppress(ValueError, OSError):
+            assert read(location).shape == SERIES.shape
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_damaged_struct_or_cell_never_ends_the_process(tmp_path, compressed):
+    cells = np.empty((1, 2), object)
+    cells[0, 0], cells[0, 1] = SERIES, "text"
+    content = {"s": {"ts": SERIES, "c": cells, "z": SERIES + 1j}, "i": SERIES.astype(np.int16)}
+    path = tmp_path / "x.mat"
+    scipy.io.savemat(path, content, do_compression=compressed)
+    np.testing.assert_array_equal(read(f"{path}::s.ts"), SERIES)
+    whole = path.read_bytes()
+    for place in range(128, len(whole), 3):
+        for mask in (0xFF, 0x01, 0x80):
+            damaged = bytearray(whole)
+            damaged[place] ^= mask
+            path.write_bytes(damaged)
+            with contextlib.suppress(ValueError, OSError):
+                read(f"{path}::s.ts")
+
+
+def test_functions_objects_and_sparse_arrays_hide_no_series(tmp_path):
+    content = {"bold": SERIES, "mask": scipy.sparse.csc_array(np.eye(4)), "note": "text", "empty": np.zeros((0, 0))}
+    scipy.io.savemat(tmp_path / "x.mat", content)
+    np.testing.assert_array_equal(read(f"{tmp_path / 'x.mat'}::bold"), SERIES)
+    with pytest.raises(ValueError, match=r"no array 'mask'; it holds 3: bold \(12, 3\)"):
+        read(f"{tmp_path / 'x.mat'}::mask")

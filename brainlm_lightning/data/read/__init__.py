@@ -69,8 +69,19 @@ def read_series(location: str | Path, expected: Expected) -> Reading:
         raise ValueError(f"{location}: cannot read {path.suffix or 'a file without ending'}; can read "
                          f"{[*ARRAYS, *TEXT, *IMAGES]}, text also as .gz")  # fmt: skip
     check_there(path)
+    try:
+        return _read(path, ending, selector, expected)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # what the libraries raise on a damaged file is of every kind
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{location}: damaged ({type(error).__name__}: {reason}); copy or export it again") from error
+
+
+def _read(path: Path, ending: str, selector: str, expected: Expected) -> Reading:
+    location = f"{path}::{selector}" if selector else str(path)
     if ending in ARRAYS:
-        return Reading(_oriented(ARRAYS[ending](path, selector), expected, str(location)))
+        return Reading(_oriented(ARRAYS[ending](path, selector), expected, location))
     if selector:
         raise ValueError(f"{location}: a {ending} file holds one array; leave out ::{selector}")
     if ending in IMAGES:

@@ -1,6 +1,5 @@
 """MATLAB's files of every version: variables, structs, struct arrays and cells."""
 
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,8 @@ import scipy.io
 import scipy.sparse
 
 from brainlm_lightning.data.read.hdf5 import read_matlab_73
-from brainlm_lightning.data.read.selector import UNPACKED_BYTES, ArrayNode, Members, check_claim, plain, select
-
-HEADER_BYTES = 128
-COMPRESSED = 15  # MATLAB's number of an element that zlib packed
-ZLIB_LIMIT = 1032  # zlib packs no further: a smaller file cannot unpack to too much
+from brainlm_lightning.data.read.matlab_structure import sound_variables
+from brainlm_lightning.data.read.selector import ArrayNode, Members, plain, select
 
 
 def read_mat(path: Path, selector: str) -> np.ndarray:
@@ -25,8 +21,8 @@ def read_mat(path: Path, selector: str) -> np.ndarray:
     """
     if h5py.is_hdf5(path):
         return read_matlab_73(path, selector)
-    _check_unpacked(path)
-    variables = scipy.io.loadmat(path, struct_as_record=True, chars_as_strings=False)
+    names = sound_variables(path)
+    variables = scipy.io.loadmat(path, variable_names=names, struct_as_record=True, chars_as_strings=False)
     return select(Members({name: _node(variables[name]) for name in plain(list(variables))}), selector, str(path))
 
 
@@ -63,23 +59,3 @@ def _node(value: Any) -> Any:
     if array.dtype.kind == "O":
         return _Many(array)
     return ArrayNode(array)
-
-
-def _check_unpacked(path: Path) -> None:
-    """Counts what the compressed elements unpack to, without keeping it, where it could be too much."""
-    size = path.stat().st_size
-    if size * ZLIB_LIMIT < UNPACKED_BYTES:
-        return
-    with path.open("rb") as file:
-        order = "<" if file.read(HEADER_BYTES)[126:128] == b"IM" else ">"
-        while len(tag := file.read(8)) == 8:
-            kind, length = np.frombuffer(tag, f"{order}u4").tolist()
-            if kind != COMPRESSED:
-                file.seek(length, 1)
-                continue
-            packer, unpacked = zlib.decompressobj(), 0
-            block = file.read(length)
-            while block:
-                unpacked += len(packer.decompress(block, 1 << 24))
-                check_claim(unpacked, length, str(path))
-                block = packer.unconsumed_tail
