@@ -32,7 +32,7 @@ def sound_variables(path: Path) -> list[str] | None:
     Raises:
         ValueError: The file is damaged, or claims to hold far more than its size.
     """
-    raw = path.read_bytes()
+    raw = memoryview(path.read_bytes())  # views of it cost nothing
     if len(raw) < HEADER_BYTES or 0 in raw[:4]:
         return None
     order = "<" if raw[126:128] == b"IM" else ">"
@@ -54,7 +54,7 @@ def sound_variables(path: Path) -> list[str] | None:
     return names
 
 
-def _element(raw: bytes, place: int, end: int, order: str) -> tuple[int, int, int, int]:
+def _element(raw: memoryview, place: int, end: int, order: str) -> tuple[int, int, int, int]:
     """Returns an element's type, where its data begin, how many bytes they are, and where the next one begins."""
     (word,) = struct.unpack_from(f"{order}I", raw, place)
     if word >> 16:  # the small form: type and size in one word, data in the next
@@ -71,7 +71,7 @@ def _element(raw: bytes, place: int, end: int, order: str) -> tuple[int, int, in
     return kind, first, size, min(following, end)
 
 
-def _matrix(body: bytes, order: str, depth: int) -> tuple[str, bool]:
+def _matrix(body: memoryview, order: str, depth: int) -> tuple[str, bool]:
     """Checks an array and all that it holds; returns its name, and whether scipy may read it."""
     if not body:
         return "", True  # an empty cell
@@ -93,11 +93,11 @@ def _matrix(body: bytes, order: str, depth: int) -> tuple[str, bool]:
     kind, first, size, place = _element(body, place, len(body), order)
     if kind != 1:
         raise DamagedError("an array without a name")
-    name = body[first : first + size].decode("latin-1")
+    name = bytes(body[first : first + size]).decode("latin-1")
     return name, _contents(body, place, order, (array_class, is_complex, math.prod(shape)), depth)
 
 
-def _contents(body: bytes, place: int, order: str, what: tuple[int, bool, int], depth: int) -> bool:
+def _contents(body: memoryview, place: int, order: str, what: tuple[int, bool, int], depth: int) -> bool:
     """Checks what stands behind an array's name; returns whether scipy may read all of it."""
     array_class, is_complex, count = what
     if array_class in (CELL, STRUCT, OBJECT):
@@ -119,7 +119,7 @@ def _contents(body: bytes, place: int, order: str, what: tuple[int, bool, int], 
     return True
 
 
-def _fields(body: bytes, place: int, order: str) -> tuple[int, int]:
+def _fields(body: memoryview, place: int, order: str) -> tuple[int, int]:
     """Returns how many fields a struct has."""
     kind, first, size, place = _element(body, place, len(body), order)
     length = struct.unpack_from(f"{order}i", body, first)[0] if (kind, size) == (5, 4) else 0
@@ -129,7 +129,7 @@ def _fields(body: bytes, place: int, order: str) -> tuple[int, int]:
     return size // length, place
 
 
-def _matrices(body: bytes, place: int, order: str, count: int, depth: int) -> bool:
+def _matrices(body: memoryview, place: int, order: str, count: int, depth: int) -> bool:
     if count > len(body) // 8:
         raise DamagedError(f"{count:,} arrays in {len(body):,} bytes")
     readable = True
@@ -141,11 +141,11 @@ def _matrices(body: bytes, place: int, order: str, count: int, depth: int) -> bo
     return readable
 
 
-def _unpacked(body: bytes, path: Path) -> bytes:
+def _unpacked(body: memoryview, path: Path) -> memoryview:
     """Returns what zlib packed, unless that is far more than measured values could be."""
-    packer, held, rest = zlib.decompressobj(), bytearray(), body
+    packer, held, rest = zlib.decompressobj(), bytearray(), bytes(body)
     while rest:
         held += packer.decompress(rest, 1 << 24)
         check_claim(len(held), len(body), str(path))
         rest = packer.unconsumed_tail
-    return bytes(held)
+    return memoryview(held)
