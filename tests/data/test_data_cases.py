@@ -239,9 +239,9 @@ def test_hostile_containers_are_one_recording_s_problem(cases, tmp_path, file, m
 def test_recordings_left_out_are_listed_and_set_the_exit_status(cases, tmp_path, capsys):
     command = ["prepare", "--config", str(cases / "09_truncated_copy" / "manifest.yaml"), "--jobs", "1"]
     with pytest.raises(SystemExit) as ended:
-        main([*command, "--output", str(tmp_path / "a")])
+        main([*command, "--output", str(tmp_path / "a" / "c09")])
     assert ended.value.code == 3
     shown = capsys.readouterr().out
     assert "cut_in_number: unreadable" in shown
     assert "dropped.csv" in shown
-    main([*command, "--output", str(tmp_path / "b"), "--max_left_out", "0.8"])
+    main([*command, "--output", str(tmp_path / "b" / "c09"), "--max_left_out", "0.8"])
