@@ -70,7 +70,7 @@ class Manifest:
     max_mean_fd_mm: float | None = None
     max_missing: float = 0.5
     similar_subjects: bool = False
-    max_left_out: float = 0.1
+    max_left_out: float = 0.5
     min_frames: int = 200
     truth: str | None = None
 
