@@ -1,5 +1,6 @@
 """The command line: ``python -m brainlm_lightning.cli VERB``.
 
+    describe               write a first manifest for a folder
     prepare, verify        make a store from recordings; check it
     simulate               write recordings whose best reconstruction is known
     fit, validate, test    run an experiment
@@ -17,6 +18,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 EXPERIMENT_VERBS = ("fit", "validate", "test")
+INCOMPLETE = 3  # exit status: the store was made, but lacks more recordings than `max_left_out` allows
+
+
+class _WithManifestKeys(argparse.HelpFormatter):
+    """Help that ends with every key of a manifest, as its dataclasses say; they are imported only then."""
+
+    def end_section(self) -> None:
+        super().end_section()
+        self._full = True  # a usage line has no sections
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        if not getattr(self, "_full", False):
+            return text
+        from brainlm_lightning.data.manifest import Manifest
+        from brainlm_lightning.data.manifest_help import plain_reference
+
+        return (
+            f"{text}\nkeys of a manifest, which can be set here, too (--split.test 0.3):\n{plain_reference(Manifest)}\n"
+        )
 
 
 def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
@@ -26,12 +47,15 @@ def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, l
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="number of processes (default: all cores)"
     )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be read and what is missing; write nothing"
+    )
     parser.add_argument("--backend", default="loky", help="loky, threading, multiprocessing, dask or ray")
-    parser.epilog = "Any setting of the manifest can be overridden, for instance --split.test 0.3 or --cohort NAME"
+    parser.formatter_class = _WithManifestKeys
 
     def run(args: argparse.Namespace, overrides: list[str]) -> None:
         from brainlm_lightning.data.manifest import load_manifest
-        from brainlm_lightning.data.prepare import prepare
+        from brainlm_lightning.data.prepare import prepare, share_left_out
 
         manifest = load_manifest(args.config, overrides)
         name = args.output.resolve().name if args.output else manifest.cohort
@@ -40,21 +64,50 @@ def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, l
                 f"--output {args.output}: experiments look for cohort {manifest.cohort!r} in a folder of that name; "
                 f"use --output {args.output.with_name(manifest.cohort)}, or rename the cohort with --cohort {name}"
             )
-        prepare(manifest, output=args.output, jobs=args.jobs, backend=args.backend)
+        if args.dry_run:
+            from brainlm_lightning.data.dry_run import dry_run
+
+            sys.exit(INCOMPLETE if dry_run(manifest, args.jobs) else 0)
+        store = prepare(manifest, output=args.output, jobs=args.jobs, backend=args.backend)
+        if share_left_out(store) > manifest.max_left_out:
+            sys.exit(INCOMPLETE)
+
+    return run
+
+
+def _describe(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
+    parser.add_argument("folder", type=Path, help="fMRIPrep or XCP-D derivatives, or series and a table")
+    parser.add_argument("--atlas", type=Path, help="parcel table below the folder (default: looked for)")
+    parser.add_argument("--output", type=Path, help="manifest to write (default: printed)")
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.data.describe import FILL_IN, describe
+
+        manifest = describe(args.folder, args.atlas)
+        if args.output is None:
+            print(manifest, end="")
+            return
+        with args.output.open("x", encoding="utf-8") as file:
+            file.write(manifest)
+        print(f"{args.output}: {manifest.count(FILL_IN) - 1} marks of {FILL_IN} left; then `prepare --dry-run`")
 
     return run
 
 
 def _verify(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
     parser.add_argument("store", type=Path, help="folder of the store")
+    parser.add_argument("--report", action="store_true", help="write the page on its quality anew")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
-        from brainlm_lightning.data.store import verify
+        from brainlm_lightning.data.quality import write_page
+        from brainlm_lightning.data.store import Store, verify
 
         problems = verify(args.store)
         if problems:
             sys.exit("\n".join([f"{args.store}: {len(problems)} problems", *problems]))
         print(f"{args.store}: sound")
+        if args.report:
+            print(write_page(Store(args.store)))
 
     return run
 
@@ -142,6 +195,7 @@ def _export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
 
 
 TOOLS = {
+    "describe": (_describe, "look at a folder and write a first manifest"),
     "prepare": (_prepare, "make a store from the recordings of a manifest"),
     "verify": (_verify, "check a store: recompute its checksums and statistics"),
     "simulate": (_simulate, "write a simulated cohort whose best reconstruction is known"),

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from brainlm_lightning.data.parcellation import AXES, UNKNOWN_NETWORK, centroids
 from brainlm_lightning.data.read import read_table
 
-AXES = ("x_mm", "y_mm", "z_mm")
 COLUMNS = ("index", "label", "network", *AXES)
-UNKNOWN_NETWORK = "none"
 FARTHEST_MM = 200.0  # no head reaches farther from the origin of MNI space: beyond it, the unit is not mm
 
 
@@ -43,7 +42,15 @@ class Atlas:
 
     @classmethod
     def from_table(
-        cls, name: str, path: Path | str, *, index: str, label: str, xyz_mm: Sequence[str], network: str | None = None
+        cls,
+        name: str,
+        path: Path | str,
+        *,
+        index: str,
+        label: str,
+        xyz_mm: Sequence[str] | None,
+        network: str | None = None,
+        image: Path | None = None,
     ) -> "Atlas":
         """Reads a csv or tsv whose rows stand in the order of the series' columns.
 
@@ -52,17 +59,23 @@ class Atlas:
             path: The table.
             index: Column with the parcel's integer in the atlas.
             label: Column with its name.
-            xyz_mm: The three columns of its centroid, in mm.
+            xyz_mm: The three columns of its centroid, in mm; None takes centroids from the image.
             network: Column with its functional network; None or an empty cell is 'none'.
+            image: The label image, where centroids are to come from it.
 
         Raises:
             ValueError: A column is absent, an index is there twice, or a coordinate is not a place in a head.
         """
         table = read_table(path, text=(label,) if network is None else (label, network))
-        wanted = [index, label, *xyz_mm, *([network] if network else [])]
+        wanted = [index, label, *(xyz_mm or ()), *([network] if network else [])]
         missing = [column for column in wanted if column not in table.columns]
         if missing:
             raise ValueError(f"{path}: no column {missing}; the atlas table has {list(table.columns)}")
+        if xyz_mm is None:
+            if image is None:
+                raise ValueError(f"atlas {name}: name columns of centroids in `xyz_mm`, or its label image in `image`")
+            table = table.join(centroids(image, table[index]))
+            xyz_mm = AXES
         if len(xyz_mm) != len(AXES):
             raise ValueError(f"atlas {name}: xyz_mm names the three columns x, y and z, got {list(xyz_mm)}")
         networks = table[network].fillna(UNKNOWN_NETWORK) if network else UNKNOWN_NETWORK

@@ -1,23 +1,22 @@
 """One recording from its file to what the store holds: the work of one process of `prepare`."""
 
+import hashlib
 import json
 import os
-import zipfile
-import zlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.io.matlab import MatReadError
 
-from brainlm_lightning.data.read import Orientation, read_series
+from brainlm_lightning.data.clean import CleaningPlan, clean_series
+from brainlm_lightning.data.missing import as_ranges, fill_frames, missing_frames, resample_missing
+from brainlm_lightning.data.nuisance import Nuisance
+from brainlm_lightning.data.read import Expected, agreed_tr_s, check_there, read_series
 from brainlm_lightning.data.resample import resample
 from brainlm_lightning.data.shard import ARRAYS, StoredRecording
 
 DEAD_SHARE = 1e-3  # of the median parcel's standard deviation: below it, a parcel is rounding noise
 LARGEST_ROUNDING = 1e-3  # of a parcel's standard deviation: what float16 may cost
-# What the readers raise on a file that is absent, damaged or of another shape.
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, MatReadError)
 
 
 @dataclass(frozen=True)
@@ -28,23 +27,29 @@ class Task:
         recording_id: Its name.
         location: For `read_series`.
         path: Where the converted recording goes.
-        orientation: Of the series in the file.
-        num_parcels: Of the atlas.
-        tr_s: Seconds from frame to frame as recorded.
+        expected: What the file should hold.
+        tr_s: Seconds from frame to frame as recorded; NaN where the file says it.
         target_tr_s: The same in the store.
         dtype: Of the stored series.
+        skip_frames: First frames of the file that are left out.
+        mark_missing: Frames without data are listed; otherwise they only are interpolated.
+        cleaning: What is removed before resampling.
+        motion: Motion and outliers are looked for beside the file.
         made_by: Package version and manifest: what else the result depends on.
     """
 
     recording_id: str
     location: str
     path: Path
-    orientation: Orientation
-    num_parcels: int
+    expected: Expected
     tr_s: float
     target_tr_s: float
     dtype: str
     made_by: str
+    skip_frames: int = 0
+    mark_missing: bool = True
+    cleaning: CleaningPlan = field(default_factory=CleaningPlan)
+    motion: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,10 @@ class Outcome:
         num_dead: Parcels that were exactly constant.
         num_non_finite: Parcels with a value that is NaN or infinite.
         sha256: Of what is stored.
+        num_missing: Frames at the store's tr_s that had no data in any parcel, and were interpolated.
+        missing: Which, as `4,17-19`; '' where they are not to be marked.
+        mean_fd_mm: Mean framewise displacement, where it is known.
+        remarks: What was recognised in the file, separated by ';'.
         continued: It had been converted by an earlier call.
     """
 
@@ -67,6 +76,10 @@ class Outcome:
     num_dead: int = 0
     num_non_finite: int = 0
     sha256: str = ""
+    num_missing: int = 0
+    missing: str = ""
+    mean_fd_mm: float | None = None
+    remarks: str = ""
     continued: bool = False
 
     @property
@@ -86,24 +99,68 @@ def convert(task: Task) -> Outcome:
         done = _done(task, fingerprint)
         if done is not None:
             return done
-        series = read_series(task.location, orientation=task.orientation, num_parcels=task.num_parcels)
-    except UNREADABLE as error:
-        return Outcome(task.recording_id, unreadable=_explained(task, error))
-    finite = np.isfinite(series).all(axis=0)
-    dead = finite & dead_parcels(series, finite)  # before resampling, which makes a constant nearly constant
-    observed = finite & ~dead
-    series = resample(np.where(observed, series, 0), task.tr_s, task.target_tr_s)
-    recording = StoredRecording.centred(series, observed, task.dtype)
-    _check_rounding(task, series, recording)
-    outcome = Outcome(
-        task.recording_id,
-        num_frames=len(series),
-        num_dead=int(dead.sum()),
-        num_non_finite=int((~finite).sum()),
-        sha256=recording.sha256,
-    )
+        prepared = prepare_recording(task)
+    except Exception as error:  # whatever a reader raises on a file is that recording's problem, not the cohort's
+        return Outcome(task.recording_id, unreadable=explained(task, error))
+    recording = StoredRecording.centred(prepared.series, prepared.observed, task.dtype)
+    _check_rounding(task, prepared.series, recording)
+    outcome = replace(prepared.outcome, num_frames=len(prepared.series), sha256=recording.sha256)
     _save(task.path, recording, fingerprint, outcome)
     return outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A recording at the store's tr_s, before it is centred."""
+
+    series: np.ndarray
+    observed: np.ndarray
+    outcome: Outcome
+
+
+def prepare_recording(task: Task) -> Prepared:
+    """Reads a recording, finds what is missing in it, cleans it, and resamples it, in this order."""
+    reading = read_series(task.location, task.expected)
+    tr_s = agreed_tr_s({"the manifest says": task.tr_s, "the file says": reading.tr_s}, task.location)
+    nuisance = _nuisance(task, len(reading.series))
+    series = reading.series[task.skip_frames :]
+    if not len(series):
+        raise ValueError(f"{task.location}: {len(reading.series)} frames, and skip_frames is {task.skip_frames}")
+    missing = missing_frames(series)
+    if nuisance.censored is not None:
+        missing |= nuisance.censored[task.skip_frames :]
+    if missing.all():
+        missing[:] = False  # no frame has data: then no parcel has
+    filled = fill_frames(series, missing)
+    finite = np.isfinite(filled).all(axis=0)
+    dead = finite & dead_parcels(filled, finite)  # before filters, which make a constant nearly constant
+    observed = finite & ~dead
+    filled = np.where(observed, filled, 0)
+    if task.cleaning.needed and observed.any():
+        regressors = nuisance.regressors[task.skip_frames :] if nuisance.regressors is not None else None
+        cleaned = clean_series(filled[:, observed], task.cleaning, tr_s, missing, regressors)
+        filled[:, observed] = fill_frames(cleaned, missing)
+    missing = resample_missing(missing, tr_s, task.target_tr_s)
+    outcome = Outcome(
+        task.recording_id,
+        num_dead=int(dead.sum()),
+        num_non_finite=int((~finite).sum()),
+        num_missing=int(missing.sum()),
+        missing=as_ranges(missing) if task.mark_missing else "",
+        mean_fd_mm=nuisance.mean_fd_mm,
+        remarks=";".join(remark.replace(";", ",") for remark in reading.remarks),
+    )
+    return Prepared(resample(filled, tr_s, task.target_tr_s), observed, outcome)
+
+
+def _nuisance(task: Task, frames: int) -> Nuisance:
+    """Reads confounds, outliers and motion where the manifest asks for them."""
+    if not (task.motion or task.cleaning.confounds):
+        return Nuisance()
+    from brainlm_lightning.data.read.confounds import read_nuisance  # slow to import
+
+    path = Path(task.location.partition("::")[0])
+    return read_nuisance(path, tuple(task.cleaning.confounds), task.cleaning.options, frames)
 
 
 def dead_parcels(series: np.ndarray, finite: np.ndarray) -> np.ndarray:
@@ -128,18 +185,23 @@ def load_converted(path: Path) -> StoredRecording:
         return StoredRecording(**{name: archive[name] for name in ARRAYS})
 
 
-def _explained(task: Task, error: Exception) -> str:
+def explained(task: Task, error: Exception) -> str:
     """One line without ';', which separates problems."""
-    reason = " ".join(str(error).replace(";", ",").split())
-    return f"unreadable: {task.location}: {reason}. Replace the file, or take the recording out of the table"
+    reason = " ".join(str(error).replace(";", ",").split()).rstrip(".")
+    file = task.location.partition("::")[0]
+    kind = "" if isinstance(error, (ValueError, OSError)) else f"damaged ({type(error).__name__}): "
+    where = "" if file in reason else f"{task.location}: "
+    return f"unreadable: {where}{kind}{reason}. Replace the file, or take the recording out of the table"
 
 
 def _fingerprint(task: Task) -> str:
     """Everything that the result depends on: the task, and the state of the file."""
-    state = os.stat(task.location.partition("::")[0])
-    return json.dumps(
-        {**asdict(task), "path": "", "modified": state.st_mtime_ns, "bytes": state.st_size}, sort_keys=True
-    )
+    file = Path(task.location.partition("::")[0])
+    check_there(file)
+    state = file.stat()
+    expected = hashlib.sha256(repr(task.expected).encode()).hexdigest()
+    content = asdict(task) | {"path": "", "expected": expected}
+    return json.dumps({**content, "modified": state.st_mtime_ns, "bytes": state.st_size}, sort_keys=True)
 
 
 def _done(task: Task, fingerprint: str) -> Outcome | None:
@@ -152,7 +214,7 @@ def _done(task: Task, fingerprint: str) -> Outcome | None:
                 return None
             outcome = Outcome(**json.loads(str(archive["outcome"])))
         load_converted(task.path)  # whole: the archive's checksums are compared on reading
-    except UNREADABLE:
+    except Exception:  # half written or damaged: it is made again
         return None
     return replace(outcome, continued=True)
 

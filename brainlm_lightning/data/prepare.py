@@ -8,7 +8,6 @@ import fcntl
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,14 +20,16 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from brainlm_lightning import __version__
-from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.convert import Outcome, Task, convert, load_converted
+from brainlm_lightning.data.listing import list_recordings
 from brainlm_lightning.data.manifest import Manifest
-from brainlm_lightning.data.split import SPLITS
+from brainlm_lightning.data.quality import write_page
+from brainlm_lightning.data.read import Expected
+from brainlm_lightning.data.split import assign_splits, units_of
 from brainlm_lightning.data.store import Store, store_root
+from brainlm_lightning.data.summary import summarise
 from brainlm_lightning.data.workers import workers
 from brainlm_lightning.data.write import Cohort, write_store
 
@@ -63,11 +64,13 @@ def prepare(
     target = Path(output) if output is not None else store_root() / manifest.cohort
     if target.exists():
         raise FileExistsError(f"{target} is there already; delete it to prepare it anew, or name another output")
-    listed, atlas = manifest.list_recordings(), manifest.read_atlas()
+    listing, atlas = list_recordings(manifest), manifest.read_atlas()
+    listed = listing.table
     work = target.with_name(target.name + ".part")
     (work / "recordings").mkdir(parents=True, exist_ok=True)
     with _alone(work):
-        tasks = [_task(manifest, atlas, row, work) for row in listed.to_dict("records")]
+        expected = manifest.expected(atlas)
+        tasks = [task_of(manifest, expected, row, work) for row in listed.to_dict("records")]
         outcomes = _convert_all(tasks, jobs, backend)
         table, dropped = _judge(manifest, listed, outcomes)
         kept = [tasks[row].path for row in table.index]
@@ -77,13 +80,21 @@ def prepare(
         dropped.to_csv(stage / "dropped.csv", index=False, lineterminator="\n")
         cohort = Cohort(manifest.cohort, atlas, manifest.tr_s, manifest.dtype, _made_by(manifest))
         write_store(stage, cohort, table, lambda row: load_converted(kept[row]), shard_recordings=shard_recordings)
+        write_page(Store(stage))
         os.rename(stage, target)
         shutil.rmtree(work)
-    _summarise(Store(target), dropped, sum(outcome.continued for outcome in outcomes))
+    summarise(Store(target), dropped, outcomes, listing.remarks)
     return target
 
 
-def _task(manifest: Manifest, atlas: Atlas, row: dict[Any, Any], work: Path) -> Task:
+def share_left_out(folder: Path) -> float:
+    """Returns the share of a store's recordings that were left out, of all that the manifest names."""
+    left_out = len(pd.read_csv(folder / "dropped.csv"))
+    return left_out / (left_out + len(Store(folder)))
+
+
+def task_of(manifest: Manifest, expected: Expected, row: dict[Any, Any], work: Path) -> Task:
+    """Returns what a worker needs to convert a row of the listing."""
     name = row["recording_id"]
     # Readable, and safe on any file system: what the first part loses, the hash keeps apart.
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80] + "-" + blake2b(name.encode(), digest_size=8).hexdigest()
@@ -91,12 +102,15 @@ def _task(manifest: Manifest, atlas: Atlas, row: dict[Any, Any], work: Path) -> 
         recording_id=name,
         location=row["location"],
         path=work / "recordings" / f"{safe}.npz",
-        orientation=manifest.recordings.orientation,
-        num_parcels=atlas.num_parcels,
+        expected=expected,
         tr_s=row["source_tr_s"],
         target_tr_s=manifest.tr_s,
         dtype=manifest.dtype,
         made_by=f"{__version__} {manifest.sha256}",
+        skip_frames=manifest.recordings.skip_frames,
+        mark_missing=manifest.missing_frames == "mark",
+        cleaning=manifest.cleaning,
+        motion=manifest.recordings.derivatives is not None or manifest.max_mean_fd_mm is not None,
     )
 
 
@@ -111,11 +125,17 @@ def _convert_all(tasks: list[Task], jobs: int, backend: str) -> list[Outcome]:
 
 def _judge(manifest: Manifest, listed: pd.DataFrame, outcomes: list[Outcome]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Applies the policy; returns the recordings of the store, and those that are left out with the reasons."""
-    found = ("num_frames", "sha256", "num_unobserved")
+    found = ("num_frames", "sha256", "num_unobserved", "remarks")
     table = listed.drop(columns=["source_tr_s", "location"]).assign(tr_s=manifest.tr_s)
     table = table.assign(**{name: [getattr(outcome, name) for outcome in outcomes] for name in found})
+    table["num_missing_frames"] = [outcome.num_missing for outcome in outcomes]
+    table["missing_frames"] = [outcome.missing for outcome in outcomes]
+    fd = [outcome.mean_fd_mm for outcome in outcomes]
+    if any(value is not None for value in fd) and "mean_fd_mm" not in table:
+        table["mean_fd_mm"] = pd.Series(fd, table.index, dtype=float).round(4)
     table["problems"] = list(_problems(listed, outcomes, manifest))
     out = np.array([bool(outcome.unreadable) for outcome in outcomes])
+    out |= _moved_too_much(outcomes, manifest.max_mean_fd_mm)
     if manifest.policy != "mark":
         out |= (table["problems"] != "").to_numpy()
     dropped = table.loc[out, ["recording_id", "subject_id", "problems"]]
@@ -125,13 +145,22 @@ def _judge(manifest: Manifest, listed: pd.DataFrame, outcomes: list[Outcome]) ->
         raise ValueError(f"{len(dropped)} of {len(table)} recordings have problems, and policy is `error`:{listing}")
     if out.all():
         raise ValueError(f"none of {len(table)} recordings can be used:{listing}")
-    return table.loc[~out], dropped
+    kept = table.loc[~out].copy()
+    units = units_of(kept)
+    kept["split"] = assign_splits(units, **asdict(manifest.split)).loc[units].to_numpy()  # exact shares of what is kept
+    return kept, dropped
+
+
+def _moved_too_much(outcomes: list[Outcome], most: float | None) -> np.ndarray:
+    """Returns whose mean framewise displacement is too large; where it is not known, nobody's."""
+    fd = np.array([np.nan if outcome.mean_fd_mm is None else outcome.mean_fd_mm for outcome in outcomes], float)
+    return fd > (np.inf if most is None else most)
 
 
 def _problems(listed: pd.DataFrame, outcomes: list[Outcome], manifest: Manifest) -> Iterator[str]:
     """Yields each recording's problems, separated by ';': its own, and those that show only beside the others."""
     sites = listed.loc[listed["site"] != ""].groupby("subject_id")["site"].agg(lambda of: sorted(set(of))).to_dict()
-    parcels = manifest.read_atlas().num_parcels
+    parcels, most = manifest.read_atlas().num_parcels, manifest.max_missing
     first: dict[str, str] = {}
     for outcome, subject in zip(outcomes, listed["subject_id"], strict=True):
         if outcome.unreadable:
@@ -144,6 +173,10 @@ def _problems(listed: pd.DataFrame, outcomes: list[Outcome], manifest: Manifest)
             f"non_finite_parcels={outcome.num_non_finite}": outcome.num_non_finite > 0,
             "all_unobserved": empty,
             f"too_few_frames={outcome.num_frames}": outcome.num_frames < manifest.min_frames,
+            f"too_many_missing_frames={outcome.num_missing}": outcome.num_missing > most * outcome.num_frames,
+            f"motion: mean framewise displacement {outcome.mean_fd_mm or 0:.4g} mm": bool(
+                _moved_too_much([outcome], manifest.max_mean_fd_mm)[0]
+            ),
             f"duplicate_of={original}": original != outcome.recording_id,
             f"subject_at_sites={'+'.join(sites.get(subject, []))}": len(sites.get(subject, [])) > 1,
         }
@@ -151,7 +184,13 @@ def _problems(listed: pd.DataFrame, outcomes: list[Outcome], manifest: Manifest)
 
 
 def _made_by(manifest: Manifest) -> dict[str, Any]:
-    return {"package_version": __version__, "manifest_sha256": manifest.sha256, "manifest": asdict(manifest)}
+    processing = {"publisher": manifest.publisher, "here": manifest.cleaning.steps}
+    return {
+        "package_version": __version__,
+        "manifest_sha256": manifest.sha256,
+        "manifest": asdict(manifest),
+        "processing": processing,
+    }
 
 
 def _empty(folder: Path) -> Path:
@@ -171,27 +210,3 @@ def _alone(work: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise RuntimeError(f"another process is preparing {work}; wait for it, or end it") from error
         yield
-
-
-def _summarise(store: Store, dropped: pd.DataFrame, continued: int) -> None:
-    """Prints what the store holds, and what is wrong with it."""
-    table = Table("", "recordings", "subjects", title=f"{store.name}: {store.folder}", title_justify="left")
-    for name in ("all", *SPLITS):
-        rows = store.recordings if name == "all" else store.recordings[store.recordings["split"] == name]
-        table.add_row(name, f"{len(rows)}", f"{rows['subject_id'].nunique()}")
-    for problem, count in sorted(Counter(_kinds(store.recordings["problems"])).items()):
-        table.add_row(problem, f"{count}", "")
-    for problem, count in sorted(Counter(_kinds(dropped["problems"])).items()):
-        table.add_row(f"left out: {problem}", f"{count}", "")
-    if continued:
-        table.add_row("converted by an earlier call", f"{continued}", "")
-    console = Console()
-    console.print(table)
-    unusable = int(np.isnan(store.statistics.robust.scale).sum())
-    if unusable:
-        console.print(f"{unusable} of {store.atlas.num_parcels} parcels have no range over the training subjects")
-
-
-def _kinds(problems: pd.Series) -> Iterator[str]:
-    for listed in problems:
-        yield from (re.split("[=:]", problem)[0] for problem in listed.split(";") if problem)

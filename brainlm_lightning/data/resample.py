@@ -28,16 +28,30 @@ def resample(series: np.ndarray, tr_s: float, target_tr_s: float) -> np.ndarray:
     Raises:
         ValueError: A time that is not positive.
     """
-    if not (tr_s > 0 and target_tr_s > 0):
-        raise ValueError(f"tr_s is {tr_s} and the target {target_tr_s}; expected seconds above 0")
-    ratio = (Fraction(tr_s) / Fraction(target_tr_s)).limit_denominator(LARGEST_DENOMINATOR)
-    if ratio <= 0:
-        raise ValueError(f"cannot resample from tr_s {tr_s} to {target_tr_s}: more than {LARGEST_DENOMINATOR} to 1")
+    ratio = ratio_of(tr_s, target_tr_s)
     values = np.asarray(series, np.float32)
     if ratio == 1:
         return values
     # The filter's gain differs by some thousandths from frame to frame: nothing around 0, but 10 units at 10,000.
     level = values.mean(axis=0, dtype=np.float64)
     new = resample_poly(values - level, ratio.numerator, ratio.denominator, axis=0, padtype="antireflect")
-    frames = (len(values) - 1) * ratio.numerator // ratio.denominator + 1
-    return (new[:frames] + level).astype(np.float32)
+    return (new[: num_resampled(len(values), ratio)] + level).astype(np.float32)
+
+
+def ratio_of(tr_s: float, target_tr_s: float) -> Fraction:
+    """Returns how many new frames there are for each old one.
+
+    Raises:
+        ValueError: A time that is not positive, or more than a thousand to one.
+    """
+    if not (tr_s > 0 and target_tr_s > 0):
+        raise ValueError(f"tr_s is {tr_s} and the target {target_tr_s}; expected seconds above 0")
+    ratio = (Fraction(tr_s) / Fraction(target_tr_s)).limit_denominator(LARGEST_DENOMINATOR)
+    if ratio <= 0:
+        raise ValueError(f"cannot resample from tr_s {tr_s} to {target_tr_s}: more than {LARGEST_DENOMINATOR} to 1")
+    return ratio
+
+
+def num_resampled(frames: int, ratio: Fraction) -> int:
+    """Returns the number of new frames: the first stays at time 0, and none lies after the last one recorded."""
+    return (frames - 1) * ratio.numerator // ratio.denominator + 1

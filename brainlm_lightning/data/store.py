@@ -12,7 +12,7 @@ of 10,000. The arrays are contiguous and uncompressed, so a recording is a slice
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,24 @@ import numpy as np
 import pandas as pd
 
 from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.missing import from_ranges
 from brainlm_lightning.data.read import read_table
 from brainlm_lightning.data.scaling import ScalingStatistics, quantile_statistics
 from brainlm_lightning.data.shard import ARRAYS, StoredRecording, population_std, shard_shapes
-from brainlm_lightning.data.split import assign_split
+from brainlm_lightning.data.split import assign_splits, units_of
 
 FORMAT_VERSION = 1
-TEXT_COLUMNS = ("recording_id", "subject_id", "session", "task", "site", "split", "sha256", "problems")
+TEXT_COLUMNS = (
+    *("recording_id", "subject_id", "session", "task", "site", "split", "sha256", "problems"),
+    *("family", "missing_frames", "remarks"),
+)
 COLUMNS = (
     *("recording_id", "subject_id", "session", "task", "site", "shard", "shard_row", "first_frame", "num_frames"),
     *("tr_s", "split", "sha256", "num_unobserved", "problems"),
+    *("family", "num_missing_frames", "missing_frames", "remarks"),
 )
+# Where a table lacks them.
+DEFAULTS: dict[str, Any] = {"family": "", "num_missing_frames": 0, "missing_frames": "", "remarks": ""}
 
 
 def store_root() -> Path:
@@ -70,6 +77,7 @@ class Store:
         self._row: list[int] = self.recordings["shard_row"].tolist()
         self._first: list[int] = self.recordings["first_frame"].tolist()
         self._end: list[int] = (self.recordings["first_frame"] + self.recordings["num_frames"]).tolist()
+        self._missing: list[str] = self.recordings["missing_frames"].tolist()
         self._maps: dict[int, dict[str, np.ndarray]] = {}
         for shard in range(len(self.metadata["shards"])):
             self._check_size(shard)
@@ -110,15 +118,32 @@ class Store:
         return maps["mean"][place], maps["std"][place], maps["observed"][place]
 
     def raw(self, row: int) -> np.ndarray:
-        """Returns the values as recorded, (frames, parcels) float32; NaN for unobserved parcels."""
+        """Returns values as recorded, (frames, parcels) float32; NaN where the parcel or the frame is unobserved."""
         return self._with_nan(row, self.mean(row))
 
     def centred(self, row: int) -> np.ndarray:
-        """Returns the stored values, (frames, parcels) float32; NaN for unobserved parcels."""
+        """Returns the stored values, (frames, parcels) float32; NaN where the parcel or frame is unobserved."""
         return self._with_nan(row, np.float32(0))
 
+    def missing_frames(self, row: int) -> np.ndarray:
+        """Returns which frames had no data and were interpolated, (frames,) bool; none where they are not marked."""
+        return from_ranges(self._missing[row], self._end[row] - self._first[row])
+
+    def by_shard(self, rows: Iterable[int]) -> Iterator[int]:
+        """Yields rows, and lets go of a shard's map when the next begins: memory stays that of one shard."""
+        last = -1
+        for row in rows:
+            if self._shard[row] != last:
+                self._maps.pop(last, None)
+                last = self._shard[row]
+            yield row
+        self._maps.pop(last, None)
+
     def _with_nan(self, row: int, offset: np.ndarray | np.float32) -> np.ndarray:
-        return np.where(self.observed(row), self.series(row).astype(np.float32) + offset, np.float32(np.nan))
+        values = np.where(self.observed(row), self.series(row).astype(np.float32) + offset, np.float32(np.nan))
+        if self._missing[row]:
+            values[self.missing_frames(row)] = np.nan
+        return values
 
     def _table(self, array: str, row: int) -> np.ndarray:
         shard = self._shard[row]
@@ -136,10 +161,26 @@ class Store:
         }
         return self._maps[shard]
 
+    def _check_places(self, path: Path, entry: dict[str, Any]) -> None:
+        """Refuses arrays that would lie outside of their file: a damaged or forged store.json."""
+        for name, begin, end in _places(entry, self.atlas.num_parcels, self.dtype):
+            if not 0 <= begin <= end <= entry["bytes"]:
+                raise ValueError(
+                    f"{self.folder / 'store.json'}: {name} of {path.name} would lie from byte {begin:,} to {end:,} of "
+                    f"{entry['bytes']:,}; the file is damaged. Restore it, or prepare the cohort again"
+                )
+        rows = self.recordings.loc[self.recordings["shard"] == self.metadata["shards"].index(entry)]
+        ends = rows["first_frame"] + rows["num_frames"]
+        if len(rows) and (rows["first_frame"].min() < 0 or ends.max() > entry["num_frames"]):
+            raise ValueError(
+                f"{self.folder / 'recordings.csv'}: frames of {path.name} that are not there; restore the file"
+            )
+
     def _check_size(self, shard: int) -> None:
         entry = self.metadata["shards"][shard]
         path = self.folder / entry["file"]
         size = path.stat().st_size if path.exists() else 0
+        self._check_places(path, entry)
         if size == entry["bytes"]:
             return
         rows = self.recordings.loc[self.recordings["shard"] == shard]
@@ -171,11 +212,21 @@ def open_cohort(name: str) -> Store:
     return store
 
 
+def _places(entry: dict[str, Any], parcels: int, dtype: np.dtype) -> Iterator[tuple[str, int, int]]:
+    """Yields of each array of a shard its name, where it begins and where it ends."""
+    shapes = shard_shapes(entry["num_frames"], entry["num_recordings"], parcels)
+    sizes = {"series": dtype.itemsize, "mean": 4, "std": 4, "observed": 1}
+    for name in ARRAYS:
+        begin = int(entry["offsets"][name])
+        yield name, begin, begin + int(np.prod(shapes[name], dtype=object)) * sizes[name]
+
+
 def read_recordings(path: Path) -> pd.DataFrame:
-    """Reads `recordings.csv`. Identifiers stay text; a missing session, task, site or problem is ''."""
-    table = read_table(path, text=TEXT_COLUMNS)
-    filled = ["session", "task", "site", "problems"]
-    table[filled] = table[filled].fillna("")
+    """Reads `recordings.csv`: identifiers stay text, absent session, task, site and problems are ''."""
+    table = read_table(path, text=TEXT_COLUMNS, missing=("",))
+    table = table.assign(**{name: value for name, value in DEFAULTS.items() if name not in table})
+    filled = ["session", "task", "site", "problems", *DEFAULTS]
+    table[filled] = table[filled].fillna(dict.fromkeys(filled, "") | DEFAULTS)
     return table
 
 
@@ -188,7 +239,7 @@ def training_statistics(store: Store) -> ScalingStatistics:
     rows = np.flatnonzero(training).tolist()
 
     def values(read: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
-        return (read(row) for row in rows)
+        return (read(row) for row in store.by_shard(rows))
 
     parcels = store.atlas.num_parcels
     robust = quantile_statistics(partial(values, store.raw), parcels)
@@ -232,7 +283,7 @@ def verify(folder: Path | str) -> list[str]:
     except (OSError, ValueError, KeyError) as error:
         return [f"cannot be opened: {error}"]
     problems = [*_wrong_tables(store), *_wrong_shards(store)]
-    for row in range(len(store)):
+    for row in store.by_shard(range(len(store))):
         problems += _wrong_recording(store, row)
     if training_statistics(store).to_json() != store.metadata["statistics"]:
         problems.append("store.json: the scaling statistics are not those of the training subjects")
@@ -246,10 +297,13 @@ def _wrong_tables(store: Store) -> Iterator[str]:
     if store.atlas.sha256 != store.metadata["atlas"]["sha256"]:
         yield "parcels.csv: not the atlas that store.json names"
     plan = store.metadata["made_by"]["manifest"]["split"]
-    for subject, rows in store.recordings.groupby("subject_id"):
-        expected = assign_split(str(subject), **plan)
-        if set(rows["split"]) != {expected}:
-            yield f"recordings.csv: subject {subject!r} is in {sorted(set(rows['split']))}, its hash says {expected}"
+    units = units_of(store.recordings)
+    expected = assign_splits(units, **({"method": "hash"} | plan))
+    for unit, rows in store.recordings.groupby(units):
+        if set(rows["split"]) != {expected[unit]}:
+            yield (
+                f"recordings.csv: subject {unit!r} is in {sorted(set(rows['split']))}, its hash says {expected[unit]}"
+            )
 
 
 def _wrong_shards(store: Store) -> Iterator[str]:

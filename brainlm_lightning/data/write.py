@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 
 from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.dimensions import effective_dimensions
 from brainlm_lightning.data.shard import StoredRecording, write_shard
-from brainlm_lightning.data.store import COLUMNS, FORMAT_VERSION, Store, training_statistics
+from brainlm_lightning.data.store import COLUMNS, DEFAULTS, FORMAT_VERSION, Store, training_statistics
 
+WINDOW_FRAMES = 200  # the paper's
+MOST_MEASURED = 200  # recordings: more change nothing
 SHARD_COLUMNS = ("shard", "shard_row", "first_frame")
 
 
@@ -61,6 +64,7 @@ def write_store(
     Returns:
         The open store.
     """
+    table = table.assign(**{name: value for name, value in DEFAULTS.items() if name not in table})
     groups = [
         range(first, min(first + shard_recordings, len(table))) for first in range(0, len(table), shard_recordings)
     ]
@@ -98,8 +102,19 @@ def _write_metadata(folder: Path, cohort: Cohort, shards: list[dict[str, Any]]) 
     }
     path = folder / "store.json"
     _write_json(path, metadata)
-    _write_json(path, metadata | {"statistics": training_statistics(Store(folder)).to_json()})
+    store = Store(folder)
+    metadata["effective_dimensions"] = _effective_dimensions(store)
+    _write_json(path, metadata | {"statistics": training_statistics(store).to_json()})
     return Store(folder)
+
+
+def _effective_dimensions(store: Store) -> dict[str, Any]:
+    """Measures how many frames of a window are free, on recordings spread over the cohort."""
+    frames = int(min(WINDOW_FRAMES, store.recordings["num_frames"].median()))
+    rows = np.unique(np.linspace(0, len(store) - 1, MOST_MEASURED).astype(int)).tolist()
+    found = effective_dimensions((store.centred(row) for row in store.by_shard(rows)), frames)
+    return {"dimensions": found, "window_frames": frames, "definition": "eigenvalues of the mean temporal covariance "
+            "above a tenth of their mean"}  # fmt: skip
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

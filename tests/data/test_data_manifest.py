@@ -1,3 +1,4 @@
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
+from brainlm_lightning.data.listing import list_recordings
 from brainlm_lightning.data.manifest import load_manifest
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "data_manifests"
@@ -40,7 +42,7 @@ def test_interpolations_and_defaults_are_filled_in(load, tmp_path):
     manifest = load()
     assert manifest.root == f"{tmp_path}/files"
     assert (manifest.tr_s, manifest.dtype, manifest.policy, manifest.min_frames) == (1.0, "float16", "mark", 200)
-    assert asdict(manifest.split) == {"key": "brainlm", "val": 0.1, "test": 0.1}
+    assert asdict(manifest.split) == {"key": "brainlm", "val": 0.1, "test": 0.1, "method": "hash"}
 
 
 def test_the_command_line_overrides_the_file(load):
@@ -56,8 +58,8 @@ def test_the_command_line_overrides_the_file(load):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trs": 1.0}, "'trs' is not accepted"),
-        ({"atlas": CONTENT["atlas"] | {"tabel": "x"}}, "tabel"),
+        ({"trs": 1.0}, "'trs' is not accepted.*did you mean tr_s"),
+        ({"atlas": CONTENT["atlas"] | {"tabel": "x"}}, "tabel.*did you mean atlas.table"),
         ({"tr_s": "fast"}, '"tr_s"'),
         ({"dtype": "float64"}, '"dtype"'),
         ({"atlas": {"name": "x"}}, "atlas"),
@@ -81,7 +83,7 @@ def test_an_environment_variable_that_is_not_set_is_named(load, monkeypatch):
 
 def test_recordings_are_listed_with_their_files_in_the_order_of_the_table(load):
     manifest = load()
-    listed = manifest.list_recordings()
+    listed = list_recordings(manifest).table
     assert listed["recording_id"].tolist() == ["007", "8"]
     assert listed["subject_id"].tolist() == ["01", "01"]
     assert listed["source_tr_s"].tolist() == [2.0, 0.735]
@@ -93,14 +95,14 @@ def test_recordings_are_listed_with_their_files_in_the_order_of_the_table(load):
 
 def test_identifiers_that_are_all_numbers_stay_text(load, tmp_path):
     (tmp_path / "files" / "recordings.tsv").write_text(TABLE.replace("007", "7").replace("01", "1"))
-    listed = load().list_recordings()
+    listed = list_recordings(load()).table
     assert listed["recording_id"].tolist() == ["7", "8"]
     assert listed["subject_id"].tolist() == ["1", "1"]
 
 
 def test_phenotypes_of_a_further_table_are_joined_by_subject(load):
     manifest = load(phenotypes={"table": "people.csv", "subject_id": "eid", "columns": ["score"]})
-    assert manifest.list_recordings()["score"].tolist() == [5, 5]
+    assert list_recordings(manifest).table["score"].tolist() == [5, 5]
 
 
 @pytest.mark.parametrize(
@@ -119,12 +121,12 @@ def test_phenotypes_of_a_further_table_are_joined_by_subject(load):
 def test_a_wrong_table_says_what_is_wrong(load, tmp_path, table, message):
     (tmp_path / "files" / "recordings.tsv").write_text(table)
     with pytest.raises(ValueError, match=message):
-        load().list_recordings()
+        list_recordings(load())
 
 
 def test_a_phenotype_cannot_take_the_name_of_a_column_of_the_store(load):
     with pytest.raises(ValueError, match=r"\['site'\] stand twice, or are the store's own"):
-        load(recordings=CONTENT["recordings"] | {"phenotypes": ["site"]}).list_recordings()
+        list_recordings(load(recordings=CONTENT["recordings"] | {"phenotypes": ["site"]}))
 
 
 def test_identity_follows_the_preparation_and_not_the_place(load, tmp_path, monkeypatch):
@@ -136,7 +138,7 @@ def test_identity_follows_the_preparation_and_not_the_place(load, tmp_path, monk
 
 @pytest.mark.parametrize("path", sorted(MANIFESTS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_manifest_of_the_repository_loads(path, monkeypatch):
-    for name in ("BRAINLM_REAL_DATA", "BRAINLM_UKB", "BRAINLM_DATA"):
+    for name in re.findall(r"oc\.env:(\w+)", path.read_text()):
         monkeypatch.setenv(name, "/data")
     assert load_manifest(path).cohort == path.stem
     first_comment = path.read_text().split("\ncohort:")[0]
@@ -148,8 +150,28 @@ def test_every_manifest_of_the_repository_loads(path, monkeypatch):
 def test_real_cohorts_are_listed_whole(real_data, monkeypatch, cohort, recordings):
     monkeypatch.setenv("BRAINLM_REAL_DATA", str(real_data))
     manifest = load_manifest(MANIFESTS / f"{cohort}.yaml")
-    listed = manifest.list_recordings()
+    listed = list_recordings(manifest).table
     assert len(listed) == recordings
     assert listed["subject_id"].str.len().min() >= 6  # '0050649' kept its zeros
     assert set(listed["split"]) == {"train", "val", "test"}
     assert manifest.read_atlas().xyz_mm.shape[1] == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "location"),
+    [
+        ("all.mat::tc{3}", "all.mat::tc{3}"),
+        ("all.mat::tc{{run}}", "all.mat::tc{007}"),
+        ("stack.npz::ts[{run}]", "stack.npz::ts[007]"),
+        ("{site}/{run}.h5::rest/{person}.ts", "A/007.h5::rest/01.ts"),
+    ],
+)
+def test_columns_fill_selectors_and_cells_stay(load, file, location):
+    manifest = load(recordings=CONTENT["recordings"] | {"file": file})
+    assert list_recordings(manifest).table["location"][0] == f"{manifest.root}/{location}"
+
+
+def test_a_selector_cannot_lead_a_file_out_of_the_root(load, tmp_path):
+    (tmp_path / "files" / "recordings.tsv").write_text(TABLE.replace("\tA\t2.0", "\tx::/../../..\t2.0"))
+    listed = list_recordings(load(recordings=CONTENT["recordings"] | {"file": "{site}"})).table
+    assert listed["location"][0] == f"{tmp_path}/files/x::/../../.."  # the file is x; what follows is looked for in it

@@ -12,16 +12,10 @@ import pandas as pd
 import pytest
 
 from brainlm_lightning.data.convert import dead_parcels
-from brainlm_lightning.data.manifest import (
-    AtlasSource,
-    Manifest,
-    RecordingColumns,
-    RecordingsSource,
-    SplitPlan,
-    load_manifest,
-)
+from brainlm_lightning.data.manifest import Manifest, load_manifest
 from brainlm_lightning.data.prepare import prepare
 from brainlm_lightning.data.resample import resample
+from brainlm_lightning.data.sources import AtlasSource, RecordingColumns, RecordingsSource, SplitPlan
 from brainlm_lightning.data.store import Store, verify
 
 PARCELS = 6
@@ -130,7 +124,7 @@ def test_the_strict_policy_lists_the_troubles_and_makes_no_store(ill, tmp_path):
 def test_nothing_usable_is_an_error_that_says_why(healthy, tmp_path):
     for path in Path(healthy.root).glob("*.npy"):
         path.unlink()
-    with pytest.raises(ValueError, match=r"none of 8 recordings(.|\n)*No such file"):
+    with pytest.raises(ValueError, match=r"none of 8 recordings(.|\n)*no such file"):
         prepare(healthy, output=tmp_path / "toy")
 
 

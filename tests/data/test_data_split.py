@@ -1,6 +1,7 @@
+import pandas as pd
 import pytest
 
-from brainlm_lightning.data.split import assign_split
+from brainlm_lightning.data.split import assign_split, assign_splits, split_remarks, units_of
 
 PLAN = {"key": "brainlm", "val": 0.1, "test": 0.2}
 
@@ -44,3 +45,26 @@ def test_an_impossible_plan_is_refused(change, message):
 def test_a_recording_without_subject_is_refused():
     with pytest.raises(ValueError, match="empty subject_id"):
         assign_split("", **PLAN)
+
+
+@pytest.mark.parametrize(("subjects", "shares"), [(30, (21, 3, 6)), (10, (7, 1, 2)), (4, (2, 1, 1)), (3, (1, 1, 1))])
+def test_exact_shares_hold_in_every_small_cohort(subjects, shares):
+    names = [f"sub-{number}" for number in range(subjects)]
+    for key in ("a", "b", "c"):
+        assigned = assign_splits(names * 2, key=key, val=0.1, test=0.2, method="exact")
+        assert tuple((assigned == name).sum() for name in ("train", "val", "test")) == shares
+        assert assigned.equals(assign_splits(names, key=key, val=0.1, test=0.2, method="exact"))
+
+
+def test_a_family_is_one_unit_and_a_subject_without_one_is_its_own():
+    table = pd.DataFrame({"subject_id": ["1", "2", "3"], "family": ["F", "F", ""]})
+    assert units_of(table).tolist() == ["family F", "family F", "3"]
+
+
+def test_small_cohorts_are_warned_before():
+    names = [f"sub-{number}" for number in range(12)]
+    plan = {"key": "k", "val": 0.1, "test": 0.2, "method": "hash"}
+    warned = split_remarks(assign_splits(names, **plan), **plan)
+    assert any("leaves it empty for 28% of keys" in remark or "is in 'val'" in remark for remark in warned)
+    exact = plan | {"method": "exact"}
+    assert split_remarks(assign_splits(names, **exact), **exact) == []

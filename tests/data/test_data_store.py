@@ -1,3 +1,4 @@
+import json
 import pickle
 import shutil
 
@@ -209,3 +210,26 @@ def test_store_root_follows_the_environment(monkeypatch):
     assert str(store_root()) == "/data/brains"
     monkeypatch.delenv("BRAINLM_DATA")
     assert str(store_root()) == "stores"
+
+
+@pytest.mark.parametrize("offset", [-4096, 1 << 40])
+def test_arrays_outside_of_their_file_are_refused(tiny_store, tmp_path, offset):
+    folder = tmp_path / "forged"
+    shutil.copytree(tiny_store, folder)
+    metadata = json.loads((folder / "store.json").read_text())
+    metadata["shards"][0]["offsets"]["series"] = offset
+    (folder / "store.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=r"series of shard-00000\.h5 would lie from byte"):
+        Store(folder)
+
+
+def test_a_store_made_before_families_and_missing_frames_opens(tiny_store, tmp_path):
+    folder = tmp_path / "old"
+    shutil.copytree(tiny_store, folder)
+    table = pd.read_csv(folder / "recordings.csv", dtype=str, keep_default_na=False)
+    further = ["family", "num_missing_frames", "missing_frames", "remarks"]
+    table.drop(columns=further).to_csv(folder / "recordings.csv", index=False)
+    store = Store(folder)
+    np.testing.assert_array_equal(store.raw(3), Store(tiny_store).raw(3))
+    assert not store.missing_frames(3).any()
+    assert set(store.recordings["family"]) == {""}
