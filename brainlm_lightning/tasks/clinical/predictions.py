@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-# The model that others are compared with: the first of these that there is.
+# The model that others are compared with: the first of these that there is, else the first baseline.
 REFERENCES = ("tuned", "frozen", "connectivity_linear")
 CONTROLS = (("frozen", "untrained_frozen"), ("embedding_linear", "untrained_embedding_linear"))
 
@@ -116,7 +116,7 @@ class Predictions:
         return changed
 
     def _comparisons(self, scores: dict[str, Scores]) -> dict[str, float]:
-        reference = next(name for name in REFERENCES if name in scores)
+        reference = next((name for name in REFERENCES if name in scores), next(iter(scores)))
         pairs = [(reference, other) for other in scores if other != reference]
         pairs += [pair for pair in CONTROLS if set(pair) <= set(scores) and pair not in pairs]
         if self._classes:
