@@ -54,7 +54,9 @@ def test_maps_are_means_over_windows_then_recordings(runs, settings, pretrained)
     arrays = read_arrays(door("test", runs, settings, BASE))
     data = CohortDataModule("tasked", window_frames=40, scaling="robust")
     data.setup()
-    model = load_pretrained(pretrained, data).model
+    found = load_pretrained(pretrained, data)
+    data.adopt_statistics(found.statistics)
+    model = found.model
     expected = {"blocks": [], "rest": []}
     for row, task in enumerate(data.recordings.table["task"]):
         series, observed = data.dataset.scaled_recording(row)

@@ -92,7 +92,7 @@ def test_scores_are_those_of_a_naive_loop(compared, stores):
 def test_the_pretrained_model_is_tested_without_tuning_and_every_pair_is_compared(compared):
     metrics, arrays = read_metrics(compared[1]), read_arrays(compared[1])
     place = "test/tiny/horizon10"
-    others = {"lstm", "mae_untuned", "zero", "persistence", "ar", "var", "optimum"}
+    others = {"lstm", "mae_untuned", "zero", "persistence", "ar", "ar_shared", "var", "optimum"}
     assert {re.search("mae_minus_(.*?)/", name)[1] for name in metrics if "mae_minus_" in name} == others
     for other in others:
         p_H = arrays[f"{place}/mae_minus_{other}/p_corrected_H"]

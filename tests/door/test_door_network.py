@@ -45,7 +45,7 @@ def test_a_test_of_networks_runs_through_the_door(path, pretrained, runs):
     found = {match[1] for name in metrics if (match := re.fullmatch(r"test/tiny/networks/(\w+)/accuracy", name))}
     assert {*methods, "attention_untrained", "attention_random_start", "embedding", "connectivity"} <= found
     assert all(0 <= value <= 1 for name, value in metrics.items() if name.endswith("curacy") and "minus" not in name)
-    assert 0 <= metrics["test/tiny/networks/attention_minus_position/p_corrected"] <= 1
+    assert 0 <= metrics["test/tiny/networks/attention_minus_connectivity/p_corrected"] <= 1
 
 
 @pytest.mark.draws

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from tiny import door, run_main
 
-from brainlm_lightning.checkpoint.description import load_model
+from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.run_folder import read_metrics
 
 SUBJECTS, PARCELS, FRAMES = 30, 12, 60

@@ -113,20 +113,19 @@ class NetworkTask(Task):
             raise ValueError(f"{first.path} holds a {model.name}, which has no attention; name a masked autoencoder")
         for each in self.readings.values():
             each.check(model.config.depth, model.config.num_heads)
-        attention: dict[str, ParcelMethod] = {name: AttentionRows(model, each) for name, each in self.readings.items()}
-        controls = {
-            f"{self.reference}_{name}": AttentionRows(control, reading) for name, control in self._controls(first)
-        }
-        own: dict[str, ParcelMethod] = {
-            **attention,
-            **controls,
-            f"{self.reference}_without_signal": AttentionWithoutSignal(model, reading),
-            "embedding": ParcelEmbedding(model),
-        }
-        embeddings = {name: ParcelEmbedding(other.model) for name, other in others.items()}
-        if taken := sorted(own.keys() & embeddings.keys()):
-            raise ValueError(f"two methods are named {taken[0]!r}; rename the reading or the embedding")
-        return with_baselines({**own, **embeddings}, default_baselines(), self.baselines, self.use_defaults)
+        controls = self._controls(first)
+        groups: tuple[dict[str, ParcelMethod], ...] = (
+            {name: AttentionRows(model, each) for name, each in self.readings.items()},
+            {f"{self.reference}_{name}": AttentionRows(control, reading) for name, control in controls},
+            {f"{self.reference}_without_signal": AttentionWithoutSignal(model, reading)},
+            {"embedding": ParcelEmbedding(model)},
+            {name: ParcelEmbedding(other.model) for name, other in others.items()},
+        )
+        names = [name for group in groups for name in group]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two methods have one name: {sorted(names)}; rename readings or embeddings")
+        own = {name: method for group in groups for name, method in group.items()}
+        return with_baselines(own, default_baselines(), self.baselines, self.use_defaults)
 
     def _controls(self, pretrained: Pretrained) -> list[tuple[str, MaskedAutoencoder]]:
         """The same model without its pretraining: as that began, and at the random start."""

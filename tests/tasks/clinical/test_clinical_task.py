@@ -31,7 +31,12 @@ OLDEST = next(name for name in (f"tiny-{i:05d}" for i in range(90)) if assign_sp
 def trainer(steps=1):
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     return pl.Trainer(
-        accelerator="cpu", max_steps=steps, enable_model_summary=False, use_distributed_sampler=False, **quiet
+        accelerator="cpu",
+        max_steps=steps,
+        gradient_clip_val=1.0,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **quiet,
     )
 
 
@@ -171,7 +176,7 @@ def said_of(task, rows):
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "attention"])
 def test_a_tuned_network_finds_in_unseen_subjects_what_is_planted(pooling, pretrained, tmp_path):
-    options = {"head": HeadPlan(pooling, 0.1, 16), "parts": 1, "optimisation": OptimisationPlan(learning_rate=1e-3)}
+    options = {"head": HeadPlan(pooling, 0.1, 16), "parts": 1, "optimisation": OptimisationPlan(learning_rate=3e-4)}
     task = fitted(pretrained, tmp_path, 250, "tuned", Target("symptoms"), **options)
     said, truth = said_of(task, task.question.folds[0].test)
     assert np.corrcoef(said, truth)[0, 1] > 0.5
