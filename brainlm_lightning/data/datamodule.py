@@ -32,7 +32,7 @@ from brainlm_lightning.data.schedule import (
     weighted_windows,
     windows_per_recording_for,
 )
-from brainlm_lightning.data.store import Store, open_cohort
+from brainlm_lightning.data.store import Store, open_cohort, training_statistics
 from brainlm_lightning.data.windows import Batch, Recordings, WindowDataset, scale_on_device
 
 ScalingRecipe = Literal["robust", "robust_centred", "recording_zscore", "none"]
@@ -124,10 +124,11 @@ class CohortDataModule(pl.LightningDataModule):
             names = list(dict.fromkeys([*self.weights, *self.test_cohorts]))
             stores = [open_cohort(name) for name in names]
             check_together(stores)
-            statistics = [stores[index if name in self.weights else 0].statistics for index, name in enumerate(names)]
             self.recordings = Recordings.of(stores)
-            self.dataset = WindowDataset(self.recordings, self.scaling, statistics, self.window_frames)
             self._find_rows()
+            statistics = [self._training_statistics(store) for store in stores if store.name in self.weights]
+            statistics += statistics[:1] * (len(stores) - len(statistics))  # of test-only cohorts
+            self.dataset = WindowDataset(self.recordings, self.scaling, statistics, self.window_frames)
         if stage == "fit":
             self._share_out()
 
@@ -158,6 +159,16 @@ class CohortDataModule(pl.LightningDataModule):
         seen_subjects = set(table["subject_id"][trained_on & (table["split"] != "test")])
         for test_set in self.test_sets:
             check_unseen(test_set.name, table["subject_id"].iloc[test_set.rows], seen_subjects)
+
+    def _training_statistics(self, store: Store) -> ScalingStatistics:
+        """Scaling statistics of a cohort's training subjects, of no others than ``train_fraction`` keeps."""
+        if self.train_fraction == 1:
+            return store.statistics
+        kept = self.recordings.table.iloc[self.train_rows]
+        kept = kept[kept["cohort"] == store.name]
+        if not len(kept):
+            raise no_windows("train", self.recordings.table, [store.name], self.window_frames)
+        return training_statistics(store, set(kept["subject_id"]))
 
     def use_rows(self, train: np.ndarray, val: np.ndarray, test_sets: list[TestSet], stage: str) -> None:
         """Replaces the stored split, for a task with its own folds; to be called in its `setup`."""

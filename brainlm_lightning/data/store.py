@@ -12,7 +12,7 @@ of 10,000. The arrays are contiguous and uncompressed, so a recording is a slice
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -230,12 +230,18 @@ def read_recordings(path: Path) -> pd.DataFrame:
     return table
 
 
-def training_statistics(store: Store) -> ScalingStatistics:
+def training_statistics(store: Store, subject_ids: Collection[str] | None = None) -> ScalingStatistics:
     """Computes the scaling statistics from the recordings of the training subjects only.
 
     Duplicates are left out, because the recording that they repeat may belong to a test subject.
+
+    Args:
+        store: of the cohort.
+        subject_ids: of the training subjects to use; None = all.
     """
     training = (store.recordings["split"] == "train") & ~store.recordings["problems"].str.contains("duplicate_of")
+    if subject_ids is not None:
+        training &= store.recordings["subject_id"].isin(list(subject_ids))
     rows = np.flatnonzero(training).tolist()
 
     def values(read: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:

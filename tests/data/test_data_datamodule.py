@@ -127,6 +127,19 @@ def test_a_fraction_keeps_whole_subjects_and_is_part_of_larger_ones(fractions, r
     assert ready(train_fraction=0.3, global_batch_size=1).val_rows.tolist() == data.val_rows.tolist()
 
 
+def test_a_fraction_is_scaled_by_its_own_subjects_alone(root, make_tiny_store):
+    make_tiny_store(root)
+    data = ready(train_fraction=0.3, global_batch_size=1)
+    store = Store(root / "tiny")
+    rows = np.flatnonzero(store.recordings["subject_id"].isin(names(data, data.train_rows)))
+    assert 1 < len(rows) < (store.recordings["split"] == "train").sum() / 2
+    values = np.concatenate([store.raw(row) for row in rows]).astype(np.float64)
+    low, centre, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
+    np.testing.assert_allclose(data.statistics().robust.centre, centre, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(data.statistics().robust.scale, high - low, rtol=1e-4)
+    assert data.statistics().num_subjects == len(rows)
+
+
 # -- leaks ----------------------------------------------------------------------------------------------------------
 
 

@@ -124,3 +124,14 @@ def test_paired_tests_find_the_better_method():
     assert found["good_minus_good/p"] == 1
     errors = {"good": (truth - 0.5) ** 2, "bad": (truth + GENERATOR.normal(0, 1, SUBJECTS)) ** 2}
     assert compare_errors(errors, [("good", "bad")])["good_minus_bad/p"] < 0.01
+
+
+def test_errors_of_one_mean_and_skewed_differences_are_called_different_no_more_often_than_chance():
+    """A rank test finds a difference here: the median of the differences is not 0, their mean is."""
+    random, trials = np.random.default_rng(4), 200
+    found = []
+    for _ in range(trials):
+        skewed = random.exponential(1, SUBJECTS) - 1
+        errors = {"a": 5 + skewed, "b": np.full(SUBJECTS, 5.0)}
+        found.append(compare_errors(errors, [("a", "b")])["a_minus_b/p"] < 0.05)
+    assert np.mean(found) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)  # three standard errors above the level

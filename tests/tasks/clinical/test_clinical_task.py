@@ -12,6 +12,7 @@ from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.split import assign_split
 from brainlm_lightning.data.windows import scale_on_device
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.tasks.clinical.embedding import hidden_parts
 from brainlm_lightning.tasks.clinical.folds import FoldPlan
 from brainlm_lightning.tasks.clinical.labels import Target
 from brainlm_lightning.tasks.clinical.methods import default_baselines
@@ -198,6 +199,21 @@ def test_a_heads_features_are_standardised_by_training_subjects_alone(pretrained
     assert torch.allclose(task.predictor.head.mean_D, of.mean(0))
     assert torch.allclose(task.predictor.head.std_D, of.std(0).clamp(min=1e-6))
     assert set(here.test) & set(np.concatenate([task.datamodule.train_rows, task.datamodule.val_rows])) == set()
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_a_tuned_heads_features_are_standardised_over_single_parts_of_windows(pooling, pretrained, tmp_path):
+    """As it is fed them: over every part of every window of the training recordings, not over their means."""
+    task = fitted(pretrained, tmp_path, 0, "tuned", parts=2, head=HeadPlan(pooling, hidden=8))
+    net, fed = task.question.encoder(False, task.question.folds[0]).eval(), []
+    for batch in task.datamodule.evaluation_loader(task.question.folds[0].train):
+        batch = scale_on_device(batch)
+        for hidden_BPN in hidden_parts(batch, 4, 2):
+            encoding = net.encode(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])
+            fed.append(encoding.cls_BD if pooling == "cls" else encoding.tokens_BVD.mean(1))
+    fed = torch.cat(fed).detach()
+    assert torch.allclose(task.predictor.head.mean_D, fed.mean(0), atol=1e-5)
+    assert torch.allclose(task.predictor.head.std_D, fed.std(0, correction=0), rtol=1e-3)
 
 
 def test_embeddings_are_a_function_of_the_recording_alone(pretrained, tmp_path):

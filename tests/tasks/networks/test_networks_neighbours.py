@@ -168,3 +168,12 @@ def test_a_plan_that_cannot_be_is_an_error(wrong, message):
 def test_a_network_needs_parcels_for_every_fold_and_the_test():
     assert NeighbourPlan().fewest == 5
     assert NeighbourPlan(folds=6).fewest == 7
+
+
+def test_a_method_that_gives_every_recording_the_same_features_has_no_test():
+    generator = np.random.default_rng(0)
+    confusions = {name: generator.integers(1, 9, (12, 3, 3)) for name in ("attention", "position", "connectivity")}
+    compared = compare_methods(confusions, [f"s{number}" for number in range(12)], "attention", fixed={"position"})
+    assert "attention_minus_connectivity/p" in compared
+    assert "attention_minus_position/p" not in compared
+    assert compared["attention_minus_position/num_subjects"] == 12
