@@ -43,7 +43,8 @@ class Task(pl.LightningModule):
     @property
     def datamodule(self) -> CohortDataModule:
         """The data that the Trainer runs this task on."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
+        data: CohortDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data
 
     def load_pretrained(self, checkpoint: Path | str, name: str = "pretrained") -> Pretrained:
         """Loads a pretrained model that fits the data, and notes its file for the run's provenance.

@@ -14,7 +14,7 @@ from brainlm_lightning.run_folder import read_arrays, write_arrays
 FOLDER = ".cache"  # hidden: it is no experiment, and may be deleted
 
 
-def cached(runs: Path, key: dict[str, Any], compute: Callable[[], dict[str, NDArray]]) -> dict[str, NDArray]:
+def cached(runs: Path, key: dict[str, Any], compute: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """Reads arrays that were computed before from the same inputs by the same code, else computes and keeps them.
 
     Args:

@@ -1,10 +1,11 @@
 """All methods on identical folds: what each predicts for every subject while the subject is held out.
 
-Shapes: B batch, R recordings (rows of the table), n predictions, O outputs: 1 for a number, C for classes.
+Shapes: B batch, R recordings (rows of the table), n predictions, O outputs: 1 for a number, Q for classes.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,7 +75,8 @@ class FoldNetworks:
         total_RO = self.strategy.reduce(self._sums_of(name, number), reduce_op="sum")
         assert isinstance(total_RO, Tensor)
         total_nO = total_RO.cpu().double().numpy()[fold.test]
-        return total_nO[:, :-1] / total_nO[:, -1:]
+        mean_nO: Floats = total_nO[:, :-1] / total_nO[:, -1:]
+        return mean_nO
 
     def _load(self, name: str, number: int) -> FoldNetwork:
         network = load_network(self.paths[name][number])
@@ -131,11 +133,11 @@ class ClinicalComparison:
         return with_corrected_p(numbers), arrays, table
 
     def _baseline(self, name: str, number: int) -> Floats:
-        """A baseline's predictions for a fold's test recordings; kept, so that a killed test can go on."""
+        """A baseline's predictions for a fold's test recordings, cached so that a killed test can continue."""
         method, fold = self.baselines[name], self.question.folds[number]
         learning = self._learning(number)
 
-        def predict() -> dict[str, NDArray]:
+        def predict() -> dict[str, NDArray[Any]]:
             method.fit(learning)
             return {"scores": method.predict(fold.test)}
 
@@ -151,7 +153,7 @@ class ClinicalComparison:
         return cached(self.question.runs, {"method": key, **shared}, predict)["scores"]
 
     def _learning(self, number: int) -> FoldLearning:
-        """What a method may learn from in a fold: training subjects, those that choose a network's checkpoint, too."""
+        """Training data of a fold; includes the subjects by whom a network's checkpoint is chosen."""
         fold = self.question.folds[number]
         rows = self._drawn(np.concatenate([fold.train, fold.val]))
         return FoldLearning(
@@ -165,13 +167,13 @@ class ClinicalComparison:
         )
 
     def _drawn(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Of too many recordings, those with the lowest hash of their names."""
+        """At most `most_recordings` of the recordings: those whose names have the lowest hashes."""
         most = self.features.plan.most_recordings
         hashes = self.question.data.recordings.hashes
         return rows if len(rows) <= most else rows[np.argsort(hashes[rows])[:most]]
 
     @property
-    def _groups(self) -> NDArray:
+    def _groups(self) -> NDArray[Any]:
         """The subject or family of every recording."""
         table = self.question.data.recordings.table
         return table[self.question.plan.family or "subject_id"].astype(str).to_numpy()

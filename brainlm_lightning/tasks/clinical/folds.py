@@ -9,7 +9,7 @@ Shapes: U units (families or subjects).
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,7 +21,7 @@ MOST_STRATA = 10  # bins of a continuous label: deciles, fewer where a bin could
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """How subjects are dealt out.
+    """How subjects are assigned to folds.
 
     Attributes:
         number: test folds of a repeat.
@@ -45,7 +45,7 @@ class FoldPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses plans that make no folds."""
+        """Validate the numbers of folds and repeats."""
         if self.number < 2 or self.repeats < 1:
             raise ValueError(f"folds are number={self.number}, repeats={self.repeats}; expected at least 2 and 1")
         if not 0 < self.validation < 1:
@@ -75,7 +75,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Units:
-    """What is dealt out.
+    """The units that are assigned: subjects or families.
 
     Attributes:
         names: (U,) unique; the order of the units changes no fold.
@@ -87,7 +87,7 @@ class Units:
     names: Sequence[str]
     strata: Ints
     testable: NDArray[np.bool_]
-    blocks: NDArray | None = None
+    blocks: NDArray[Any] | None = None
 
 
 def strata_of(values: ArrayLike, number: int) -> Ints:

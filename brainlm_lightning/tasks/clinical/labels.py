@@ -104,7 +104,7 @@ def _check_one_class_each(labels: Labels, subjects: pd.Series, column: str) -> N
 
 @dataclass(frozen=True)
 class TargetScale:
-    """A label's way to the scale that a model is trained on, (f(y) − centre) / scale, and back; f is log(1 + y) or y.
+    """Maps labels to the scale that a model is trained on, (f(y) − centre) / scale, and back; f is log(1 + y) or y.
 
     Attributes:
         name: which of the paper's.

@@ -3,7 +3,7 @@
 Everything with a parameter is a step of a scikit-learn pipeline, so that it is fitted inside the fold.
 Hyper-parameters are chosen inside it, too, over inner folds that keep a subject's recordings together.
 
-Shapes: n recordings, F features, P parcels, T frames, C classes, O outputs: 1 for a number, C for classes.
+Shapes: n recordings, F features, P parcels, T frames, Q classes, O outputs: 1 for a number, Q for classes.
 """
 
 from collections.abc import Callable
@@ -62,7 +62,7 @@ class FoldLearning:
         rows: of the training recordings in the cohort's table.
         labels_n: on the scale that models are trained on, or numbers of classes.
         groups_n: the subject or family of each; inner folds keep them together.
-        num_classes: C, or 0 for a number.
+        num_classes: Q, or 0 for a number.
         seed: of the inner folds.
         features: a feature's name and rows of the table -> features of any recordings; see `RecordingFeatures.of`.
         depends_on: what a feature depends on, as plain values.
@@ -70,14 +70,14 @@ class FoldLearning:
 
     rows: Rows
     labels_n: Floats
-    groups_n: NDArray
+    groups_n: NDArray[Any]
     num_classes: int
     seed: int
     features: Callable[[FeatureName, Rows], Any]
     depends_on: Callable[[FeatureName], dict[str, Any]]
 
-    def inner_folds(self) -> list[tuple[NDArray, NDArray]]:
-        """Divisions for the choice of hyper-parameters, by group and, of classes, stratified."""
+    def inner_folds(self) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Folds for the choice of hyper-parameters: by group, and stratified for classes."""
         kind = StratifiedGroupKFold if self.num_classes else GroupKFold
         number = min(INNER_FOLDS, len(np.unique(self.groups_n)))
         if self.num_classes:
@@ -183,7 +183,7 @@ def pipeline(features: FeatureName, estimator: EstimatorName, learning: FoldLear
 
 
 def _confounds() -> ColumnTransformer:
-    """Text as one column a value (an unknown site is none of them), numbers scaled, the missing at the median."""
+    """One-hot text (an unknown site is all zeros); scaled numbers, missing ones at the median."""
 
     def numeric(table: pd.DataFrame) -> list[str]:
         return [str(name) for name, kind in table.dtypes.items() if is_numeric_dtype(kind) and not is_bool_dtype(kind)]
@@ -215,13 +215,13 @@ def _searched(estimator: EstimatorName, learning: FoldLearning) -> GridSearchCV:
 
 
 def scores(fitted: Pipeline, features: Any, num_classes: int) -> Floats:
-    """Predictions of a fitted pipeline: the number (n, 1), or a score of each class (n, C).
+    """Predictions of a fitted pipeline: the number (n, 1), or a score of each class (n, Q).
 
     Scores are probabilities where the method has them, else distances from the boundary; the highest is the prediction.
     """
     if not num_classes:
-        return fitted.predict(features)[:, None].astype(np.float64)
+        return np.asarray(fitted.predict(features), dtype=np.float64)[:, None]
     if hasattr(fitted, "predict_proba"):
-        return fitted.predict_proba(features)
-    distance = fitted.decision_function(features)
-    return np.stack([-distance, distance], axis=1) if num_classes == 2 else distance
+        return np.asarray(fitted.predict_proba(features))
+    distance = np.asarray(fitted.decision_function(features))
+    return np.stack([-distance, distance], axis=1) if num_classes == 2 else np.asarray(distance)

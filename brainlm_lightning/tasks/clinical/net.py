@@ -1,6 +1,6 @@
 """From a window's tokens to a phenotype: an encoder, pooling and a head of three layers (paper, sections 3.4 and 4.2).
 
-Shapes: B batch, P parcels, T frames, N patches per parcel, V visible tokens, D width, K outputs.
+Shapes: B batch, P parcels, T frames, N patches per parcel, V visible tokens, D width, O outputs.
 """
 
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class PhenotypeHead(nn.Module):
 
     Args:
         width: D, of the pooled features.
-        outputs: K, 1 for a number.
+        outputs: O, 1 for a number.
         plan: sizes and dropout.
     """
 
@@ -94,8 +94,9 @@ class PhenotypeHead(nn.Module):
         self.std_D.copy_(std_D.clamp(min=1e-6))
 
     def forward(self, feature_BD: Tensor) -> Tensor:
-        """Features to outputs, (B, K)."""
-        return self.layers((feature_BD - self.mean_D) / self.std_D)
+        """Features to outputs, (B, O)."""
+        output_BO: Tensor = self.layers((feature_BD - self.mean_D) / self.std_D)
+        return output_BO
 
 
 class PhenotypeModel(nn.Module):
@@ -103,7 +104,7 @@ class PhenotypeModel(nn.Module):
 
     Args:
         net: whose encoder is used; its decoder is neither run nor trained.
-        outputs: K.
+        outputs: O.
         plan: of pooling and head.
         frozen: leaves the encoder as it is.
     """
@@ -147,9 +148,11 @@ class PhenotypeModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             encoding = self.net.encode(signal_BPT, hidden_BPN, observed_BP)
         if self.probe is not None:
-            return self.probe(encoding)
+            probed_BD: Tensor = self.probe(encoding)
+            return probed_BD
         return encoding.cls_BD if self.pooling == "cls" else mean_token(encoding)
 
     def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Tensor:
-        """Windows to outputs, (B, K)."""
-        return self.head(self.feature(signal_BPT, hidden_BPN, observed_BP))
+        """Windows to outputs, (B, O)."""
+        output_BO: Tensor = self.head(self.feature(signal_BPT, hidden_BPN, observed_BP))
+        return output_BO

@@ -1,11 +1,11 @@
-"""From what methods say of recordings to scores of subjects, with names that the report knows.
+"""Scores of subjects from predictions for recordings.
 
-Shapes: n predictions (a subject in a repeat), K outputs.
+Shapes: n predictions (a subject in a repeat), O outputs: 1 for a number, Q for classes.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -34,51 +34,52 @@ CONTROLS = (("frozen", "untrained_frozen"), ("embedding_linear", "untrained_embe
 
 @dataclass(frozen=True)
 class Predictions:
-    """What every method says of the test subjects of every fold.
+    """Every method's predictions for the test subjects of every fold.
 
     Attributes:
         question: with target and folds.
-        layout: where predictions stand.
-        subject_n: names.
+        layout: subject and fold of each prediction.
+        subject_n: name of the subject.
         truth_n: labels in own units, or class numbers; the mean of a subject's recordings.
-        output_nK: method -> the mean over the subject's recordings, on the fold's training scale or as class scores.
+        output_nO: method -> the mean over the subject's recordings, on the fold's training scale or as class scores.
     """
 
     question: "Question"
     layout: Layout
-    subject_n: NDArray
+    subject_n: NDArray[Any]
     truth_n: Floats
-    output_nK: dict[str, Floats]
+    output_nO: dict[str, Floats]
 
     @classmethod
-    def of(cls, question: "Question", said: dict[str, list[NDArray[np.floating]]]) -> "Predictions":
+    def of(cls, question: "Question", predicted: dict[str, list[NDArray[np.floating]]]) -> "Predictions":
         """Averages a subject's recordings.
 
         Args:
             question: with folds.
-            said: method -> for each fold (test recordings, K).
+            predicted: method -> for each fold (test recordings, O).
         """
         subject_R = question.data.recordings.table["subject_id"].to_numpy()
         parts = []
         for number, fold in enumerate(question.folds):
             columns = {"truth": question.labels.values_R[fold.test]}
-            for name, outputs in said.items():
+            for name, outputs in predicted.items():
                 columns |= {f"{name}/{k}": column for k, column in enumerate(outputs[number].T)}
             mean = pd.DataFrame(columns).groupby(subject_R[fold.test]).mean()
             parts.append(mean.assign(fold=number))
         table = pd.concat(parts)
         names, subject_n = np.unique(table.index.to_numpy(dtype=str), return_inverse=True)
         repeat_F = np.array([fold.repeat for fold in question.folds])
-        output_nK = {
-            name: table[[f"{name}/{k}" for k in range(question.num_outputs)]].to_numpy(dtype=float) for name in said
+        output_nO = {
+            name: table[[f"{name}/{k}" for k in range(question.num_outputs)]].to_numpy(dtype=float)
+            for name in predicted
         }
         layout = Layout(subject_n, table["fold"].to_numpy(), repeat_F)
-        return cls(question, layout, names[subject_n], table["truth"].to_numpy(dtype=float), output_nK)
+        return cls(question, layout, names[subject_n], table["truth"].to_numpy(dtype=float), output_nO)
 
-    def scored(self) -> tuple[dict[str, float], dict[str, NDArray], pd.DataFrame]:
+    def scored(self) -> tuple[dict[str, float], dict[str, NDArray[Any]], pd.DataFrame]:
         """Metrics `test/<cohort>/<target>/<method>/<score>`, arrays of the same names, and the table to save."""
         of = MetricName(self.question.cohort, self.question.target.column)
-        scores = {name: self._score(name) for name in self.output_nK}
+        scores = {name: self._score(name) for name in self.output_nO}
         found = {name: value.flat(self.layout.num_subjects) for name, value in scores.items()}
         results: dict[str, float] = {}
         for method, flat in found.items():
@@ -93,11 +94,11 @@ class Predictions:
 
     def _score(self, name: str) -> Scores:
         if self._classes:
-            return class_scores(self.layout, self.truth_n.astype(int), self.output_nK[name])
+            return class_scores(self.layout, self.truth_n.astype(int), self.output_nO[name])
         return regression_scores(self.layout, self.truth_n, self._own(name), (self._scaled_truth, self._scaled(name)))
 
     def _scaled(self, name: str) -> Floats:
-        return self.output_nK[name][:, 0]
+        return self.output_nO[name][:, 0]
 
     def _own(self, name: str) -> Floats:
         """Predictions in the phenotype's own unit."""
@@ -124,26 +125,26 @@ class Predictions:
         errors = {name: self.layout.by_subject((self._own(name) - self.truth_n) ** 2) for name in scores}
         return compare_errors(errors, pairs)
 
-    def _arrays(self, of: MetricName) -> dict[str, NDArray]:
-        """Truth, and what each method says: the number, or the second of two classes' score, or all scores."""
-        found: dict[str, NDArray] = {of.of("truth"): self.truth_n}
+    def _arrays(self, of: MetricName) -> dict[str, NDArray[Any]]:
+        """Truth and predictions: the number, or the score of each class."""
+        found: dict[str, NDArray[Any]] = {of.of("truth"): self.truth_n}
         if self._classes:
             found[of.of("classes")] = np.array(self._classes)
-        for name, output_nK in self.output_nK.items():
-            shown = self._own(name) if not self._classes else output_nK
+        for name, output_nO in self.output_nO.items():
+            shown = self._own(name) if not self._classes else output_nO
             found[replace(of, method=name).of("predicted")] = shown
         return found
 
     def _table(self) -> pd.DataFrame:
-        """A row for each subject, repeat and method."""
+        """One row per subject, repeat and method."""
         parts = []
-        for name, output_nK in self.output_nK.items():
+        for name, output_nO in self.output_nO.items():
             fold = self.layout.fold_n
             columns = {"subject": self.subject_n, "repeat": self.layout.repeat_F[fold], "fold": fold, "method": name}
             if self._classes:
                 classes = np.array(self._classes)
-                columns |= {"true": classes[self.truth_n.astype(int)], "predicted": classes[output_nK.argmax(1)]}
-                columns |= {f"score_{of}": output_nK[:, k] for k, of in enumerate(self._classes)}
+                columns |= {"true": classes[self.truth_n.astype(int)], "predicted": classes[output_nO.argmax(1)]}
+                columns |= {f"score_{of}": output_nO[:, k] for k, of in enumerate(self._classes)}
             else:
                 columns |= {"true": self.truth_n, "predicted": self._own(name)}
                 columns |= {"true_scaled": self._scaled_truth, "predicted_scaled": self._scaled(name)}

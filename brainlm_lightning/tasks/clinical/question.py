@@ -7,6 +7,7 @@ import copy
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ KEY = "clinical"  # of a checkpoint's entry that says what is predicted
 
 @dataclass(frozen=True)
 class Question:
-    """What is to be predicted, of whom, with which encoder.
+    """Which phenotype is predicted for which subjects with which encoder.
 
     Attributes:
         data: the cohort.
@@ -45,7 +46,7 @@ class Question:
     target: Target
     plan: FoldPlan
     labels: Labels
-    rows: NDArray
+    rows: NDArray[Any]
     folds: list[Fold]
     pretrained: Pretrained
     runs: Path
@@ -79,7 +80,7 @@ class Question:
     # -- counts -----------------------------------------------------------------------------------------------------
 
     def counts(self) -> dict[str, int]:
-        """How many subjects there are, test, were left out, and were seen in the pretraining though they test."""
+        """Numbers of subjects: with and without a label, tested, and tested though seen in pretraining."""
         subjects = self.data.recordings.table["subject_id"].to_numpy()
         tested = np.unique(subjects[np.concatenate([fold.test for fold in self.folds])])
         without = np.setdiff1d(subjects[self.data.usable & ~self.labels.known_R], subjects[self.rows])
@@ -92,7 +93,7 @@ class Question:
         }
 
     def summary(self) -> str:
-        """The counts in a sentence."""
+        """The counts as a sentence for the log."""
         of = self.counts()
         return (
             f"{self.target.column}: {of['num_subjects']} subjects with a label ({of['num_without_label']} without were "
@@ -102,7 +103,7 @@ class Question:
 
     @property
     def num_outputs(self) -> int:
-        """K: one for a number, else one for each class."""
+        """O: one for a number, else one for each class."""
         return len(self.labels.classes) or 1
 
     @property
@@ -118,21 +119,21 @@ class Question:
         return TargetScale.fit(self.target.scale, self.labels.values_R[training])
 
     def digest(self, fold: Fold) -> str:
-        """Of what a fold's result depends on in the data: who is where, with which series and label; the encoder."""
+        """A digest of what a fold's result depends on: its subjects' series and labels, and the encoder."""
         parts = [
             [self._recordings(rows), self.labels.values_R[rows].tolist()] for rows in (fold.train, fold.val, fold.test)
         ]
         return digest_of([parts, self.target.scale, self.checkpoint_sha256()])
 
     def checkpoint_sha256(self) -> str:
-        """Of the pretrained model's file."""
+        """Hash of the pretrained model's file."""
         with self.pretrained.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     # -- encoders ---------------------------------------------------------------------------------------------------
 
-    def start_rows(self, fold: Fold) -> NDArray:
-        """Whose covariances the control starts from: the pretraining's own subjects, else the fold's training ones.
+    def start_rows(self, fold: Fold) -> NDArray[Any]:
+        """Recordings from whose covariances the control starts: the pretraining's, else the fold's training ones.
 
         So the control has seen no test subject that the pretrained model has not.
         """
@@ -151,13 +152,13 @@ class Question:
             net.load_state_dict({name: torch.from_numpy(value) for name, value in weights.items()})
         return net
 
-    def _control(self, fold: Fold) -> dict[str, NDArray]:
+    def _control(self, fold: Fold) -> dict[str, NDArray[Any]]:
         """The weights of the model before its first step."""
         net = untrained(self.pretrained, self.data, rows=self.start_rows(fold))
         return {name: value.numpy() for name, value in net.state_dict().items()}
 
-    def _recordings(self, rows: NDArray) -> list[list[str]]:
-        """Names and contents of recordings: windows, their keys and all that is made of them follow from these."""
+    def _recordings(self, rows: NDArray[Any]) -> list[list[str]]:
+        """Names and hashes of recordings, from which their windows, keys and embeddings follow."""
         table = self.data.recordings.table.iloc[rows]
         return [(table["cohort"] + "/" + table["recording_id"]).tolist(), table["sha256"].tolist()]
 

@@ -1,9 +1,10 @@
-"""Folds of recordings: subjects and families of a cohort's table, their labels, and who may test.
+"""Folds of recordings, dealt out by subject or family.
 
 Shapes: R recordings (rows of the table).
 """
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from brainlm_lightning.tasks.clinical.labels import Labels
 Seen = Callable[[Iterable[str]], NDArray[np.bool_]]
 
 
-def recording_folds(table: pd.DataFrame, labels: Labels, rows: NDArray, plan: FoldPlan, seen: Seen) -> list[Fold]:
+def recording_folds(table: pd.DataFrame, labels: Labels, rows: NDArray[Any], plan: FoldPlan, seen: Seen) -> list[Fold]:
     """Folds as rows of the table.
 
     Args:
@@ -48,18 +49,18 @@ def recording_folds(table: pd.DataFrame, labels: Labels, rows: NDArray, plan: Fo
     return [_of_rows(fold, rows, unit_R) for fold in make_folds(units, plan)]
 
 
-def _of_rows(fold: Fold, rows: NDArray, unit_R: NDArray) -> Fold:
+def _of_rows(fold: Fold, rows: NDArray[Any], unit_R: NDArray[Any]) -> Fold:
     train, val, test = (rows[np.isin(unit_R, part)] for part in (fold.train, fold.val, fold.test))
     return Fold(fold.repeat, fold.name, train, val, test)
 
 
-def _strata(label_U: NDArray, labels: Labels, plan: FoldPlan) -> NDArray:
-    """The class, of a family its rounded mean; or the bin of a number."""
+def _strata(label_U: NDArray[Any], labels: Labels, plan: FoldPlan) -> NDArray[Any]:
+    """The class (of a family its rounded mean), or the bin of a number."""
     return label_U.round().astype(np.intp) if labels.classes else strata_of(label_U, plan.number)
 
 
-def _one_each(people: pd.DataFrame, column: str, setting: str) -> NDArray:
-    """A column's value of each recording, the same in all recordings of a subject."""
+def _one_each(people: pd.DataFrame, column: str, setting: str) -> NDArray[Any]:
+    """A column's value for each recording; it must be the same in all recordings of a subject."""
     if column not in people.columns:
         raise ValueError(f"folds.{setting} names {column!r}, and the cohort's table has {', '.join(people.columns)}")
     values = people[column].astype(object).where(people[column].notna(), "").astype(str)
@@ -74,7 +75,7 @@ def _one_each(people: pd.DataFrame, column: str, setting: str) -> NDArray:
 
 
 def _check_classes(units: Units, labels: Labels, plan: FoldPlan) -> None:
-    """Every fold needs subjects of every class, except where folds are sites."""
+    """Check that every fold can get subjects of every class, unless folds are sites."""
     if not labels.classes or units.blocks is not None:
         return
     counts = np.bincount(units.strata[units.testable], minlength=len(labels.classes))

@@ -1,4 +1,4 @@
-"""The networks that a clinical sweep has fitted: found by their run folders, checked by what they were fitted on."""
+"""The fitted networks of a clinical sweep: found by their run folders, checked against the folds."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +78,12 @@ def check_fold(path: Path, fold_digest: str) -> dict[str, Any]:
             f"{path} was fitted on other subjects, labels or another pretrained model than this experiment's folds: "
             "its test subjects may have trained it. Fit again under another name of the experiment"
         )
-    return about
+    checked: dict[str, Any] = about
+    return checked
 
 
 def is_online(about: dict[str, Any]) -> bool:
-    """Whether a network's encoder must be run: not where its features are a frozen encoder's, kept once for all."""
+    """Whether a network's encoder has to run: a frozen one's features are cached."""
     return not about["method"].endswith("frozen") or about["head"]["pooling"] == "attention"
 
 

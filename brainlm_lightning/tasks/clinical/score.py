@@ -7,8 +7,8 @@ pairs of one fold; a method that knows nothing has r undefined or 0, and AUC exa
 Several repeats: every score is computed in each and averaged; a resampled subject brings its predictions of all
 repeats. Repeats share subjects: they lessen the noise of the dealing, not that of having few subjects.
 
-Shapes: n predictions (one for each subject and repeat), S subjects, F folds of all repeats, Q repeats, D draws, C
-classes, K sums.
+Shapes: n predictions (one for each subject and repeat), U subjects, F folds of all repeats, X repeats, A
+draws, Q classes, K sums.
 """
 
 from collections.abc import Callable, Mapping
@@ -34,10 +34,10 @@ NUM_RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Layout:
-    """Where predictions stand; the same for every method.
+    """Subject, fold and repeat of each prediction; the same for every method.
 
     Attributes:
-        subject_n: number of the subject, 0 to S − 1.
+        subject_n: number of the subject, 0 to U − 1.
         fold_n: number of the fold, 0 to F − 1.
         repeat_F: the repeat of each fold.
     """
@@ -48,22 +48,23 @@ class Layout:
 
     @property
     def num_subjects(self) -> int:
-        """S."""
+        """U."""
         return int(self.subject_n.max()) + 1
 
     def by_repeat(self, values_F: Floats) -> Floats:
-        """Adds up folds, (..., F) to (..., Q)."""
-        member_FQ = (self.repeat_F[:, None] == np.unique(self.repeat_F)).astype(float)
-        return values_F @ member_FQ
+        """Adds up folds, (..., F) to (..., X)."""
+        member_FX = (self.repeat_F[:, None] == np.unique(self.repeat_F)).astype(float)
+        by_repeat: Floats = values_F @ member_FX
+        return by_repeat
 
     def spread(self, terms_nK: Floats) -> Floats:
-        """The predictions' terms as sums of each subject and fold, (S, F, K)."""
+        """The predictions' terms as sums of each subject and fold, (U, F, K)."""
         sums = np.zeros((self.num_subjects, len(self.repeat_F), terms_nK.shape[1]))
         np.add.at(sums, (self.subject_n, self.fold_n), terms_nK)
         return sums
 
     def by_subject(self, values_n: Floats) -> Floats:
-        """The mean over repeats, (S,)."""
+        """The mean over repeats, (U,)."""
         counts = np.bincount(self.subject_n, minlength=self.num_subjects)
         return np.bincount(self.subject_n, weights=values_n, minlength=self.num_subjects) / counts
 
@@ -119,11 +120,11 @@ def regression_scores(
     sums_SFK = layout.spread(np.concatenate([own, scaled, errors], axis=1))
     half = own.shape[1]
 
-    def statistic(sums_DFK: Floats) -> Floats:
-        pooled_DKQ = layout.by_repeat(np.moveaxis(sums_DFK, -1, 1))
+    def statistic(sums_AFK: Floats) -> Floats:
+        pooled_DKQ = layout.by_repeat(np.moveaxis(sums_AFK, -1, 1))
         own_DQK, scaled_DQK = (np.moveaxis(part, 1, -1) for part in np.split(pooled_DKQ[:, :-1], 2, axis=1))
         mae_DQ = pooled_DKQ[:, -1] / own_DQK[..., 0]
-        r_DQ = _within_folds_r(sums_DFK[..., :half], layout)
+        r_DQ = _within_folds_r(sums_AFK[..., :half], layout)
         scores = [r2(own_DQK), r_DQ, mae_DQ, mse(own_DQK), mse(scaled_DQK), r2(scaled_DQK)]
         return np.stack([score.mean(-1) for score in scores], axis=-1)
 
@@ -138,9 +139,9 @@ def _terms(truth_n: Floats, predicted_n: Floats) -> Floats:
     return np.stack([np.ones(len(truth_n)), *columns], axis=1)
 
 
-def _within_folds_r(sums_DFK: Floats, layout: Layout) -> Floats:
-    """Pearson's r with each fold's means taken out, (D, Q); NaN where either side is constant in every fold."""
-    n, y, yy, p, pp, yp = np.moveaxis(sums_DFK, -1, 0)
+def _within_folds_r(sums_AFK: Floats, layout: Layout) -> Floats:
+    """Pearson's r with each fold's means taken out, (A, X); NaN where either side is constant in every fold."""
+    n, y, yy, p, pp, yp = np.moveaxis(sums_AFK, -1, 0)
     size = np.maximum(n, 1)
     products = (yp - y * p / size, yy - y * y / size, pp - p * p / size)
     rounding = (0.0, 1e-12 * yy, 1e-12 * pp)
@@ -178,15 +179,15 @@ def class_scores(
     found_nC = member_nC & (score_nC.argmax(1) == truth_n)[:, None]
     hits_S2QC = _by_subject_and_repeat(layout, np.stack([member_nC, found_nC], axis=1).astype(float))
 
-    def statistic(weight_DS: Floats) -> Floats:
-        pairs = [_auc_pairs(layout, score_nC[:, c], member_nC[:, c], weight_DS) for c in shown]
+    def statistic(weight_AU: Floats) -> Floats:
+        pairs = [_auc_pairs(layout, score_nC[:, c], member_nC[:, c], weight_AU) for c in shown]
         auc_DQ = np.mean([layout.by_repeat(won) / _positive(layout.by_repeat(all_)) for won, all_ in pairs], axis=0)
-        count, found = np.moveaxis(np.tensordot(weight_DS, hits_S2QC, axes=1), 1, 0)
+        count, found = np.moveaxis(np.tensordot(weight_AU, hits_S2QC, axes=1), 1, 0)
         return np.stack([auc_DQ.mean(-1), (found / _positive(count)).mean((-1, -2))], axis=-1)
 
     estimate = statistic(np.ones((1, layout.num_subjects)))[0]
     weights = subject_weights(layout.num_subjects, num_resamples, seed)
-    draws = np.concatenate([statistic(weight_DS) for weight_DS in weights])
+    draws = np.concatenate([statistic(weight_AU) for weight_AU in weights])
     names = ("auc", "balanced_accuracy")
     scores = Scores(dict(zip(names, estimate.tolist(), strict=True)), dict(zip(names, draws.T, strict=True)))
     everyone = np.ones((1, layout.num_subjects))
@@ -195,29 +196,29 @@ def class_scores(
 
 
 def _positive(count: Floats) -> Floats:
-    """NaN for 0: a class that a draw misses has no score."""
+    """NaN in place of 0: a class that is missing from a draw has no score."""
     return np.where(count > 0, count, np.nan)
 
 
-def _by_subject_and_repeat(layout: Layout, terms_n2C: Floats) -> Floats:
-    """(n, 2, C) to (S, 2, Q, C)."""
-    spread_SFK = layout.spread(terms_n2C.reshape(len(terms_n2C), -1))
-    by_repeat = layout.by_repeat(np.moveaxis(spread_SFK, -1, 1))
-    return np.moveaxis(by_repeat.reshape(layout.num_subjects, 2, terms_n2C.shape[2], -1), 2, 3)
+def _by_subject_and_repeat(layout: Layout, terms_n2Q: Floats) -> Floats:
+    """(n, 2, Q) to (U, 2, X, Q)."""
+    spread_UFK = layout.spread(terms_n2Q.reshape(len(terms_n2Q), -1))
+    by_repeat = layout.by_repeat(np.moveaxis(spread_UFK, -1, 1))
+    return np.moveaxis(by_repeat.reshape(layout.num_subjects, 2, terms_n2Q.shape[2], -1), 2, 3)
 
 
 def _auc_pairs(
-    layout: Layout, score_n: Floats, positive_n: NDArray[np.bool_], weight_DS: Floats
+    layout: Layout, score_n: Floats, positive_n: NDArray[np.bool_], weight_AU: Floats
 ) -> tuple[Floats, Floats]:
-    """Of the pairs of a member and another subject in each fold: how many are in order (ties half), and all; (D, F)."""
-    weight_Dn = weight_DS[:, layout.subject_n]
-    won, pairs = (np.zeros((len(weight_DS), len(layout.repeat_F))) for _ in range(2))
+    """Of the pairs of a member and another subject in each fold: how many are in order (ties half), and all; (A, F)."""
+    weight_An = weight_AU[:, layout.subject_n]
+    won, pairs = (np.zeros((len(weight_AU), len(layout.repeat_F))) for _ in range(2))
     for fold in range(len(layout.repeat_F)):
         here = np.flatnonzero(layout.fold_n == fold)
         here = here[np.argsort(score_n[here], kind="stable")]
         _, starts = np.unique(score_n[here], return_index=True)
         member, other = (
-            np.add.reduceat(np.where(side, weight_Dn[:, here], 0), starts, axis=1)
+            np.add.reduceat(np.where(side, weight_An[:, here], 0), starts, axis=1)
             for side in (positive_n[here], ~positive_n[here])
         )
         won[:, fold] = (member * (np.cumsum(other, axis=1) - other / 2)).sum(1)
@@ -237,24 +238,24 @@ def _with_draws(
 
 
 def _with_folds(scores: Scores, name: str, value_F: Floats) -> Scores:
-    """Adds mean and standard deviation over folds: what papers print; no interval, for folds share their training."""
+    """Adds mean and standard deviation over folds, as papers report; no interval, since folds share training data."""
     defined = value_F[~np.isnan(value_F)]
     mean = float(defined.mean()) if len(defined) else float("nan")
     std = float(defined.std(ddof=1)) if len(defined) > 1 else float("nan")
     return Scores(scores.estimates | {f"{name}_fold_mean": mean, f"{name}_fold_std": std}, scores.draws)
 
 
-def compare_errors(error_S: Mapping[str, Floats], pairs: list[tuple[str, str]], seed: int = 0) -> dict[str, float]:
+def compare_errors(error_U: Mapping[str, Floats], pairs: list[tuple[str, str]], seed: int = 0) -> dict[str, float]:
     """Paired bootstrap tests of the mean squared error: `<a>_minus_<b>/{squared_error, _low, _high, p, ...}`.
 
     Differences of squared errors are skewed, so a rank test would not test their mean; see `bootstrap_p`.
     """
     found: dict[str, float] = {}
     for a, b in pairs:
-        difference_S = error_S[a] - error_S[b]
-        num_subjects = len(difference_S)
-        draws = subject_bootstrap(np.asarray, difference_S, NUM_RESAMPLES, seed) / num_subjects
-        found |= _pair(pair_name(a, b), "squared_error", float(difference_S.mean()), draws, num_subjects)
+        difference_U = error_U[a] - error_U[b]
+        num_subjects = len(difference_U)
+        draws = subject_bootstrap(np.asarray, difference_U, NUM_RESAMPLES, seed) / num_subjects
+        found |= _pair(pair_name(a, b), "squared_error", float(difference_U.mean()), draws, num_subjects)
     return found
 
 

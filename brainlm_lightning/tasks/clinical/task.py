@@ -4,7 +4,7 @@ Paper, sections 3.4 and 4.2, table 2. `fit` trains one network on one fold (the 
 methods); `test` predicts every fold's test subjects with the networks found, fits the baselines on the same folds and
 compares.
 
-Shapes: B batch, P parcels, N patches per parcel, R recordings, D width, K outputs, C classes.
+Shapes: B batch, P parcels, N patches per parcel, R recordings, D width, O outputs, Q classes.
 """
 
 from dataclasses import asdict
@@ -56,7 +56,7 @@ class ClinicalTask(Task):
 
     fitted = False  # `test` gathers the runs of all folds by itself
     label_R: Tensor
-    weight_C: Tensor
+    weight_Q: Tensor
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class ClinicalTask(Task):
     # -- before anything is trained ---------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Reads labels and pretrained model and deals out the subjects; whatever cannot be is said here."""
+        """Reads labels and the pretrained model, and assigns subjects to folds; refuses what cannot be predicted."""
         logger, folder = self.trainer.logger, self.trainer.default_root_dir
         runs = Path((logger.save_dir if logger else None) or folder)
         pretrained = self.load_pretrained(self.pretrained)
@@ -102,7 +102,7 @@ class ClinicalTask(Task):
             self.scale = self.question.scale(here)
             label_R = self.scale.forward(self.question.labels.values_R)
             self.register_buffer("label_R", torch.from_numpy(label_R).float(), persistent=False)
-            self.register_buffer("weight_C", self._class_weights(here.train), persistent=False)
+            self.register_buffer("weight_Q", self._class_weights(here.train), persistent=False)
 
     def _class_weights(self, rows: np.ndarray) -> Tensor:
         labels = self.question.labels
@@ -149,11 +149,13 @@ class ClinicalTask(Task):
     # -- training ---------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch, hidden_BPN: Tensor) -> Tensor:
-        """Outputs for a scaled batch, (B, K)."""
+        """Outputs for a scaled batch, (B, O)."""
         assert self.predictor is not None
         if self.feature_RD is not None:
-            return self.predictor.head(self.feature_RD[batch["recording_index_B"]])
-        return self.predictor(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])
+            output_BO: Tensor = self.predictor.head(self.feature_RD[batch["recording_index_B"]])
+        else:
+            output_BO = self.predictor(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])
+        return output_BO
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Squared error, or cross-entropy with class weights, on one part of each window."""
@@ -166,11 +168,11 @@ class ClinicalTask(Task):
         """Loss and weight of each window."""
         assert self.predictor is not None
         hidden_BPN = next(hidden_parts(batch, self.predictor.net.num_patches, self.parts))
-        output_BK = self(batch, hidden_BPN).float()
+        output_BO = self(batch, hidden_BPN).float()
         label_B = self.label_R[batch["recording_index_B"]]
         if not self.question.labels.classes:
-            return (output_BK[:, 0] - label_B).square(), torch.ones_like(label_B)
-        return functional.cross_entropy(output_BK, label_B.long(), reduction="none"), self.weight_C[label_B.long()]
+            return (output_BO[:, 0] - label_B).square(), torch.ones_like(label_B)
+        return functional.cross_entropy(output_BO, label_B.long(), reduction="none"), self.weight_Q[label_B.long()]
 
     def configure_optimizers(self) -> Any:
         """AdamW or Adam with layer-wise learning rates, warm-up and cosine."""
@@ -181,7 +183,7 @@ class ClinicalTask(Task):
     # -- validation -------------------------------------------------------------------------------------------------
 
     def on_validation_start(self) -> None:
-        """Empties the sums."""
+        """Resets the sums."""
         self.val_sums = torch.zeros(2, dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

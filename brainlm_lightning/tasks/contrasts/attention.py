@@ -79,7 +79,7 @@ class AttentionTask(ContrastTask):
     # -- before ---------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Checks everything before any work: networks, filters, the checkpoint, its layers."""
+        """Checks networks, filters, checkpoint and layers before any work."""
         among = self.candidates()
         self.groups = {name: self._groups(name, contrast, among) for name, contrast in self.contrasts.items()}
         self.rows = np.unique(np.concatenate([rows for groups in self.groups.values() for rows in groups]))

@@ -1,6 +1,6 @@
-"""What the tasks that contrast groups share: which recordings may be chosen, and how a contrast becomes numbers.
+"""What the tasks that contrast groups share: which recordings may be chosen, and how contrasts are tested.
 
-Shapes: R recordings (or pairs), P parcels, K networks.
+Shapes: R recordings (or pairs), P parcels, Q networks.
 """
 
 import re
@@ -15,8 +15,9 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from brainlm_lightning.checkpoint.pretrained import Pretrained, untrained
-from brainlm_lightning.data.atlas import UNKNOWN_NETWORK, Atlas
+from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.evaluation.names import quoted
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
 from brainlm_lightning.model.masked import MaskedModel
@@ -29,7 +30,7 @@ SHOWN = ("difference", "low", "high", "effect_size", "z", "p", "p_fdr", "p_max")
 
 @dataclass(frozen=True)
 class Analysis:
-    """Whom a contrast is made of, and how it is tested.
+    """Which subjects a contrast uses, and how it is tested.
 
     Attributes:
         subjects: ``test``, the test subjects of the cohorts and all of the test cohorts; or ``all``, where there are
@@ -60,7 +61,7 @@ def check_contrasts(contrasts: Mapping[str, Any], atlas: Atlas) -> None:
     """Checks the names of contrasts and the networks that they expect.
 
     Raises:
-        ValueError: there is no contrast, a name that is no word, or a network that the atlas does not have.
+        ValueError: there is no contrast, a name is not a word, or the atlas does not have a network.
     """
     wrong = [name for name in contrasts if not NAME.fullmatch(name)]
     if wrong or not contrasts:
@@ -119,7 +120,7 @@ def cohort_name(table: pd.DataFrame) -> str:
 
 
 def count_seen(pretrained: Pretrained, table: pd.DataFrame, contrast: str) -> dict[str, float]:
-    """How many subjects of a contrast there are, and how many of them the pretraining has seen; says so."""
+    """Counts the subjects of a contrast and those seen in pretraining, and logs both."""
     subjects = sorted(set(table["subject_id"]))
     seen = int(pretrained.seen(subjects).sum())
     rank_zero_info(f"{contrast}: {len(subjects)} subjects, {seen} of them seen in pretraining")
@@ -180,11 +181,11 @@ def network_tests(
     values_RP: np.ndarray, in_a_R: np.ndarray, subject_R: np.ndarray, procedure: Procedure
 ) -> dict[str, float]:
     """Tests each network's mean over its parcels, `network/<name>/...`; {} where the atlas names no networks."""
-    names, values_RK = by_network(values_RP, procedure.networks_P)
+    names, values_RQ = by_network(values_RP, procedure.networks_P)
     if not names:
         return {}
     metrics = {}
-    networks = compare_groups(values_RK, in_a_R, subject_R, procedure.permutations, procedure.seed)
+    networks = compare_groups(values_RQ, in_a_R, subject_R, procedure.permutations, procedure.seed)
     for number, name in enumerate(names):
         for statistic in ("difference", "effect_size", "p"):
             metrics[f"network/{quoted(name)}/{statistic}"] = float(getattr(networks, statistic)[number])
@@ -197,11 +198,11 @@ def known_mean(values_RP: np.ndarray) -> np.ndarray:
     """Mean over the recordings that observe a parcel, (P,); NaN where none does."""
     known = np.isfinite(values_RP)
     with np.errstate(invalid="ignore"):
-        return np.where(known, values_RP, 0).sum(0) / known.sum(0)
+        return np.asarray(np.where(known, values_RP, 0).sum(0) / known.sum(0))
 
 
 def by_network(values_RP: np.ndarray, networks_P: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Mean over the observed parcels of each network, (R, K); parcels of no network are left out."""
+    """Mean over the observed parcels of each network, (R, Q); parcels of no network are left out."""
     names = [name for name in dict.fromkeys(networks_P.tolist()) if name != UNKNOWN_NETWORK]
     known = np.isfinite(values_RP)
     filled = np.where(known, values_RP, 0)

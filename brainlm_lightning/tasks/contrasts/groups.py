@@ -1,6 +1,6 @@
-"""Groups of recordings, named by what the table of a cohort says of them; and pairs of recordings to perturb.
+"""Groups of recordings, selected by columns of the cohort's table.
 
-A filter is a mapping of plain values (`{column: age, below: 65}`), never an expression: nothing in it can run.
+A filter is a mapping of plain values (`{column: age, below: 65}`), never an expression, so nothing in it can run.
 """
 
 from dataclasses import dataclass, fields
@@ -15,7 +15,7 @@ SHOWN_VALUES = 12
 
 @dataclass(frozen=True)
 class Filter:
-    """Which recordings: what one column must be. Recordings without a value never are.
+    """Selects recordings by the value in one column. Rows with a missing value never match.
 
     Attributes:
         column: of the table of recordings: ``task``, ``session``, ``site``, ``cohort``, a phenotype.
@@ -35,7 +35,7 @@ class Filter:
     tercile: Literal["lower", "upper"] | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a filter that says nothing."""
+        """Validate that a condition is given."""
         if all(getattr(self, field.name) is None for field in fields(self)[1:]):
             conditions = ", ".join(field.name for field in fields(self)[1:])
             raise ValueError(f"the filter on column {self.column!r} names no condition; give one of {conditions}")
@@ -46,7 +46,7 @@ class Filter:
         return f"{self.column} " + " and ".join(f"{name} {value}" for name, value in given if value is not None)
 
     def keep(self, table: pd.DataFrame) -> np.ndarray:
-        """True for the rows that are meant.
+        """True for the rows that match.
 
         Raises:
             ValueError: no such column, or one of words where numbers are compared.
@@ -72,13 +72,13 @@ class Filter:
         return column.to_numpy(float)
 
     def _in_tercile(self, table: pd.DataFrame) -> np.ndarray:
-        """Of subjects and not of recordings: a subject with many counts once."""
+        """Terciles over subjects, so that a subject with many recordings counts once."""
         numbers = self._numbers(table[self.column])
         by_subject = pd.Series(numbers).groupby(table["subject_id"].to_numpy()).mean().dropna()
         if by_subject.empty:
             return np.zeros(len(table), dtype=bool)
         first, second = np.quantile(by_subject, [1 / 3, 2 / 3])
-        return numbers <= first if self.tercile == "lower" else numbers > second
+        return np.asarray(numbers <= first if self.tercile == "lower" else numbers > second)
 
 
 def _equal(column: pd.Series, wanted: tuple[Any, ...]) -> np.ndarray:
@@ -90,7 +90,7 @@ def _equal(column: pd.Series, wanted: tuple[Any, ...]) -> np.ndarray:
 
 
 def _values(column: pd.Series) -> str:
-    """What values a column has: the range of many numbers, else the values and how often, the most frequent first."""
+    """A column's values for a message: a range for many numbers, else the most frequent values with counts."""
     counts = column.value_counts(dropna=False)
     if pd.api.types.is_numeric_dtype(column) and len(counts) > SHOWN_VALUES / 2:
         return f"{column.min():g} to {column.max():g}"
@@ -108,12 +108,12 @@ def select(table: pd.DataFrame, filters: tuple[Filter, ...], name: str, among: n
 
     Args:
         table: of recordings.
-        filters: what they must be.
-        name: of the group, for the message.
+        filters: applied in turn.
+        name: of the group, for messages.
         among: rows to choose from.
 
     Raises:
-        ValueError: an unknown column, or no recording is left: says what the values are there.
+        ValueError: a column is unknown, or no recording is left; lists the values that there are.
     """
     rows = np.asarray(among)
     for given in filters:

@@ -4,7 +4,7 @@ Parameters θ of a perturbation G(X, θ) are moved by gradient descent until the
 that of a target window (paper, sections 3.5 and 4.5, algorithm 1). The model itself stays as it is. Every pair of a
 batch has a θ of its own and an optimiser state of its own: the batch is for speed alone.
 
-Shapes: B batch of pairs, P parcels, T frames, N patches per parcel, K rank, I steps of the optimiser.
+Shapes: B batch of pairs, P parcels, T frames, N patches per parcel, O rank, I steps of the optimiser.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from brainlm_lightning.model.masked import MaskedModel
 PerturbationName = Literal["additive_parcel_frame", "additive_parcel", "gain_parcel", "low_rank"]
 TargetName = Literal["cls", "decoded", "recording"]
 
-TINY = 1e-20  # a gradient this small is none: where the states agree, θ stays 0
+TINY = 1e-20  # a smaller gradient counts as zero: where the states agree, θ stays 0
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PerturbationPlan:
             the parcels.
         target: what is matched: ``cls``, the summary token (section 4.5); ``decoded``, the model's reconstruction of
             the target; ``recording``, the target's own values, as algorithm 1 writes it.
-        rank: K of ``low_rank``.
+        rank: O of ``low_rank``.
         steps: of `PairwiseAdam`.
         learning_rate: root mean square of its first step, in units of θ (the scaled signal's; of 1 for a gain).
         l1: weight of the mean |θ| beside the distance.
@@ -49,7 +49,7 @@ class PerturbationPlan:
     l2: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be optimised."""
+        """Validate rank, steps, learning rate and penalties."""
         if min(self.rank, self.steps) < 1 or self.learning_rate <= 0 or min(self.l1, self.l2) < 0:
             raise ValueError(
                 f"rank {self.rank} and steps {self.steps} must be at least 1, learning_rate {self.learning_rate} above "
@@ -82,13 +82,13 @@ class Gain(Additive):
 
 
 class LowRank(nn.Module):
-    """X + U V: K time courses V, which start at random, with weights U over the parcels, which start at 0."""
+    """X + U V: O time courses V, which start at random, with weights U over the parcels, which start at 0."""
 
     def __init__(self, pairs: int, parcels: int, frames: int, rank: int) -> None:
         super().__init__()
-        self.weight_BPK = nn.Parameter(torch.zeros(pairs, parcels, rank))
-        course_KT = torch.randn(rank, frames, generator=torch.Generator().manual_seed(0))
-        self.course_BKT = nn.Parameter(course_KT.repeat(pairs, 1, 1))  # the same for every pair, in any batch
+        self.weight_BPO = nn.Parameter(torch.zeros(pairs, parcels, rank))
+        course_OT = torch.randn(rank, frames, generator=torch.Generator().manual_seed(0))
+        self.course_BOT = nn.Parameter(course_OT.repeat(pairs, 1, 1))  # the same for every pair, in any batch
 
     def forward(self, signal_BPT: Tensor) -> Tensor:
         """G(X, θ)."""
@@ -96,11 +96,11 @@ class LowRank(nn.Module):
 
     def theta(self) -> Tensor:
         """What is added, (B, P, T)."""
-        return self.weight_BPK @ self.course_BKT
+        return self.weight_BPO @ self.course_BOT
 
 
 def make_perturbation(plan: PerturbationPlan, signal_BPT: Tensor) -> Additive | LowRank:
-    """A perturbation of these windows that does not change them yet."""
+    """A perturbation of these windows at θ = 0, which changes nothing."""
     pairs, parcels, frames = signal_BPT.shape
     kinds: dict[PerturbationName, Callable[[], Additive | LowRank]] = {
         "additive_parcel_frame": lambda: Additive(pairs, parcels, frames),
@@ -221,4 +221,5 @@ class Match:
         if self.target == "cls" and isinstance(self.model, MaskedAutoencoder):
             return self.model.encode(signal_BPT, hidden_BPN, self.observed_BP).cls_BD.float()  # without decoding
         output = self.model(signal_BPT, hidden_BPN, self.observed_BP)
-        return (output.cls_BD if self.target == "cls" else output.prediction_BPT).float()
+        state: Tensor = output.cls_BD if self.target == "cls" else output.prediction_BPT
+        return state.float()

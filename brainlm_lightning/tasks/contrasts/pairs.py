@@ -1,7 +1,7 @@
 """Pairs of windows to perturb: each source with a target of another subject, and with a null target of its own group.
 
 The draw is a pure function of the table and the seed. Subjects are used as evenly as can be, on each of the three
-sides, so that no subject's peculiarities pass for those of a group.
+sides, so that a single subject cannot dominate a group.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Pairs:
     starts: np.ndarray
 
     def __len__(self) -> int:
-        return self.rows.shape[1]
+        return int(self.rows.shape[1])
 
     def batches(self, pairs_at_once: int) -> Iterator[WindowRequest]:
         """Windows to read together: the sources, then the targets, then the null targets of some pairs."""
@@ -71,14 +71,14 @@ def draw_pairs(
 
 
 def _evenly(rows: np.ndarray, subjects: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows such that every subject comes once before any comes twice; one recording of a subject at a time."""
+    """Draws rows so that every subject is used once before any is used twice."""
     of_subject = [rows[subjects[rows] == subject] for subject in np.unique(subjects[rows])]
     rounds = [rng.permutation(len(of_subject)) for _ in range(-(-count // len(of_subject)))]
     return np.array([rng.choice(of_subject[number]) for number in np.concatenate(rounds)[:count]])
 
 
 def _of_others(source: np.ndarray, target: np.ndarray, subjects: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The targets in such an order that none is of its source's subject."""
+    """Reorders the targets so that no pair is of one subject."""
     target = target.copy()
     for pair in np.flatnonzero(subjects[target] == subjects[source]):
         if subjects[target[pair]] != subjects[source[pair]]:

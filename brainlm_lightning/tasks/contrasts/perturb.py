@@ -5,7 +5,7 @@ other group and, as the null, towards a target of its own group. What both need 
 the contrast is what the group adds. It is tested over target subjects, whose group is exchangeable under the null
 hypothesis.
 
-Shapes: B pairs at once, C pairs of a contrast, P parcels, I steps of the optimiser plus one.
+Shapes: B pairs at once, J pairs of a contrast, P parcels, I steps of the optimiser plus one.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ SIGNALS = ("signal_level", "signal_amplitude")
 
 @dataclass(frozen=True)
 class PairContrast:
-    """Recordings to perturb, and recordings to match.
+    """Recordings to perturb, and recordings to match them with.
 
     Attributes:
         sources: filters on the cohort's table.
@@ -120,7 +120,7 @@ class PerturbTask(ContrastTask):
         return draw_pairs(self.table, sources, targets, self.draw.pairs, data.window_frames, data.seed)
 
     def _identity(self, name: str) -> str:
-        """Of all that the perturbations of a contrast depend on: model, plan, pairs and the recordings' bytes."""
+        """A name that follows from what the perturbations depend on: model, plan, pairs, the recordings' bytes."""
         pairs = self.pairs[name]
         used = {
             "checkpoint": hashlib.sha256(self.pretrained.path.read_bytes()).hexdigest(),
@@ -134,7 +134,7 @@ class PerturbTask(ContrastTask):
         return f"{name}-{hashlib.sha256(json.dumps(used).encode()).hexdigest()[:12]}"
 
     def on_test_start(self) -> None:
-        """Says what is done already."""
+        """Logs how many batches of pairs are done already."""
         for (name, pairs), folder in zip(self.pairs.items(), self.folders, strict=True):
             total, done = -(-len(pairs) // self.draw.pairs_at_once), len(list(folder.glob("batch-*.npz")))
             rank_zero_info(f"{name}: {len(pairs)} pairs in {total} batches, {done} of them done before ({folder})")
@@ -176,8 +176,8 @@ class PerturbTask(ContrastTask):
             contrast = self.contrasts[name]
             groups = np.array([f"to {in_words(to)}" for to in (contrast.targets, contrast.sources)])
             counts = count_seen(self.pretrained, self.table.iloc[pairs.rows.ravel()], name)
-            for method, values_CP in maps_of(found, list(self.nets)).items():
-                numbers, arrays = self._contrast(values_CP, pairs, contrast.expected_networks)
+            for method, values_JP in maps_of(found, list(self.nets)).items():
+                numbers, arrays = self._contrast(values_JP, pairs, contrast.expected_networks)
                 arrays |= {"unit": np.array(self._unit(method)), "groups": groups}
                 of = MetricName(cohort, name, method)
                 results |= {of.of(key): value for key, value in (counts | numbers).items()}
@@ -196,15 +196,15 @@ class PerturbTask(ContrastTask):
         return next((name for end, name in names.items() if method.endswith(end)), "scaled signal")
 
     def _contrast(
-        self, values_CP: np.ndarray, pairs: Pairs, expected: tuple[str, ...]
+        self, values_JP: np.ndarray, pairs: Pairs, expected: tuple[str, ...]
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
         """Targets against null targets, over their subjects: one map's numbers."""
-        return contrast_numbers(values_CP, *self._sides(pairs), expected, self.procedure)
+        return contrast_numbers(values_JP, *self._sides(pairs), expected, self.procedure)
 
     def _distances(
         self, found: Mapping[str, np.ndarray], method: str, pairs: Pairs
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """How far the states were from their targets' before and after, and the mean loss at each step."""
+        """Distances of the states from their targets' before and after, and the mean loss at each step."""
         in_targets, subjects = self._sides(pairs)
         numbers: dict[str, float] = {"num_pairs": len(pairs)}
         arrays: dict[str, np.ndarray] = {}
@@ -221,7 +221,7 @@ class PerturbTask(ContrastTask):
 
 
 def maps_of(found: Mapping[str, np.ndarray], nets: list[str]) -> dict[str, np.ndarray]:
-    """What is contrasted, each (2C, P): every model's mean |θ| and mean θ, and what the signals alone say."""
+    """The maps to contrast, each (2J, P): every model's mean |θ| and mean θ, and those of the signals alone."""
     maps = {f"{net}_{name}": found[f"{net}/{key}"] for net in nets for name, key in MEASURES.items()}
     return maps | {name: found[name] for name in SIGNALS}
 
@@ -233,7 +233,7 @@ def joined(parts: list[np.ndarray]) -> np.ndarray:
 
 
 def signal_statistics(signal_BPT: Tensor, observed_BP: Tensor) -> dict[str, np.ndarray]:
-    """What needs no model: mean and standard deviation over frames of the targets and null targets, (2B, P)."""
+    """Baseline maps without a model: mean and standard deviation over frames of targets and null targets, (2B, P)."""
     _, *chosen_BPT = signal_BPT.chunk(3)
     _, *seen_BP = observed_BP.chunk(3)
     windows_BPT, seen = torch.cat(chosen_BPT), torch.cat(seen_BP)

@@ -1,16 +1,17 @@
 """Do two groups of recordings differ, parcel by parcel? Permutation tests over subjects, paired where one is in both.
 
-Recordings are averaged by subject and group first: the subject is the unit. Under the null hypothesis the group's name
-says nothing, so names are exchanged: of a subject in both groups its own two values, of all others the names among
-them (restricted exchangeability; Winkler et al. 2014). One statistic, the difference of the groups' means, serves
+Recordings are averaged by subject and group first, so that the subject is the unit. Under the null hypothesis group
+labels are exchangeable: within a subject that is in both groups, and among all other subjects (restricted
+exchangeability; Winkler et al. 2014). One statistic, the difference of the groups' means, serves
 paired, unpaired and mixed designs, and its p-values are exact: (1 + permutations at least as extreme) /
 (1 + permutations) (Phipson & Smyth 2010).
 
-Shapes: R recordings, S subjects, E entries (a subject in a group), V values (parcels, or networks), M permutations.
+Shapes: R recordings, U subjects, E entries (a subject in a group), F features (parcels, or networks), A permutations.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,12 +22,12 @@ from brainlm_lightning.evaluation.resampling import percentile_interval, subject
 Floats = NDArray[np.float64]
 
 PERMUTATIONS_AT_ONCE = 500  # of 15,000 entries: 60 MB of names
-ROUNDING = 1e-9  # of the difference: a permutation that gives the observed names back counts as extreme
+ROUNDING = 1e-9  # of the difference: a permutation that reproduces the observed labels counts as extreme
 
 
 @dataclass(frozen=True)
 class GroupDifference:
-    """Group a minus group b; every array (V,), NaN where a group has no value.
+    """Group a minus group b; every array (F,), NaN where a group has no value.
 
     Attributes:
         difference: of the groups' means over subjects.
@@ -53,7 +54,7 @@ class GroupDifference:
 
 @dataclass(frozen=True)
 class _Entries:
-    """Subjects' means: values (E, V) with 0 where there is none, known (E, V) 0 or 1, group a (E,), subject (E,)."""
+    """Subjects' means: values (E, F) with 0 where there is none, known (E, F) 0 or 1, group a (E,), subject (E,)."""
 
     values: Floats
     known: Floats
@@ -62,25 +63,25 @@ class _Entries:
 
 
 def compare_groups(
-    values_RV: ArrayLike,
+    values_RF: ArrayLike,
     in_a_R: ArrayLike,
-    subject_R: Sequence[str] | NDArray,
+    subject_R: Sequence[str] | NDArray[Any],
     num_permutations: int = 5000,
     seed: int = 0,
 ) -> GroupDifference:
     """Tests the difference of two groups' means over subjects.
 
     Args:
-        values_RV: a row a recording; NaN where a parcel was not observed.
+        values_RF: one row per recording; NaN where a parcel was not observed.
         in_a_R: True for group a, False for group b.
         subject_R: subject of each recording.
-        num_permutations: M.
+        num_permutations: A.
         seed: of permutations and of the intervals' draws.
 
     Raises:
         ValueError: the shapes disagree, or a group has no recording.
     """
-    values, in_a, subjects = np.asarray(values_RV, float), np.asarray(in_a_R, bool), np.asarray(subject_R)
+    values, in_a, subjects = np.asarray(values_RF, float), np.asarray(in_a_R, bool), np.asarray(subject_R)
     if values.ndim != 2 or not in_a.shape == subjects.shape == values.shape[:1]:
         raise ValueError(
             f"got values {values.shape}, groups {in_a.shape} and subjects {subjects.shape}; "
@@ -109,7 +110,7 @@ def compare_groups(
     )
 
 
-def _entries(values: Floats, in_a: NDArray[np.bool_], subjects: NDArray) -> _Entries:
+def _entries(values: Floats, in_a: NDArray[np.bool_], subjects: NDArray[Any]) -> _Entries:
     """Averages the recordings of each subject in each group."""
     _, subject = np.unique(subjects, return_inverse=True)
     entry_R = 2 * subject + in_a
@@ -120,16 +121,17 @@ def _entries(values: Floats, in_a: NDArray[np.bool_], subjects: NDArray) -> _Ent
     return _Entries(means, (sums[..., 1] > 0).astype(float), entry_E % 2 == 1, entry_E // 2)
 
 
-def _differences(entries: _Entries, names_ME: Floats) -> Floats:
-    """Mean of the entries named a minus mean of the others, (M, V); NaN where either has none."""
-    sum_a, count_a = names_ME @ entries.values, names_ME @ entries.known
+def _differences(entries: _Entries, names_AE: Floats) -> Floats:
+    """Mean of the entries named a minus mean of the others, (A, F); NaN where either has none."""
+    sum_a, count_a = names_AE @ entries.values, names_AE @ entries.known
     count_b = entries.known.sum(0) - count_a
     with np.errstate(invalid="ignore", divide="ignore"):
-        return sum_a / count_a - (entries.values.sum(0) - sum_a) / count_b
+        difference_AF: Floats = sum_a / count_a - (entries.values.sum(0) - sum_a) / count_b
+    return difference_AF
 
 
 def _names(entries: _Entries, num_permutations: int, seed: int) -> "Sequence[Floats]":
-    """Permuted names, 1 for group a, some (M, E) at a time."""
+    """Permuted labels, 1 for group a, (A, E) in parts."""
     rng = np.random.default_rng(seed)
     of_both = np.isin(entries.subject, np.intersect1d(entries.subject[entries.in_a], entries.subject[~entries.in_a]))
     first = np.flatnonzero(of_both)[::2]  # entries are in the order of subjects: a subject's two stand side by side
@@ -145,11 +147,11 @@ def _names(entries: _Entries, num_permutations: int, seed: int) -> "Sequence[Flo
     return parts
 
 
-def _spread(differences_MV: Floats) -> Floats:
-    """Standard deviation over the permutations that give a difference, (V,); 0 where none does."""
-    known = np.isfinite(differences_MV)
-    count, filled = np.maximum(known.sum(0), 1), np.where(known, differences_MV, 0)
-    return np.sqrt(((filled - filled.sum(0) / count) ** 2 * known).sum(0) / count)
+def _spread(differences_AF: Floats) -> Floats:
+    """Standard deviation over the permutations that give a difference, (F,); 0 where none does."""
+    known = np.isfinite(differences_AF)
+    count, filled = np.maximum(known.sum(0), 1), np.where(known, differences_AF, 0)
+    return np.asarray(np.sqrt(((filled - filled.sum(0) / count) ** 2 * known).sum(0) / count))
 
 
 def _p_values(observed: Floats, permuted: Floats, spread: Floats) -> tuple[Floats, Floats]:
@@ -179,11 +181,11 @@ def _interval(entries: _Entries, seed: int) -> tuple[Floats, Floats]:
     """95 % interval of the difference; a subject's two entries are drawn together."""
     named = entries.in_a[:, None].astype(float)
     parts = [entries.values * named, entries.known * named, entries.values * (1 - named), entries.known * (1 - named)]
-    sums_SVK = sum_by_subject(np.stack(parts, axis=-1), entries.subject)
+    sums_UFK = sum_by_subject(np.stack(parts, axis=-1), entries.subject)
 
     def difference(total: Floats) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
             return total[..., 0] / total[..., 1] - total[..., 2] / total[..., 3]
 
-    low, high = percentile_interval(subject_bootstrap(difference, sums_SVK, seed=seed), len(sums_SVK))
+    low, high = percentile_interval(subject_bootstrap(difference, sums_UFK, seed=seed), len(sums_UFK))
     return low, high

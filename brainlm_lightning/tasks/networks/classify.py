@@ -1,6 +1,6 @@
-"""Sorting the parcels of one recording into networks by what several methods know of them, on the same divisions.
+"""Classifies the parcels of one recording into networks by several methods, on the same divisions.
 
-Shapes: P parcels, F features, C networks, R recordings, M metrics, K numbers of neighbours.
+Shapes: P parcels, F features, Q networks, R recordings, M metrics.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ from brainlm_lightning.tasks.networks.neighbours import (
 
 Floats = NDArray[np.floating]
 
-CHANCE = "most_frequent"  # the name of knowing nothing
+CHANCE = "most_frequent"  # majority-class baseline
 YEO7 = ("Vis", "SomMot", "DorsAttn", "SalVentAttn", "Limbic", "Cont", "Default")  # the usual order (Yeo et al. 2011)
 
 
@@ -32,8 +32,8 @@ class Networks:
     """The networks of an atlas.
 
     Attributes:
-        names: (C,) in Yeo's order where they are Yeo's, else sorted.
-        number_P: network of each parcel, from 0; `UNKNOWN` for parcels of none.
+        names: (Q,) in Yeo's order if they are Yeo's seven, else sorted.
+        number_P: number of each parcel's network, from 0; `UNKNOWN` for parcels without one.
     """
 
     names: tuple[str, ...]
@@ -45,9 +45,9 @@ class Networks:
 
         Args:
             atlas: its name, for the message.
-            network_P: network of each parcel.
-            none: what stands where a parcel has none.
-            plan: of the divisions, which need so many parcels of each network.
+            network_P: name of each parcel's network.
+            none: label of parcels without a network.
+            plan: of the divisions; says how many parcels each network needs.
 
         Raises:
             ValueError: there are fewer than two networks, or one has too few parcels.
@@ -71,15 +71,15 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class Guesses:
-    """What a method said of one recording, over all divisions.
+class Votes:
+    """One method's classification of one recording, over all divisions.
 
     Attributes:
-        votes_PC: how often a parcel, when it was tested, was said to be of a network.
+        votes_PQ: how often a tested parcel was assigned to each network.
         choices: metric and k of each division.
     """
 
-    votes_PC: Ints
+    votes_PQ: Ints
     choices: tuple[tuple[str, int], ...] = ()
 
 
@@ -90,8 +90,8 @@ def classify_recording(
     networks: Networks,
     plan: NeighbourPlan,
     seed: int,
-) -> dict[str, Guesses] | None:
-    """Guesses the networks of the test parcels in every division by every method, and by `CHANCE`.
+) -> dict[str, Votes] | None:
+    """Classifies the test parcels of every division by every method, and by `CHANCE`.
 
     Args:
         features: method -> a row for each parcel, (P, F).
@@ -119,11 +119,11 @@ def classify_recording(
         known_L = np.full_like(label_L, UNKNOWN)
         known_L[train] = label_L[train]
         for name, order in orders.items():
-            guess, choice = classify(order, known_L, test, plan, seed + number)
-            votes[name][parcel_L[test], guess] += 1
+            network, choice = classify(order, known_L, test, plan, seed + number)
+            votes[name][parcel_L[test], network] += 1
             choices[name].append(choice)
         votes[CHANCE][parcel_L[test], most_frequent(known_L, test)] += 1
-    return {name: Guesses(votes[name], tuple(choices[name])) for name in votes}
+    return {name: Votes(votes[name], tuple(choices[name])) for name in votes}
 
 
 def _orders(
@@ -144,14 +144,14 @@ def _orders(
 
 @dataclass
 class Tally:
-    """The guesses of all recordings of a cohort.
+    """The classifications of all recordings of a cohort.
 
     Attributes:
         networks: of the atlas.
         rows: the recordings that were classified, in order.
-        left_out: how many were not, for lack of observed parcels.
-        confusions: method -> (C, C) counts of each recording, true network in rows.
-        votes_PC: method -> counts over all recordings.
+        left_out: how many were not, because too few parcels were observed.
+        confusions: method -> (Q, Q) counts of each recording, true network in rows.
+        votes_PQ: method -> counts over all recordings.
         choices: method -> metric and k of every division of every recording.
     """
 
@@ -159,24 +159,24 @@ class Tally:
     rows: list[int] = field(default_factory=list)
     left_out: int = 0
     confusions: dict[str, list[Ints]] = field(default_factory=dict)
-    votes_PC: dict[str, Ints] = field(default_factory=dict)
+    votes_PQ: dict[str, Ints] = field(default_factory=dict)
     choices: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
-    def add(self, row: int, found: Mapping[str, Guesses] | None) -> None:
+    def add(self, row: int, found: Mapping[str, Votes] | None) -> None:
         """Adds a recording."""
         if found is None:
             self.left_out += 1
             return
         self.rows.append(row)
         known_P, count = self.networks.number_P, len(self.networks.names)
-        for name, guesses in found.items():
-            confusion_CC = np.zeros((count, count), np.int64)
-            np.add.at(confusion_CC, known_P[known_P >= 0], guesses.votes_PC[known_P >= 0])
-            self.confusions.setdefault(name, []).append(confusion_CC)
-            self.votes_PC[name] = self.votes_PC.get(name, 0) + guesses.votes_PC
-            self.choices.setdefault(name, []).extend(guesses.choices)
+        for name, votes_of in found.items():
+            confusion_QQ = np.zeros((count, count), np.int64)
+            np.add.at(confusion_QQ, known_P[known_P >= 0], votes_of.votes_PQ[known_P >= 0])
+            self.confusions.setdefault(name, []).append(confusion_QQ)
+            self.votes_PQ[name] = self.votes_PQ.get(name, 0) + votes_of.votes_PQ
+            self.choices.setdefault(name, []).extend(votes_of.choices)
 
     def chosen(self, name: str, metrics: Iterable[str], ks: Iterable[int]) -> Ints:
-        """How often each metric and k was chosen, (M, K)."""
+        """How often each metric and number of neighbours was chosen, (metrics, numbers)."""
         given = self.choices[name]
         return np.array([[given.count((metric, k)) for k in ks] for metric in metrics])

@@ -1,6 +1,6 @@
 """How well parcels are sorted into networks: every method on the same windows and divisions of the parcels.
 
-Shapes: B batch, P parcels, C networks, R recordings, M metrics.
+Shapes: B batch, P parcels, Q networks, R recordings, M metrics.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,11 +96,11 @@ class NetworkScore:
             of.of("num_parcels_left_out"): float((self.division.networks.number_P == UNKNOWN).sum()),
         }
         arrays: Arrays = {of.of("recording_index"): np.array(tally.rows)}
-        for name, confusion_RCC in tally.confusions.items():
+        for name, confusion_RQQ in tally.confusions.items():
             own = MetricName(test_set.name, CONDITION, name)
-            numbers |= {own.of(score): value for score, value in network_scores(confusion_RCC, subject_R).items()}
-            arrays[own.of("confusion_RCC")] = np.array(confusion_RCC, np.int32)
-            arrays[own.of("votes_PC")] = tally.votes_PC[name]
+            numbers |= {own.of(score): value for score, value in network_scores(confusion_RQQ, subject_R).items()}
+            arrays[own.of("confusion_RCC")] = np.array(confusion_RQQ, np.int32)
+            arrays[own.of("votes_PC")] = tally.votes_PQ[name]
             arrays[own.of("chosen_MK")] = tally.chosen(name, self.division.plan.metrics, self.division.plan.ks)
         pairs = compare_methods(tally.confusions, subject_R, self.reference, self._fixed)
         return numbers | {of.of(pair): value for pair, value in pairs.items()}, arrays
@@ -117,10 +117,10 @@ class NetworkScore:
 
 
 def parcel_table(atlas: Atlas, tally: Tally, method: str) -> pd.DataFrame:
-    """The atlas table with how often each parcel was tested and missed by a method, and what it was taken for."""
-    votes_PC, networks = tally.votes_PC[method], tally.networks
-    tested_P = votes_PC.sum(1)
-    right_P = votes_PC[np.arange(len(votes_PC)), np.maximum(networks.number_P, 0)]
-    said_P = np.where(tested_P > 0, np.array(networks.names)[votes_PC.argmax(1)], "")
+    """The atlas table with how often a method tested and misclassified each parcel, and its most frequent answer."""
+    votes_PQ, networks = tally.votes_PQ[method], tally.networks
+    tested_P = votes_PQ.sum(1)
+    right_P = votes_PQ[np.arange(len(votes_PQ)), np.maximum(networks.number_P, 0)]
+    assigned_P = np.where(tested_P > 0, np.array(networks.names)[votes_PQ.argmax(1)], "")
     missed_P = np.where(tested_P > 0, 100 * (1 - right_P / np.maximum(tested_P, 1)), np.nan).round(1)
-    return atlas.parcels.assign(times_tested=tested_P, missed_percent=missed_P, most_often_said=said_P)
+    return atlas.parcels.assign(times_tested=tested_P, missed_percent=missed_P, most_often_said=assigned_P)

@@ -1,4 +1,4 @@
-"""By what a parcel's network is recognised: one small class per method (paper, section 4.6, table 4).
+"""Features by which a parcel's network is recognised: one small class per method (paper, section 4.6, table 4).
 
 Every method sees the same window. Where a feature is a relation to the other parcels (attention, connectivity), its
 columns are all observed parcels, with or without a network, training or test: their signals are used, their labels

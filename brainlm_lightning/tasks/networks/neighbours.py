@@ -3,7 +3,7 @@
 The same as scikit-learn's `GridSearchCV(KNeighborsClassifier(), {"metric", "n_neighbors"}, cv=StratifiedKFold)` fitted
 anew for each division, but distances are computed and sorted once for each recording and metric (paper, section 4.6).
 
-Shapes: P parcels, F features, R parcels asked about, K values of k, C networks.
+Shapes: P parcels, F features, R parcels asked about, Q networks.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ class NeighbourPlan:
     folds: int = 3
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be done."""
+        """Validate the neighbours, metrics, shares and counts."""
         if not self.ks or min(self.ks) < 1 or list(self.ks) != sorted(self.ks):
             raise ValueError(f"neighbours.ks is {self.ks}; expected numbers of neighbours in rising order, from 1")
         if not self.metrics or set(self.metrics) - set(METRICS):
@@ -77,7 +77,7 @@ def distances(features_PF: Floats, metric: str) -> Floats:
 def pair_distances(values_PP: Floats, metric: str) -> Floats:
     """Distance of the rows of every two parcels without the two's own columns, (P, P) float64.
 
-    Row p of connectivity or attention says how p stands to each parcel. What p has to itself is no such thing (a
+    Row p of connectivity or attention says how p stands to each parcel. What p has to itself is not a relation (a
     correlation of 1), and what p has to q would be compared with what q has to itself. So p and q are compared by how
     they stand to all the others.
 
@@ -129,7 +129,7 @@ def ranked(distances_PP: Floats) -> Ints:
 
 
 def vote(order_PP: Ints, known_P: Ints, rows_R: Ints, ks: tuple[int, ...]) -> Ints:
-    """The most frequent network among the k nearest parcels of known network, for each k, (K, R).
+    """The most frequent network among the k nearest parcels of known network, for each k, (numbers of neighbours, R).
 
     Of networks with as many votes the first wins, as in scikit-learn.
 
@@ -142,9 +142,10 @@ def vote(order_PP: Ints, known_P: Ints, rows_R: Ints, ks: tuple[int, ...]) -> In
     order_RP = order_PP[rows_R]
     votes_RP = known_P[order_RP] != UNKNOWN
     nearest_RP = votes_RP & (votes_RP.cumsum(1) <= ks[-1])
-    labels_RK = known_P[order_RP[nearest_RP].reshape(len(rows_R), ks[-1])]
-    counts_RKC = np.eye(known_P.max() + 1, dtype=np.int32)[labels_RK].cumsum(1)
-    return counts_RKC[:, np.array(ks) - 1].argmax(-1).T
+    labels_RN = known_P[order_RP[nearest_RP].reshape(len(rows_R), ks[-1])]
+    counts_RNQ = np.eye(known_P.max() + 1, dtype=np.int32)[labels_RN].cumsum(1)
+    winners: Ints = counts_RNQ[:, np.array(ks) - 1].argmax(-1).T
+    return winners
 
 
 def classify(
@@ -170,15 +171,16 @@ def classify(
 
 
 def _inner_accuracy(order_PP: Ints, known_P: Ints, inner: list[tuple[Ints, Ints]], ks: tuple[int, ...]) -> Floats:
-    """Mean over folds of the accuracy of each k, (K,)."""
+    """Mean over folds of the accuracy of each k."""
     accuracy = []
     for fit, held in inner:
         fitted_P = np.full_like(known_P, UNKNOWN)
         fitted_P[fit] = known_P[fit]
         accuracy.append((vote(order_PP, fitted_P, held, ks) == known_P[held]).mean(1))
-    return np.mean(accuracy, axis=0).round(9)  # equal accuracies are equal in whatever order they were added
+    mean: Floats = np.mean(accuracy, axis=0).round(9)  # equal accuracies are equal in whatever order they were added
+    return mean
 
 
 def most_frequent(known_P: Ints, test: Ints) -> Ints:
-    """The most frequent network of the training parcels, for every test parcel: what knowing nothing gives."""
+    """The most frequent network of the training parcels, for every test parcel: the majority-class baseline."""
     return np.full(len(test), np.bincount(known_P[known_P != UNKNOWN]).argmax())

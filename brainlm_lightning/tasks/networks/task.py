@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from brainlm_lightning.checkpoint.pretrained import ControlStart, Pretrained, refuse_seen, untrained
-from brainlm_lightning.data.atlas import UNKNOWN_NETWORK
+from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.model.attention_maps import Reading
 from brainlm_lightning.model.mae import MaskedAutoencoder
@@ -103,7 +103,7 @@ class NetworkTask(Task):
         return found
 
     def _methods(self, first: Pretrained, others: dict[str, Pretrained]) -> dict[str, ParcelMethod]:
-        """All that is compared, the reference first.
+        """Every method of the comparison, the reference first.
 
         Raises:
             ValueError: the first model has no attention, or not the layers and heads to read; a name is taken.

@@ -25,7 +25,7 @@ def planted(seed=0):
 
 
 def accuracy(guesses, number_P):
-    votes_PC = guesses.votes_PC[number_P >= 0]
+    votes_PC = guesses.votes_PQ[number_P >= 0]
     return votes_PC[np.arange(len(votes_PC)), number_P[number_P >= 0]].sum() / votes_PC.sum()
 
 
@@ -46,12 +46,12 @@ def test_planted_networks_are_found_and_noise_finds_none():
 
 def test_every_method_guesses_the_same_parcels_and_none_without_a_network():
     found = classify_recording(planted(), {"relation"}, EVERYTHING, networks(), PLAN, seed=1)
-    tested_P = found[CHANCE].votes_PC.sum(1)
+    tested_P = found[CHANCE].votes_PQ.sum(1)
     assert tested_P.sum() == 6 * 9  # divisions × a fifth of 42 parcels, rounded up
     assert not tested_P[networks().number_P < 0].any()
-    assert all(np.array_equal(guesses.votes_PC.sum(1), tested_P) for guesses in found.values())
+    assert all(np.array_equal(guesses.votes_PQ.sum(1), tested_P) for guesses in found.values())
     again = classify_recording(planted(), {"relation"}, EVERYTHING, networks(), PLAN, seed=2)
-    assert not np.array_equal(again[CHANCE].votes_PC.sum(1), tested_P)
+    assert not np.array_equal(again[CHANCE].votes_PQ.sum(1), tested_P)
 
 
 def test_labels_of_test_parcels_change_neither_choice_nor_guess(monkeypatch):
@@ -66,11 +66,11 @@ def test_labels_of_test_parcels_change_neither_choice_nor_guess(monkeypatch):
     lied = classify_recording(features, {"relation"}, EVERYTHING, Networks(known.names, poisoned), PLAN, seed=3)
     for name, guesses in honest.items():
         assert lied[name].choices == guesses.choices
-        np.testing.assert_array_equal(lied[name].votes_PC, guesses.votes_PC)
+        np.testing.assert_array_equal(lied[name].votes_PQ, guesses.votes_PQ)
     train = np.flatnonzero(known.number_P >= 0)[fixed[0][0]]
     poisoned[train] = (poisoned[train] + 1) % 3  # while labels of training parcels matter
     lied = classify_recording(features, {"relation"}, EVERYTHING, Networks(known.names, poisoned), PLAN, seed=3)
-    assert not np.array_equal(lied["series"].votes_PC, honest["series"].votes_PC)
+    assert not np.array_equal(lied["series"].votes_PQ, honest["series"].votes_PQ)
 
 
 def test_unobserved_parcels_are_no_feature_no_neighbour_and_no_test():
@@ -84,15 +84,15 @@ def test_unobserved_parcels_are_no_feature_no_neighbour_and_no_test():
             values[:, ~observed_P] = np.nan
     poisoned = classify_recording(features, {"relation", "noise"}, observed_P, networks(), PLAN, seed=0)
     for name, guesses in clean.items():
-        np.testing.assert_array_equal(poisoned[name].votes_PC, guesses.votes_PC)
-        assert not guesses.votes_PC[~observed_P].any()
+        np.testing.assert_array_equal(poisoned[name].votes_PQ, guesses.votes_PQ)
+        assert not guesses.votes_PQ[~observed_P].any()
 
 
 def test_what_a_parcel_is_to_itself_does_not_matter():
     features = planted()
     other = {"relation": features["relation"] + np.diag(np.random.default_rng(1).uniform(-9, 9, len(LABELS)))}
     one, two = (
-        classify_recording(given, {"relation"}, EVERYTHING, networks(), PLAN, seed=0)["relation"].votes_PC
+        classify_recording(given, {"relation"}, EVERYTHING, networks(), PLAN, seed=0)["relation"].votes_PQ
         for given in (features, other)
     )
     np.testing.assert_array_equal(one, two)
