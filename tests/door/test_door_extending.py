@@ -250,3 +250,32 @@ def test_a_task_shows_a_table_although_no_page_knows_it(write, runs, capsys):
     assert read_metrics(tested)["test/tiny/windows/counter/count"] > 0
     run_main(["report", str(tested)])
     assert "counter" in capsys.readouterr().out
+
+
+def test_a_baseline_of_networks(write, make_tiny_store, tmp_path, monkeypatch, runs):
+    make_tiny_store(tmp_path / "stores", "--split.test=0.3", parcels=20, networks=3, atlas_seed=1, frames=100)
+    monkeypatch.setenv("BRAINLM_DATA", str(tmp_path / "stores"))
+    model = {"class_path": PRETRAIN, "init_args": {"model": own("Mixer")}}
+    run_main(["fit", "--config", write("mixer", model)])
+    mae = {
+        "class_path": "brainlm_lightning.model.mae.MaskedAutoencoder",
+        "init_args": {
+            "config": {
+                **{"patch_frames": 10, "embed_dim": 40, "depth": 1, "num_heads": 2},
+                **{"decoder_embed_dim": 40, "decoder_depth": 1, "decoder_num_heads": 2},
+            }
+        },
+    }
+    run_main(["fit", "--config", write("mae", {"class_path": PRETRAIN, "init_args": {"model": mae}})])
+    args = {
+        "pretrained": str(runs / "mae"),
+        "embeddings": {"mixer": str(runs / "mixer")},
+        "neighbours": {"folds": 2, "test_share": 0.25, "repeats": 2},
+        "baselines": {"amplitude": own("Amplitude"), "raw_series": None},
+    }
+    task = {"class_path": "brainlm_lightning.tasks.networks.task.NetworkTask", "init_args": args}
+    run_main(["test", "--config", write("networks", task)])
+    metrics = read_metrics(newest_run(runs / "networks", "arrays.npz"))
+    assert 0 <= metrics["test/tiny/networks/amplitude/accuracy"] <= 1
+    assert 0 <= metrics["test/tiny/networks/mixer/accuracy"] <= 1
+    assert "test/tiny/networks/raw_series/accuracy" not in metrics

@@ -110,7 +110,7 @@ def test_penalties_are_means_over_observed_parcels_and_shrink_theta(model, windo
 
 def test_low_rank_is_of_its_rank(windows):
     change = make_perturbation(PerturbationPlan("low_rank", rank=2), windows[0])
-    nn.init.normal_(change.weight_BPK)
+    nn.init.normal_(change.weight_BPO)
     assert torch.linalg.matrix_rank(change.theta()).tolist() == [2, 2, 2]
 
 
