@@ -2,19 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import yaml
 
 Settings = dict[str, Any]
 
-# Options of the test itself, which a test does not take over from the fit.
-TESTED = {
-    "model": ("test_ratios", "baselines", "default_baselines", "baseline_plan", "compare_with"),
-    "data": ("test_cohorts",),
-}
-# How the work is distributed on a machine: results do not depend on it.
-SPREAD = ("eval_batch_size", "micro_batch_size", "num_workers")
+# Options of the data that are of the test itself, or distribute the work on a machine: the fitted model does not
+# depend on them. Of its own options each task says so in `Task.test_options`.
+NOT_FITTED = ("test_cohorts", "eval_batch_size", "micro_batch_size", "num_workers")
 # Settings of the Trainer that change the fitted model; devices, loggers and the like do not.
 TRAINED = (
     *("precision", "max_steps", "min_steps", "max_epochs", "min_epochs", "max_time", "callbacks"),
@@ -40,12 +37,12 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> Settings:
 def of_the_model(settings: Settings) -> Settings:
     """The settings that define a fitted model: seed, model and data, without those of the test or the machine."""
     model, data = settings["model"], settings["data"]
-    arguments = {name: value for name, value in model.get("init_args", {}).items() if name not in TESTED["model"]}
-    left_out = (*TESTED["data"], *SPREAD)
+    of_the_test = getattr(locate(model["class_path"]), "test_options", ())
+    arguments = {name: value for name, value in model.get("init_args", {}).items() if name not in of_the_test}
     return {
         "seed_everything": settings["seed_everything"],
         "model": {"class_path": model["class_path"], "init_args": arguments},
-        "data": {name: value for name, value in data.items() if name not in left_out},
+        "data": {name: value for name, value in data.items() if name not in NOT_FITTED},
     }
 
 

@@ -1,10 +1,18 @@
 from brainlm_lightning.settings import TRAINED, differences, flatten, of_the_fit, of_the_model
 
+
+class Task:
+    """What its test alone needs is no part of a fitted model."""
+
+    test_options = ("test_ratios", "compare_with")
+
+
+PATH = f"{__name__}.Task"
 SETTINGS = {
     "seed_everything": 3,
     "trainer": {"max_steps": 10, "devices": 2, "logger": None, "callbacks": [{"class_path": "a.Stop"}]},
     "model": {
-        "class_path": "a.Task",
+        "class_path": PATH,
         "init_args": {"pretrained": "runs/a", "head": {"hidden": 4}, "test_ratios": [0.5], "compare_with": {"b": "c"}},
     },
     "data": {"cohorts": "ukb", "test_cohorts": ["hcp"], "window_frames": 200, "num_workers": 4, "micro_batch_size": 2},
@@ -20,7 +28,7 @@ def test_nested_settings_have_full_names():
 def test_a_model_is_its_seed_its_settings_and_its_data():
     assert of_the_model(SETTINGS) == {
         "seed_everything": 3,
-        "model": {"class_path": "a.Task", "init_args": {"pretrained": "runs/a", "head": {"hidden": 4}}},
+        "model": {"class_path": PATH, "init_args": {"pretrained": "runs/a", "head": {"hidden": 4}}},
         "data": {"cohorts": "ukb", "window_frames": 200},
     }
 
@@ -29,7 +37,7 @@ def test_a_fit_depends_on_what_the_trainer_does_and_not_on_where():
     found = of_the_fit(SETTINGS)
     expected = {
         "seed_everything": 3,
-        "model.class_path": "a.Task",
+        "model.class_path": PATH,
         "model.init_args.head.hidden": 4,
         "data.cohorts": "ukb",
         "data.window_frames": 200,

@@ -1,7 +1,7 @@
 """What the tasks of all questions share."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,6 +20,8 @@ class Task(pl.LightningModule):
     Attributes:
         monitor: validation metric by which the best checkpoint is known, and which end of it is good.
         fitted: whether `test` needs a checkpoint of `fit`.
+        test_options: arguments of the class that the fitted model does not depend on; a test takes all others over
+            from the run that it tests.
         experiment_folder: `runs/<experiment>`, which the command line names before a test.
         results: metrics of a test, flat name -> number.
         arrays: what reports are drawn from.
@@ -30,6 +32,7 @@ class Task(pl.LightningModule):
 
     monitor = ("val/loss", "min")
     fitted = True
+    test_options: ClassVar[tuple[str, ...]] = ("baselines", "default_baselines")
 
     def __init__(self) -> None:
         super().__init__()

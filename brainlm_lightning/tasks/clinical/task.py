@@ -55,6 +55,7 @@ class ClinicalTask(Task):
     """
 
     fitted = False  # `test` gathers the runs of all folds by itself
+    test_options = (*Task.test_options, "baseline_plan")
     label_R: Tensor
     weight_Q: Tensor
 

@@ -88,6 +88,8 @@ class ForecastTask(Task):
         default_baselines: False = the given baselines alone.
     """
 
+    test_options = (*Task.test_options, "compare_with")
+
     def __init__(
         self,
         forecaster: ForecasterFactory = MAEForecaster,

@@ -91,6 +91,7 @@ class PretrainTask(Task):
     """
 
     monitor = ("val/r2", "max")  # by which the best checkpoint is known
+    test_options = (*Task.test_options, "test_ratios")
 
     def __init__(
         self,
