@@ -94,6 +94,7 @@ class MaskedAutoencoder(MaskedModel):
     config_type = MAEConfig
     config: MAEConfig
     starts = ("kernel", "standard")
+    has_tokens = True
 
     def __init__(self, geometry: Geometry, config: MAEConfig | None = None) -> None:
         super().__init__(geometry, config)
@@ -137,6 +138,16 @@ class MaskedAutoencoder(MaskedModel):
         tokens_BVD = self.patch_projection(visible_BVS) + self.position().flatten(0, 1)[index_BV]
         output_BVD = self.encoder(*_with_cls(tokens_BVD, self.cls_D, valid_BV))
         return Encoding(output_BVD[:, 0], output_BVD[:, 1:], index_BV, valid_BV)
+
+    def tokens(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> tuple[Tensor, Tensor]:
+        """See `MaskedModel.tokens`: the encoder's output."""
+        self.check_signal(signal_BPT)
+        encoding = self.encode(signal_BPT, hidden_BPN, observed_BP)
+        known_BVD = encoding.tokens_BVD.where(encoding.valid_BV[:, :, None], 0)
+        tokens_BLD = known_BVD.new_zeros(len(known_BVD), hidden_BPN[0].numel(), known_BVD.shape[2])
+        index_BVD = encoding.index_BV[:, :, None].expand_as(known_BVD)
+        tokens_BLD = tokens_BLD.scatter_add(1, index_BVD, known_BVD)  # padding adds 0 wherever it points
+        return encoding.cls_BD, tokens_BLD.unflatten(1, hidden_BPN.shape[1:])
 
     def decode(self, encoding: Encoding, observed_BP: Tensor) -> Tensor:
         """Predicts every patch from the encoded ones, (B, P, T)."""

@@ -61,6 +61,7 @@ class MaskedModel(nn.Module):
         name: of its rows in tables.
         config_type: a frozen dataclass of plain values with a default for each, ``patch_frames`` among them.
         starts: names of its possible initial states; the first is the default.
+        has_tokens: whether it encodes any subset of a window's tokens, or parcels as a whole.
         geometry: parcels and window.
         config: of ``config_type``: with the geometry all that is needed to build the model again.
         num_patches: N.
@@ -76,6 +77,7 @@ class MaskedModel(nn.Module):
     name: str
     config_type: ClassVar[type]
     starts: ClassVar[tuple[str, ...]] = ("standard",)
+    has_tokens: ClassVar[bool] = False
 
     def __init__(self, geometry: Geometry, config: Any = None) -> None:
         super().__init__()
@@ -123,6 +125,22 @@ class MaskedModel(nn.Module):
             observed_BP: False where a recording has no data of a parcel.
         """
         raise NotImplementedError
+
+    def tokens(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> tuple[Tensor, Tensor]:
+        """The states of the visible tokens, for embeddings.
+
+        A model without tokens of its own has one state for each parcel (N = 1) of the window with nothing hidden.
+
+        Args:
+            signal_BPT: scaled signal.
+            hidden_BPN: True = hidden.
+            observed_BP: False where a recording has no data of a parcel.
+
+        Returns:
+            The window's summary, (B, D), and the states, (B, P, N, D): 0 where hidden or unobserved.
+        """
+        embedding = self.embed(signal_BPT, observed_BP)
+        return embedding.cls_BD, embedding.parcel_BPD.where(observed_BP[:, :, None], 0)[:, :, None]
 
     def check_signal(self, signal_BPT: Tensor) -> None:
         """Checks that a signal has the parcels and frames that the model was built for.

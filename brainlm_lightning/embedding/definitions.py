@@ -1,0 +1,167 @@
+"""Embeddings of windows, one definition each: from the states of their tokens to a vector.
+
+The mean of the tokens of z-scored series is nearly the same for everybody; what is particular to a person is how
+parcels vary together. So the second-order embeddings (`gram` and its kin) take each parcel's states about their own
+mean over time, which removes where the parcel lies and leaves what it did.
+
+Shapes: B windows of a batch, P parcels, T frames, N patches per parcel, D width, Q networks, E pairs of parcels, F
+features of the embedding.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from brainlm_lightning.embedding.states import WindowStates
+
+LARGEST_CORRELATION = 0.999999  # arctanh(1) is infinite
+
+
+class WindowEmbedding:
+    """A vector of each window; a subclass is one definition."""
+
+    completes: bool = False  # whether `of` needs the completed window
+
+    def of(self, states: WindowStates) -> Tensor:
+        """The embedding of each window, (B, F) float32, finite everywhere."""
+        raise NotImplementedError
+
+
+class Cls(WindowEmbedding):
+    """The summary token."""
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = D."""
+        return states.cls_BD
+
+
+class Mean(WindowEmbedding):
+    """The mean over all tokens of observed parcels."""
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = D."""
+        return moments(states)[0]
+
+
+class MeanStd(WindowEmbedding):
+    """Mean and standard deviation over all tokens of observed parcels: statistics pooling."""
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = 2 D."""
+        return torch.cat(moments(states), dim=1)
+
+
+class Parcels(WindowEmbedding):
+    """The mean token of every parcel, side by side; 0 for parcels that are not observed."""
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = P D."""
+        return states.tokens_BPND.mean(2).flatten(1)
+
+
+class Gram(WindowEmbedding):
+    """Fisher's z of the correlation between parcels of their centred tokens, below the diagonal."""
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = E = P (P − 1) / 2."""
+        return below_diagonal(fisher_z(token_correlation(states)))
+
+
+class NetworkGram(WindowEmbedding):
+    """The mean of `Gram` within and between networks.
+
+    Args:
+        networks: name of each parcel's network.
+        unknown: the name that stands for none; such parcels are left out.
+    """
+
+    def __init__(self, networks: Sequence[str], unknown: str) -> None:
+        names = [name for name in dict.fromkeys(networks) if name != unknown]
+        self.member_QP = torch.tensor([[float(own == name) for own in networks] for name in names])
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = Q (Q + 1) / 2."""
+        z_BPP = fisher_z(token_correlation(states))
+        member_BQP = self.member_QP.to(z_BPP) * states.observed_BP[:, None]
+        pairs_BPP = 1 - torch.eye(z_BPP.shape[1]).to(z_BPP)  # a parcel with itself says nothing
+        total_BQQ = member_BQP @ (z_BPP * pairs_BPP) @ member_BQP.mT
+        count_BQQ = member_BQP @ pairs_BPP @ member_BQP.mT
+        mean_BQQ = total_BQQ / count_BQQ.clamp(min=1)
+        row, column = torch.tril_indices(mean_BQQ.shape[1], mean_BQQ.shape[2])
+        return mean_BQQ[:, row, column]
+
+
+class Connectivity(WindowEmbedding):
+    """Fisher's z of the correlation between parcels of the signal itself: what every embedding stands beside."""
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = E."""
+        return below_diagonal(fisher_z(correlation(states.signal_BPT, states.observed_BP)))
+
+
+class CompletedConnectivity(WindowEmbedding):
+    """`Connectivity` of the window as the model completes it, each token predicted while it is hidden."""
+
+    completes = True
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = E."""
+        assert states.completed_BPT is not None
+        return below_diagonal(fisher_z(correlation(states.completed_BPT, states.observed_BP)))
+
+
+def moments(states: WindowStates) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation over the tokens of observed parcels, each (B, D)."""
+    count_B1 = (states.observed_BP.sum(1, keepdim=True) * states.tokens_BPND.shape[2]).clamp(min=1)
+    mean_BD = states.tokens_BPND.sum((1, 2)) / count_B1
+    apart_BPND = (states.tokens_BPND - mean_BD[:, None, None]) * states.observed_BP[:, :, None, None]
+    return mean_BD, (apart_BPND.square().sum((1, 2)) / count_B1).sqrt()
+
+
+def token_correlation(states: WindowStates) -> Tensor:
+    """Correlation between parcels of their tokens about each parcel's mean over patches, (B, P, P)."""
+    apart_BPND = states.tokens_BPND - states.tokens_BPND.mean(2, keepdim=True)
+    return _cosine(apart_BPND.flatten(2), states.observed_BP)
+
+
+def correlation(signal_BPT: Tensor, observed_BP: Tensor) -> Tensor:
+    """Pearson's correlation between parcels over frames, (B, P, P); 0 with parcels that are constant or unobserved."""
+    return _cosine(signal_BPT - signal_BPT.mean(2, keepdim=True), observed_BP)
+
+
+def _cosine(values_BPF: Tensor, observed_BP: Tensor) -> Tensor:
+    unit_BPF = torch.nn.functional.normalize(values_BPF, dim=2) * observed_BP[:, :, None]
+    return unit_BPF @ unit_BPF.mT
+
+
+def fisher_z(correlation_BPP: Tensor) -> Tensor:
+    """Arctanh of correlations."""
+    return correlation_BPP.clamp(-LARGEST_CORRELATION, LARGEST_CORRELATION).atanh()
+
+
+def below_diagonal(matrix_BPP: Tensor) -> Tensor:
+    """The entries below the diagonal, (B, E), row by row."""
+    row, column = torch.tril_indices(matrix_BPP.shape[1], matrix_BPP.shape[2], offset=-1)
+    return matrix_BPP[:, row, column]
+
+
+def default_embeddings(networks: Sequence[str], unknown: str) -> Mapping[str, WindowEmbedding]:
+    """Every embedding by name; `network_gram` only where the atlas names networks.
+
+    Args:
+        networks: name of each parcel's network.
+        unknown: the name that stands for none.
+    """
+    named: dict[str, WindowEmbedding] = {
+        "cls": Cls(),
+        "mean": Mean(),
+        "mean_std": MeanStd(),
+        "parcels": Parcels(),
+        "gram": Gram(),
+        "connectivity": Connectivity(),
+        "completed_connectivity": CompletedConnectivity(),
+    }
+    if set(networks) - {unknown}:
+        named["network_gram"] = NetworkGram(networks, unknown)
+    return named

@@ -1,0 +1,75 @@
+"""What a model makes of windows: the states of their tokens, encoded a part at a time.
+
+Shapes: B windows of a batch, P parcels, T frames, N patches per parcel, D width.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from brainlm_lightning.model.masked import MaskedModel
+from brainlm_lightning.model.masking import Grid, deal_tokens
+
+
+@dataclass(frozen=True)
+class WindowStates:
+    """Windows, and a model's states of them.
+
+    Attributes:
+        signal_BPT: scaled signal; 0 where unobserved.
+        observed_BP: False where a recording has no data of a parcel.
+        cls_BD: summary of the window, the mean over the parts in which it was encoded.
+        tokens_BPND: state of each token; 0 for parcels that are not observed.
+        completed_BPT: the window as the model completes it, each token predicted while its part is hidden.
+    """
+
+    signal_BPT: Tensor
+    observed_BP: Tensor
+    cls_BD: Tensor
+    tokens_BPND: Tensor
+    completed_BPT: Tensor | None = None
+
+
+def hidden_parts(key_B: Tensor, observed_BP: Tensor, num_patches: int, parts: int) -> Iterator[Tensor]:
+    """What is hidden while each part of a window's tokens is encoded, (B, P, N); with one part nothing is.
+
+    Args:
+        key_B: int64 key of each window, from which the parts follow.
+        observed_BP: False where a recording has no data of a parcel.
+        num_patches: N.
+        parts: as many tokens are visible at once as the pretraining saw, if it hid 1 − 1 / parts of them.
+    """
+    part_BPN = deal_tokens(key_B, Grid(observed_BP, num_patches), parts)
+    return (part_BPN != part for part in range(parts))
+
+
+@torch.no_grad()
+def window_states(
+    model: MaskedModel, signal_BPT: Tensor, observed_BP: Tensor, key_B: Tensor, parts: int = 1, complete: bool = False
+) -> WindowStates:
+    """Encodes windows part by part; every token is encoded once.
+
+    Args:
+        model: in evaluation mode, on the windows' device.
+        signal_BPT: scaled windows.
+        observed_BP: False where a recording has no data of a parcel.
+        key_B: see `hidden_parts`.
+        parts: see `hidden_parts`; a model without tokens of its own takes whole windows.
+        complete: whether the model also completes the windows: each part is hidden in turn, at the cost of decoding.
+    """
+    cls, tokens_BPND = [], torch.zeros((), device=signal_BPT.device)
+    completed_BPT = torch.zeros_like(signal_BPT)
+    for hidden_BPN in hidden_parts(key_B, observed_BP, model.num_patches, parts if model.has_tokens else 1):
+        cls_BD, part_BPND = model.tokens(signal_BPT, hidden_BPN, observed_BP)
+        cls.append(cls_BD)
+        tokens_BPND = tokens_BPND + part_BPND.float()
+        if complete:
+            target_BPN = ~hidden_BPN & observed_BP[:, :, None]
+            target_BPT = target_BPN.repeat_interleave(signal_BPT.shape[2] // model.num_patches, dim=2)
+            predicted_BPT = model(signal_BPT, target_BPN, observed_BP).prediction_BPT.to(signal_BPT.dtype)
+            completed_BPT = completed_BPT.where(~target_BPT, predicted_BPT)
+    return WindowStates(
+        signal_BPT, observed_BP, torch.stack(cls).float().mean(0), tokens_BPND, completed_BPT if complete else None
+    )

@@ -1,0 +1,154 @@
+"""Embeddings against naive loops and closed forms."""
+
+import numpy as np
+import pytest
+import torch
+
+from brainlm_lightning.embedding.definitions import (
+    Cls,
+    CompletedConnectivity,
+    Connectivity,
+    Gram,
+    Mean,
+    MeanStd,
+    NetworkGram,
+    Parcels,
+    default_embeddings,
+)
+from brainlm_lightning.embedding.recordings import by_subject
+from brainlm_lightning.embedding.states import WindowStates, hidden_parts, window_states
+from brainlm_lightning.model.embedding import Geometry
+from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.model.vae import VAEConfig, VariationalAutoencoder
+
+PARCELS, FRAMES, PATCH, NETWORKS = 6, 20, 5, ["a", "b", "a", "none", "b", "b"]
+
+
+@pytest.fixture
+def states():
+    g = torch.Generator().manual_seed(0)
+    observed = torch.ones(2, PARCELS, dtype=torch.bool)
+    observed[1, 2] = False
+    tokens = torch.randn(2, PARCELS, 4, 8, generator=g) + torch.randn(PARCELS, 1, 8, generator=g)
+    signal, completed = torch.randn(2, 2, PARCELS, FRAMES, generator=g)
+    shown = observed[:, :, None]
+    return WindowStates(
+        signal * shown, observed, torch.randn(2, 8, generator=g), tokens * shown[..., None], completed * shown
+    )
+
+
+def pairs(matrix):
+    return np.array([matrix[p, q] for p in range(PARCELS) for q in range(p)])
+
+
+def naive_z(values):
+    """Fisher's z of numpy's correlation of rows; 0 with a constant row."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.arctanh(np.clip(np.nan_to_num(np.corrcoef(values)), -0.999999, 0.999999))
+
+
+def test_connectivity_is_numpys(states):
+    for embedding, signal in ((Connectivity(), states.signal_BPT), (CompletedConnectivity(), states.completed_BPT)):
+        found = embedding.of(states)
+        for b in range(2):
+            np.testing.assert_allclose(found[b], pairs(naive_z(signal[b].numpy())), atol=1e-5)
+
+
+def test_gram_is_the_correlation_of_tokens_about_their_parcels_mean(states):
+    found = Gram().of(states)
+    for b in range(2):
+        apart = states.tokens_BPND[b] - states.tokens_BPND[b].mean(1, keepdim=True)
+        unit = apart.flatten(1) / apart.flatten(1).norm(dim=1, keepdim=True).clamp(min=1e-12)
+        cosine = (unit @ unit.T).numpy().clip(-0.999999, 0.999999)
+        np.testing.assert_allclose(found[b], pairs(np.arctanh(cosine)), atol=1e-5)
+
+
+def test_gram_does_not_know_where_parcels_lie(states):
+    moved = WindowStates(
+        states.signal_BPT,
+        states.observed_BP,
+        states.cls_BD,
+        (states.tokens_BPND + 7 * torch.randn(1, PARCELS, 1, 8)) * states.observed_BP[:, :, None, None],
+    )
+    torch.testing.assert_close(Gram().of(moved), Gram().of(states), rtol=1e-4, atol=1e-5)
+
+
+def test_network_gram_is_the_mean_of_gram_over_observed_pairs_of_parcels(states):
+    found, gram = NetworkGram(NETWORKS, "none").of(states), Gram().of(states)
+    for b in range(2):
+        full = np.zeros((PARCELS, PARCELS))
+        full[np.tril_indices(PARCELS, -1)] = gram[b]
+        full, expected = full + full.T, []
+        for one, other in (("a", "a"), ("b", "a"), ("b", "b")):
+            among = [
+                full[p, q]
+                for p in range(PARCELS)
+                for q in range(PARCELS)
+                if p != q and NETWORKS[p] == one and NETWORKS[q] == other and states.observed_BP[b, [p, q]].all()
+            ]
+            expected.append(np.mean(among) if among else 0)
+        np.testing.assert_allclose(found[b], expected, atol=1e-5)
+
+
+def test_first_order_embeddings_are_moments_of_observed_tokens(states):
+    for b in range(2):
+        seen = states.tokens_BPND[b][states.observed_BP[b]].flatten(0, 1)
+        torch.testing.assert_close(Mean().of(states)[b], seen.mean(0))
+        torch.testing.assert_close(MeanStd().of(states)[b], torch.cat([seen.mean(0), seen.std(0, correction=0)]))
+    torch.testing.assert_close(Parcels().of(states), states.tokens_BPND.mean(2).flatten(1))
+    torch.testing.assert_close(Cls().of(states), states.cls_BD)
+
+
+def small(kind="mae"):
+    torch.manual_seed(0)
+    geometry = Geometry(torch.randn(PARCELS, 3) * 50, FRAMES)
+    if kind == "vae":
+        return VariationalAutoencoder(geometry, VAEConfig(PATCH, 16, 4)).eval()
+    return MaskedAutoencoder(geometry, MAEConfig(PATCH, 16, 1, 2, 16, 1, 2)).eval()
+
+
+def windows():
+    signal = torch.randn(3, PARCELS, FRAMES, generator=torch.Generator().manual_seed(1))
+    observed = torch.ones(3, PARCELS, dtype=torch.bool)
+    observed[1, 4] = False
+    return signal * observed[:, :, None], observed, torch.tensor([3, 5, 8])
+
+
+def test_every_token_is_encoded_once_and_predicted_while_it_is_hidden():
+    model, (signal, observed, key) = small(), windows()
+    found = window_states(model, signal, observed, key, parts=3, complete=True)
+    for hidden in hidden_parts(key, observed, 4, 3):
+        cls, tokens = model.tokens(signal, hidden, observed)
+        shown = ~hidden & observed[:, :, None]
+        torch.testing.assert_close(found.tokens_BPND[shown], tokens[shown])
+        predicted = model(signal, shown, observed).prediction_BPT
+        inside = shown.repeat_interleave(PATCH, dim=2)
+        torch.testing.assert_close(found.completed_BPT[inside], predicted[inside])
+    assert (found.tokens_BPND[1, 4] == 0).all()
+
+
+def test_a_completed_window_does_not_know_the_token_that_it_completes():
+    model, (signal, observed, key) = small(), windows()
+    signal = signal.clone()
+    before = window_states(model, signal, observed, key, parts=4, complete=True).completed_BPT
+    part = next(iter(hidden_parts(key, observed, 4, 4)))  # visible in the first part, so hidden when it is completed
+    target = (~part & observed[:, :, None]).repeat_interleave(PATCH, dim=2)
+    poisoned = signal.where(~target, 99.0)
+    after = window_states(model, poisoned, observed, key, parts=4, complete=True).completed_BPT
+    torch.testing.assert_close(after[target], before[target], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["mae", "vae"])
+def test_every_embedding_of_every_model_is_finite_and_a_function_of_the_window_alone(kind):
+    model, (signal, observed, key) = small(kind), windows()
+    for name, embedding in default_embeddings(NETWORKS, "none").items():
+        together = embedding.of(window_states(model, signal, observed, key, 2, complete=True))
+        alone = embedding.of(window_states(model, signal[1:2], observed[1:2], key[1:2], 2, complete=True))
+        assert together.isfinite().all(), name
+        torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_subjects_embedding_is_the_mean_of_its_recordings():
+    names, values = by_subject(np.array([[1.0], [3.0], [5.0]]), ["b", "a", "b"])
+    assert names.tolist() == ["a", "b"]
+    assert values.tolist() == [[3.0], [3.0]]
