@@ -1,6 +1,6 @@
-"""Clinical variables in figures: predicted against true values, or the calibration of probabilities.
+"""Figures of clinical predictions: predicted against true values, or calibration of probabilities.
 
-Shapes: n predictions, C classes of the phenotype.
+Shapes: n predictions, Q classes of the phenotype.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,15 +19,15 @@ Floats = NDArray[np.floating]
 
 COLUMNS = 4
 BINS = 8
-SECOND_CLASS = "the second class"  # where a run folder does not name the classes
+SECOND_CLASS = "the second class"  # if a run folder does not name the classes
 
 
 def clinical_files(arrays: Arrays, condition: MetricName) -> Iterator[ReportFile]:
-    """The figure of one phenotype; none for more than two classes, nor where the run kept no predictions.
+    """The figure of one phenotype; none for more than two classes, or if the run kept no predictions.
 
     Args:
-        arrays: `truth` and `classes` (their names, in the order of the columns) of the condition, `predicted` of each
-            method; a run need not name its classes.
+        arrays: `truth` and `classes` (names in the order of the columns, optional) of the condition, and `predicted` of
+            each method.
         condition: cohort and phenotype.
     """
     predicted = {
@@ -82,10 +82,10 @@ def prediction_figure(truth_n: Floats, predicted_n: Mapping[str, Floats], phenot
 
 
 def calibration(truth_n: NDArray[np.intp], probability_n: Floats, bins: int = BINS) -> tuple[Floats, Floats]:
-    """Mean probability of the second class, and that class's share among the subjects, in bins of about equal size.
+    """Calibration curve: mean probability and observed share of the second class, in bins of about equal size.
 
-    Probabilities that agree to two decimals share a bin: their order would be chance. Both classes have the same total
-    weight, as in training, so that at 0.5 neither is likelier.
+    Probabilities that agree to two decimals share a bin. Both classes have the same total weight, as in training, so
+    that a probability of 0.5 means that neither is more likely.
     """
     weight_n = np.where(truth_n == 1, 0.5 / max(1, (truth_n == 1).sum()), 0.5 / max(1, (truth_n == 0).sum()))
     rounded_n = probability_n.round(2)
@@ -97,20 +97,20 @@ def calibration(truth_n: NDArray[np.intp], probability_n: Floats, bins: int = BI
 
 
 def calibration_figure(
-    truth_n: NDArray[np.intp], score_nC: Mapping[str, Floats], phenotype: str, second: str = SECOND_CLASS
+    truth_n: NDArray[np.intp], score_nQ: Mapping[str, Floats], phenotype: str, second: str = SECOND_CLASS
 ) -> Figure:
-    """One panel per method that gives probabilities of two classes: share of the second class by its probability.
+    """One calibration panel per method that predicts probabilities of two classes.
 
     Args:
         truth_n: 0 or 1.
-        score_nC: method -> scores of both classes; methods whose scores are no probabilities are left out.
+        score_nQ: method -> scores of both classes; methods whose scores are not probabilities are left out.
         phenotype: name on the axes.
         second: name of the second class.
 
     Raises:
         ValueError: no method gives probabilities.
     """
-    shown = {name: scores[:, 1] for name, scores in score_nC.items() if _are_probabilities(scores)}
+    shown = {name: scores[:, 1] for name, scores in score_nQ.items() if _are_probabilities(scores)}
     if not shown:
         raise ValueError("no method gives probabilities of two classes; expected (n, 2) that sum to 1")
     figure, panels = _panels(len(shown))
@@ -124,5 +124,5 @@ def calibration_figure(
     return figure
 
 
-def _are_probabilities(score_nC: Floats) -> bool:
-    return score_nC.shape[1] == 2 and bool((score_nC >= 0).all()) and bool(np.allclose(score_nC.sum(1), 1, atol=1e-4))
+def _are_probabilities(score_nQ: Floats) -> bool:
+    return score_nQ.shape[1] == 2 and bool((score_nQ >= 0).all()) and bool(np.allclose(score_nQ.sum(1), 1, atol=1e-4))
