@@ -82,14 +82,17 @@ class NetworkGram(WindowEmbedding):
 
     def of(self, states: WindowStates) -> Tensor:
         """See `WindowEmbedding.of`; F = Q (Q + 1) / 2."""
-        z_BPP = fisher_z(token_correlation(states))
-        member_BQP = self.member_QP.to(z_BPP) * states.observed_BP[:, None]
-        pairs_BPP = 1 - torch.eye(z_BPP.shape[1]).to(z_BPP)  # a parcel with itself says nothing
-        total_BQQ = member_BQP @ (z_BPP * pairs_BPP) @ member_BQP.mT
-        count_BQQ = member_BQP @ pairs_BPP @ member_BQP.mT
-        mean_BQQ = total_BQQ / count_BQQ.clamp(min=1)
-        row, column = torch.tril_indices(mean_BQQ.shape[1], mean_BQQ.shape[2])
-        return mean_BQQ[:, row, column]
+        return network_means(self._z(states), self.member_QP, states.observed_BP)
+
+    def _z(self, states: WindowStates) -> Tensor:
+        return fisher_z(token_correlation(states))
+
+
+class NetworkConnectivity(NetworkGram):
+    """The mean of `Connectivity` within and between networks."""
+
+    def _z(self, states: WindowStates) -> Tensor:
+        return fisher_z(correlation(states.signal_BPT, states.observed_BP))
 
 
 class Connectivity(WindowEmbedding):
@@ -135,6 +138,17 @@ def _cosine(values_BPF: Tensor, observed_BP: Tensor) -> Tensor:
     return unit_BPF @ unit_BPF.mT
 
 
+def network_means(z_BPP: Tensor, member_QP: Tensor, observed_BP: Tensor) -> Tensor:
+    """Means over observed pairs of different parcels, within and between networks, (B, Q (Q + 1) / 2)."""
+    member_BQP = member_QP.to(z_BPP) * observed_BP[:, None]
+    pairs_PP = 1 - torch.eye(z_BPP.shape[1]).to(z_BPP)  # a parcel with itself says nothing
+    total_BQQ = member_BQP @ (z_BPP * pairs_PP) @ member_BQP.mT
+    count_BQQ = member_BQP @ pairs_PP @ member_BQP.mT
+    mean_BQQ = total_BQQ / count_BQQ.clamp(min=1)
+    row, column = torch.tril_indices(mean_BQQ.shape[1], mean_BQQ.shape[2])
+    return mean_BQQ[:, row, column]
+
+
 def fisher_z(correlation_BPP: Tensor) -> Tensor:
     """Arctanh of correlations."""
     return correlation_BPP.clamp(-LARGEST_CORRELATION, LARGEST_CORRELATION).atanh()
@@ -147,7 +161,7 @@ def below_diagonal(matrix_BPP: Tensor) -> Tensor:
 
 
 def default_embeddings(networks: Sequence[str], unknown: str) -> Mapping[str, WindowEmbedding]:
-    """Every embedding by name; `network_gram` only where the atlas names networks.
+    """Every embedding by name; those of networks only where the atlas names some.
 
     Args:
         networks: name of each parcel's network.
@@ -164,4 +178,5 @@ def default_embeddings(networks: Sequence[str], unknown: str) -> Mapping[str, Wi
     }
     if set(networks) - {unknown}:
         named["network_gram"] = NetworkGram(networks, unknown)
+        named["network_connectivity"] = NetworkConnectivity(networks, unknown)
     return named

@@ -1,6 +1,6 @@
 """Embeddings of recordings and subjects: the mean over a recording's windows, and over a subject's recordings.
 
-Shapes: B windows of a batch, R recordings, U subjects, F features.
+Shapes: B windows of a batch, G groups of windows, R recordings, U subjects, F features.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,48 @@ SHOWN = 200  # recordings from which on a progress bar is worth a line
 Floats = NDArray[np.float32]
 
 
-@torch.no_grad()
+class GroupMeans:
+    """The mean embedding of groups of windows: of a recording, of half a recording.
+
+    Args:
+        model: on its device; embeds in evaluation mode.
+        embeddings: by name.
+        num_groups: G.
+        parts: in how many parts a window's tokens are encoded; see `hidden_parts`.
+    """
+
+    def __init__(
+        self, model: MaskedModel, embeddings: Mapping[str, WindowEmbedding], num_groups: int, parts: int
+    ) -> None:
+        self.model, self.embeddings, self.parts = model, embeddings, parts
+        self._completes = any(embedding.completes for embedding in embeddings.values())
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count_G = torch.zeros(num_groups)
+
+    @torch.no_grad()
+    def add(self, batch: Batch, group_B: torch.Tensor) -> None:
+        """Adds scaled windows on the model's device; those of group −1 are left out."""
+        was_training = self.model.training
+        self.model.eval()
+        wanted = group_B >= 0
+        if not bool(wanted.any()):
+            return
+        inputs = (batch["signal_BPT"][wanted], batch["observed_BP"][wanted], batch["key_B"][wanted])
+        states = window_states(self.model, *inputs, parts=self.parts, complete=self._completes)
+        group_B = group_B[wanted].cpu()
+        for name, embedding in self.embeddings.items():
+            value_BF = embedding.of(states).cpu()
+            if name not in self._sums:
+                self._sums[name] = torch.zeros(len(self._count_G), value_BF.shape[1])
+            self._sums[name].index_add_(0, group_B, value_BF)
+        self._count_G.index_add_(0, group_B, torch.ones(len(group_B)))
+        self.model.train(was_training)
+
+    def compute(self) -> dict[str, Floats]:
+        """Name -> (G, F) float32; NaN for groups without a window."""
+        return {name: (total_GF / self._count_G[:, None]).numpy() for name, total_GF in self._sums.items()}
+
+
 def embed_recordings(
     model: MaskedModel,
     data: CohortDataModule,
@@ -32,38 +73,60 @@ def embed_recordings(
     """Embeds recordings: the mean of the embeddings of their windows.
 
     Args:
-        model: on its device; embeds in evaluation mode and is left as it was.
+        model: on its device.
         data: after its setup, scaled as the model's own data were.
         rows: of the recordings, each with at least one window.
         embeddings: by name.
-        parts: in how many parts a window's tokens are encoded; see `hidden_parts`.
+        parts: see `GroupMeans`.
 
     Returns:
         Name -> (R, F) float32, in the order of ``rows``.
     """
-    device, was_training = next(model.parameters()).device, model.training
-    model.eval()
-    index = torch.full((len(data.recordings.table),), -1, dtype=torch.long)
-    index[torch.from_numpy(rows)] = torch.arange(len(rows))
-    completes = any(embedding.completes for embedding in embeddings.values())
-    sums: dict[str, torch.Tensor] = {}
-    count = torch.zeros(len(rows))
+    index_of = {int(row): number for number, row in enumerate(rows)}
+    groups = {(row, start): number for row, number in index_of.items() for start in window_starts(data, row)}
+    return embed_groups(model, data, rows, groups, embeddings, parts)
+
+
+def embed_groups(
+    model: MaskedModel,
+    data: CohortDataModule,
+    rows: NDArray[np.intp],
+    groups: Mapping[tuple[int, int], int],
+    embeddings: Mapping[str, WindowEmbedding],
+    parts: int = 1,
+) -> dict[str, Floats]:
+    """Embeds groups of windows, each the mean of its windows' embeddings.
+
+    Args:
+        model: on its device.
+        data: after its setup, scaled as the model's own data were.
+        rows: recordings whose windows are read.
+        groups: (row of the recording, first frame of the window) -> number of the group.
+        embeddings: by name.
+        parts: see `GroupMeans`.
+
+    Returns:
+        Name -> (G, F) float32.
+    """
+    device = next(model.parameters()).device
+    means = GroupMeans(model, embeddings, max(groups.values()) + 1, parts)
     shown = f"embedding {len(rows)} recordings"
     for batch in track(data.evaluation_loader(rows), shown, disable=len(rows) < SHOWN):
         moved = {name: cast(torch.Tensor, value).to(device) for name, value in batch.items()}
-        scaled = scale_on_device(cast(Batch, moved))
-        states = window_states(
-            model, scaled["signal_BPT"], scaled["observed_BP"], scaled["key_B"], parts, complete=completes
-        )
-        index_B = index[batch["recording_index_B"]]
-        for name, embedding in embeddings.items():
-            value_BF = embedding.of(states).cpu()
-            if name not in sums:
-                sums[name] = torch.zeros(len(rows), value_BF.shape[1])
-            sums[name].index_add_(0, index_B, value_BF)
-        count.index_add_(0, index_B, torch.ones(len(index_B)))
-    model.train(was_training)
-    return {name: (total / count[:, None]).numpy() for name, total in sums.items()}
+        means.add(scale_on_device(cast(Batch, moved)), groups_of(batch, groups))
+    return means.compute()
+
+
+def groups_of(batch: Batch, groups: Mapping[tuple[int, int], int]) -> torch.Tensor:
+    """The group of each window of a batch, (B,) int64; −1 for windows of none."""
+    windows = zip(batch["recording_index_B"].tolist(), batch["start_B"].tolist(), strict=True)
+    return torch.tensor([groups.get(window, -1) for window in windows])
+
+
+def window_starts(data: CohortDataModule, row: int) -> range:
+    """First frames of a recording's windows, side by side from the first frame on."""
+    num_frames = int(data.recordings.table["num_frames"].iloc[row])
+    return range(0, num_frames - data.window_frames + 1, data.window_frames)
 
 
 def by_subject(values_RF: Floats, subject_R: Sequence[str] | NDArray[Any]) -> tuple[NDArray[np.str_], Floats]:

@@ -118,7 +118,7 @@ def test_every_token_is_encoded_once_and_predicted_while_it_is_hidden():
     model, (signal, observed, key) = small(), windows()
     found = window_states(model, signal, observed, key, parts=3, complete=True)
     for hidden in hidden_parts(key, observed, 4, 3):
-        cls, tokens = model.tokens(signal, hidden, observed)
+        _, tokens = model.tokens(signal, hidden, observed)
         shown = ~hidden & observed[:, :, None]
         torch.testing.assert_close(found.tokens_BPND[shown], tokens[shown])
         predicted = model(signal, shown, observed).prediction_BPT

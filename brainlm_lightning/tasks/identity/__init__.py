@@ -1,0 +1,1 @@
+"""Does an embedding carry the person?"""
