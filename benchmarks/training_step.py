@@ -1,6 +1,6 @@
 """One training step of the paper's 13-million-parameter model, against a plain one (`benchmarks.reference`).
 
-Forward, loss, backward and AdamW at 424 parcels x 200 frames, 75 % hidden. The memory of each variant is measured in its
+Forward, loss, backward and AdamW at 424 parcels x 200 frames, 75 % hidden. Memory of each variant is measured in its
 own process: on a CPU, peak resident memory minus that before the first step; on a GPU, the allocator's peak minus the
 memory allocated before. Times are medians of interleaved repeats, as wall time and as CPU time of the process; the
 latter, with one thread (OMP_NUM_THREADS=1), does not depend on other load on the machine.
