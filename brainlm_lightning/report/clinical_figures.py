@@ -3,7 +3,7 @@
 Shapes: n predictions, Q classes of the phenotype.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -47,12 +47,17 @@ def clinical_files(arrays: Arrays, condition: MetricName) -> Iterator[ReportFile
         yield ReportFile(f"{phenotype}_calibration", draw)
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
+def _panels(methods: Collection[str]) -> tuple[Figure, list[Axes]]:
+    """A figure with one titled panel per method."""
+    count = len(methods)
     rows = -(-count // COLUMNS)
     figure = Figure(figsize=(3.1 * min(count, COLUMNS), 3.1 * rows), layout="constrained")
     panels = figure.subplots(rows, min(count, COLUMNS), sharex=True, sharey=True, squeeze=False).ravel()
     for spare in panels[count:]:
         spare.set_visible(False)
+    for axes, method in zip(panels, methods, strict=False):
+        axes.set_title(method.replace("_", " "), fontsize=9, parse_math=False)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure, list(panels[:count])
 
 
@@ -69,13 +74,11 @@ def prediction_figure(truth_n: Floats, predicted_n: Mapping[str, Floats], phenot
     """
     if not predicted_n:
         raise ValueError("there are no predictions to draw; expected at least one method's")
-    figure, panels = _panels(len(predicted_n))
+    figure, panels = _panels(predicted_n)
     low, high = float(truth_n.min()), float(truth_n.max())
-    for axes, (method, values) in zip(panels, predicted_n.items(), strict=True):
+    for axes, values in zip(panels, predicted_n.values(), strict=True):
         axes.plot([low, high], [low, high], color="0.6", linewidth=0.8)
         axes.scatter(truth_n, values, s=8, alpha=0.6, linewidths=0)
-        axes.set_title(method.replace("_", " "), fontsize=9, parse_math=False)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel(f"{phenotype}, true", parse_math=False)
     figure.supylabel(f"{phenotype}, predicted out of fold", parse_math=False)
     return figure
@@ -113,12 +116,10 @@ def calibration_figure(
     shown = {name: scores[:, 1] for name, scores in score_nQ.items() if _are_probabilities(scores)}
     if not shown:
         raise ValueError("no method gives probabilities of two classes; expected (n, 2) that sum to 1")
-    figure, panels = _panels(len(shown))
-    for axes, (method, probability_n) in zip(panels, shown.items(), strict=True):
+    figure, panels = _panels(shown)
+    for axes, probability_n in zip(panels, shown.values(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
         axes.plot(*calibration(truth_n, probability_n), marker="o", markersize=4)
-        axes.set_title(method.replace("_", " "), fontsize=9, parse_math=False)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel(f"{phenotype}: probability of {second}", parse_math=False)
     figure.supylabel(f"share of {second}, classes weighted equally", parse_math=False)
     return figure

@@ -3,9 +3,11 @@
 All are plain `matplotlib.figure.Figure`s, without pyplot's global state. Shapes: P parcels, T frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -23,6 +25,23 @@ COLOUR_PERCENTILES = (2, 98)
 def plain_text(label: str) -> str:
     """Escapes dollar signs, which would start a formula in a legend or tick label."""
     return label.replace("$", r"\$")
+
+
+def legend_handles(panels: Iterable[Axes]) -> dict[str, Artist]:
+    """Label -> handle over all panels, each label once, for a figure's legend."""
+    return {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+
+
+def marker_size(num_parcels: int) -> float:
+    """Size of parcel markers on a glass brain: the more parcels, the smaller."""
+    return float(np.clip(6000 / num_parcels, 8, 60))
+
+
+def name_hemispheres(display: Any) -> None:
+    """Writes the hemisphere below the side views of a nilearn display."""
+    for side, name in (("l", "left hemisphere"), ("r", "right hemisphere")):
+        panel = display.axes[side].ax
+        panel.text(0.5, -0.02, name, transform=panel.transAxes, ha="center", va="top", fontsize=9)
 
 
 def _hidden_r2(truth_PT: Floats, prediction_PT: Floats, hidden_PT: NDArray[np.bool_]) -> Floats:
@@ -95,9 +114,7 @@ def reconstruction_figure(
         axes.set_title(f"{parcel_labels[parcel]}: {score}", fontsize=9, loc="left", parse_math=False)
     panels[-1].set_xlabel("time in the window (s)")
     figure.supylabel("scaled signal", fontsize=10)
-    handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    handles = legend_handles(panels)
     figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3, frameon=False, fontsize=9)
     return figure
 
@@ -146,7 +163,7 @@ def parcel_map(
     display = plot_markers(
         values_P[drawn],
         xyz_mm[drawn],
-        node_size=float(np.clip(6000 / drawn.sum(), 8, 60)),
+        node_size=marker_size(int(drawn.sum())),
         node_cmap=colours,
         node_vmin=norm.vmin,
         node_vmax=norm.vmax,
@@ -156,9 +173,7 @@ def parcel_map(
         axes=brain,
         colorbar=False,
     )
-    for side, name in (("l", "left hemisphere"), ("r", "right hemisphere")):
-        panel = display.axes[side].ax
-        panel.text(0.5, -0.02, name, transform=panel.transAxes, ha="center", va="top", fontsize=9)
+    name_hemispheres(display)
     bar = figure.colorbar(ScalarMappable(norm, colours), cax=figure.add_axes((0.905, 0.14, 0.014, 0.62)), extend=extend)
     bar.set_label(colour_bar_label)
     left_out = int((~drawn).sum())

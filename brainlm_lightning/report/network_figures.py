@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from nilearn.plotting import plot_markers
 from numpy.typing import NDArray
 
-from brainlm_lightning.report.figures import plain_text
+from brainlm_lightning.report.figures import marker_size, name_hemispheres, plain_text
 from brainlm_lightning.report.scores import Estimate
 
 Floats = NDArray[np.floating]
@@ -110,7 +110,7 @@ def _draw_networks(
     display = plot_markers(
         values_P[drawn].astype(float),
         xyz_mm[drawn],
-        node_size=float(np.clip(6000 / drawn.sum(), 8, 60)),
+        node_size=marker_size(int(drawn.sum())),
         node_cmap=ListedColormap(list(colours)),
         node_vmin=-0.5,
         node_vmax=len(colours) - 0.5,
@@ -119,6 +119,4 @@ def _draw_networks(
         axes=figure.add_axes((0.01, bottom, 0.86, 0.38)),
         colorbar=False,
     )
-    for side, name in (("l", "left hemisphere"), ("r", "right hemisphere")):
-        panel = display.axes[side].ax
-        panel.text(0.5, -0.02, name, transform=panel.transAxes, ha="center", va="top", fontsize=9)
+    name_hemispheres(display)

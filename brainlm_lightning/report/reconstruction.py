@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
-from brainlm_lightning.report.figures import plain_text
+from brainlm_lightning.report.figures import legend_handles, plain_text
 from brainlm_lightning.report.page import Page, ReportFile
 from brainlm_lightning.report.report_table import ReportTable
 from brainlm_lightning.report.scores import (
@@ -150,9 +150,7 @@ def r2_by_ratio_figure(metrics: Metrics) -> Figure:
     for axes, (cohort, methods) in zip(panels, cohorts.items(), strict=True):
         _draw_methods(axes, cohort, methods, order)
     panels[0].set_ylabel("R² over all hidden values\n(95 % interval over subjects)")
-    handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    handles = legend_handles(panels)
     figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9)
     return figure
 
