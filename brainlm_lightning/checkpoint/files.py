@@ -69,7 +69,7 @@ def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], source: st
     """Loads all tensors and logs their number, or raises.
 
     Raises:
-        ValueError: names or shapes differ; the message lists them.
+        ValueError: names or shapes differ, and the message lists them; or a value is not finite.
     """
     own = model.state_dict()
     missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
@@ -78,6 +78,12 @@ def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], source: st
         raise ValueError(
             f"{source} does not fit the model: missing {missing or 'none'}, unexpected {unexpected or 'none'}, "
             f"of another shape {sorted(reshaped) or 'none'}"
+        )
+    spoilt = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if spoilt:
+        raise ValueError(
+            f"{source} has values that are not finite, in {spoilt[0]} first of {len(spoilt)} tensors: its training "
+            "diverged; take an earlier checkpoint, or train again with a lower learning rate"
         )
     model.load_state_dict(weights)
     rank_zero_info(f"loaded {len(own)} of {len(own)} tensors from {source}")
