@@ -17,7 +17,7 @@ from torch import Tensor
 from brainlm_lightning.checkpoint.description import KEY, Description, check_format, check_matches, describe
 from brainlm_lightning.checkpoint.files import PREFIX
 from brainlm_lightning.checkpoint.start import ModelFactory, start_model
-from brainlm_lightning.data.atlas import UNKNOWN_NETWORK
+from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2
 from brainlm_lightning.model.mae import MaskedAutoencoder
