@@ -40,13 +40,9 @@ from brainlm_lightning.tasks.compare import (
     tested_sets,
     with_baselines,
 )
+from brainlm_lightning.tasks.forecast.baselines import default_baselines
 from brainlm_lightning.tasks.forecast.compare import ForecastScore, correct_frames, learning_data
-from brainlm_lightning.tasks.forecast.methods import (
-    ForecastMethod,
-    NetworkForecast,
-    OptimalForecast,
-    default_baselines,
-)
+from brainlm_lightning.tasks.forecast.methods import ForecastMethod, NetworkForecast, OptimalForecast
 from brainlm_lightning.tasks.forecast.net import (
     Forecaster,
     ForecastPlan,
