@@ -46,7 +46,7 @@ TINY_MAE = {
 SIZES_OF: dict[str, dict] = {
     "PretrainTask": {
         "model.init_args.test_ratios": "[0.75]",
-        "model.init_args.test_strategies": "{parcels: [0.5]}",
+        "model.init_args.test_strategies": "{}",
         "model.init_args.baselines": "{adaptive_smoother: null}",  # takes a second to choose its settings
     },
     "NetworkTask": {
