@@ -1,1 +1,1 @@
-"""How fast it is, and how fast it learns: ratios measured side by side on the machine at hand."""
+"""Benchmarks of speed, memory and learning, as ratios measured side by side on one machine."""

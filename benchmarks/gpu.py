@@ -1,8 +1,8 @@
-"""How much of a GPU training uses: windows per second, memory, and the share of its measured bfloat16 matmul rate.
+"""GPU utilisation of training: windows per second, memory, and the share of the measured bfloat16 matmul rate.
 
 The three sizes of the paper at 424 parcels x 200 frames, 75 % hidden, bfloat16, sizes as in their experiment files.
-Operations are counted on the meta device (attention computed on a CPU counts as none), backward included, recomputation
-not.
+Operations are counted on the meta device (attention on a CPU would count as none), with the backward pass, without
+recomputation.
 
     python -m benchmarks.gpu
 """
@@ -38,7 +38,7 @@ def model_config(experiment: str) -> MAEConfig:
 def step_flops(geometry: Geometry, config: MAEConfig, num_visible: int) -> int:
     """Floating-point operations of one window's forward and backward passes.
 
-    The model's own parts in the order of its `forward`, whose choice of visible tokens the meta device cannot make.
+    Calls the model's parts in the order of `forward`, which cannot select visible tokens on the meta device.
     """
     with torch.device("meta"):
         net = MaskedAutoencoder(geometry, config)
@@ -49,11 +49,12 @@ def step_flops(geometry: Geometry, config: MAEConfig, num_visible: int) -> int:
             hidden_BLD = net.mask_token_D.expand(1, tokens - num_visible, -1)
             full_BLD = torch.cat([net.decoder_projection(encoded_BVD), hidden_BLD], dim=1)
             net.head(net.decoder(full_BLD)[:, 1:]).sum().backward()
-    return counter.get_total_flops()
+    total: int = counter.get_total_flops()
+    return total
 
 
 def _median_seconds(work: Callable[[], Any]) -> float:
-    """Of repeated work on the GPU, after a warm-up."""
+    """Median time of repeated work on the GPU, after a warm-up."""
     seconds = []
     for repeat in range(WARM_UP + REPEATS):
         torch.cuda.synchronize()
@@ -72,7 +73,7 @@ def matmul_rate() -> float:
 
 
 def measure(name: str, rate: float) -> dict[str, str | float]:
-    """A row of the table: one size."""
+    """One row of the table, for one model size."""
     experiment, batch = SIZES[name]
     config = model_config(experiment)
     tokens = PARCELS * FRAMES // config.patch_frames
@@ -86,7 +87,7 @@ def measure(name: str, rate: float) -> dict[str, str | float]:
 
 
 def main() -> None:
-    """Measures, shows and saves where there is a CUDA device."""
+    """Measures, shows and saves, if there is a CUDA device."""
     if not torch.cuda.is_available():
         print("no CUDA device: skipped")
         return

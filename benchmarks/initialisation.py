@@ -1,7 +1,8 @@
 """Does the kernel start learn faster than the standard one, at equal compute?
 
-Both starts see the same batches and masks for the same steps, from three seeds; the standard one at two learning rates.
-Validation R² of the hidden values is taken along the way, the clock stopped meanwhile. About 25 minutes on one core:
+Both starts see the same batches and masks for the same number of steps, from three seeds; the standard one at two
+learning rates. Validation R² of the hidden values is measured along the way with the clock stopped. About 25 minutes on
+one core:
 
     BRAINLM_DATA=stores OMP_NUM_THREADS=1 python -m benchmarks.initialisation
 """
@@ -14,17 +15,18 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from benchmarks.results import RESULTS, save, show
 from brainlm_lightning.data.atlas import Atlas
-from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.datamodule import CohortDataModule, ScalingRecipe
 from brainlm_lightning.data.shard import StoredRecording
 from brainlm_lightning.data.store import Store, store_root
 from brainlm_lightning.data.windows import Batch
@@ -47,27 +49,27 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """One cohort with a model that one core can train.
+    """A cohort, and a model small enough to train on one core.
 
     Attributes:
         cohort: name of a prepared store.
-        parcels: evenly spaced ones of the atlas's that are kept.
+        parcels: number of parcels to keep, evenly spaced in the atlas.
         width: of encoder and decoder, each of two blocks and four heads.
-        batch_size: windows of a step.
+        batch_size: windows per step.
         scaling: recipe.
-        points: steps at which R² is taken; the last ends the training.
+        points: steps at which R² is measured; training ends at the last.
     """
 
     cohort: str
     parcels: int
     width: int
     batch_size: int
-    scaling: str
+    scaling: ScalingRecipe
     points: tuple[int, ...]
 
     @property
     def config(self) -> MAEConfig:
-        """The model's."""
+        """The model's configuration."""
         return MAEConfig(embed_dim=self.width, depth=2, decoder_embed_dim=self.width, decoder_depth=2)
 
 
@@ -78,7 +80,7 @@ CASES = (
 
 
 class Trace(pl.Callback):
-    """Takes validation R² at some steps; the clock, which starts before the model is made, stands still meanwhile."""
+    """Measures validation R² at some steps; the clock starts before the model is built and stops during validation."""
 
     def __init__(self, points: tuple[int, ...]) -> None:
         self.points = points
@@ -86,7 +88,7 @@ class Trace(pl.Callback):
         self.batches: list[Batch] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Starts the clock: what a start takes from the training data counts."""
+        """Starts the clock: computing moments of the training data counts."""
         self._clock = _now()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -112,15 +114,15 @@ class Trace(pl.Callback):
         self._clock += _now() - stopped
 
 
-def _now() -> np.ndarray:
-    """Seconds on the wall, and of this process on a core."""
+def _now() -> NDArray[np.float64]:
+    """Wall time, and CPU time of this process, in seconds."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def _validation_batches(data: CohortDataModule) -> Iterator[Batch]:
     """The first window of every validation recording, scaled."""
     for batch in data.val_dataloader():
-        first = {name: values[batch["start_B"] == 0] for name, values in batch.items()}
+        first = cast(Batch, {name: values[batch["start_B"] == 0] for name, values in batch.items()})
         yield data.on_after_batch_transfer(first, 0)
 
 
@@ -140,7 +142,7 @@ def val_r2(task: PretrainTask, batches: list[Batch], method: ReconstructionMetho
 
 
 def train(case: Case, start: str, rate: float, seed: int) -> tuple[PretrainTask, Trace]:
-    """One run with the task, data and Trainer of every experiment."""
+    """One training run with the package's own task, data and Trainer."""
     trace = Trace(case.points)
     task = PretrainTask(
         model=partial(MaskedAutoencoder, config=case.config),
@@ -151,9 +153,10 @@ def train(case: Case, start: str, rate: float, seed: int) -> tuple[PretrainTask,
     data = CohortDataModule(
         case.cohort, global_batch_size=case.batch_size, scaling=case.scaling, num_workers=0, seed=seed
     )
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(
-        **quiet,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
         enable_model_summary=False,
         accelerator="cpu",
         max_steps=case.points[-1],
@@ -166,7 +169,7 @@ def train(case: Case, start: str, rate: float, seed: int) -> tuple[PretrainTask,
 
 
 def study(case: Case) -> Iterator[tuple[str, Rows]]:
-    """Yields the runs, each a list of points, and for each seed the Gaussian's score on the same windows and masks."""
+    """Yields the points of each run, and for each seed the Gaussian's score on the same windows and masks."""
     for seed in SEEDS:
         for start, rate in STARTS:
             task, trace = train(case, start, rate, seed)
@@ -179,7 +182,7 @@ def study(case: Case) -> Iterator[tuple[str, Rows]]:
 
 @contextmanager
 def narrowed(case: Case) -> Iterator[None]:
-    """While it lasts, the store root holds the cohort with the case's parcels alone."""
+    """Context in which the store root holds the cohort restricted to the case's parcels."""
     source, root = Store(store_root() / case.cohort), os.environ.get("BRAINLM_DATA", "")
     kept = np.linspace(0, source.atlas.num_parcels - 1, case.parcels).round().astype(int)
     atlas = Atlas(source.atlas.name, source.atlas.parcels.iloc[kept].reset_index(drop=True))
@@ -198,7 +201,7 @@ def narrowed(case: Case) -> Iterator[None]:
 
 
 def summary(found: dict[str, Rows]) -> Rows:
-    """A row for each cohort, start and learning rate: untrained and final R², mean over seeds (lowest to highest)."""
+    """One row per cohort, start and learning rate: untrained and final R², mean over seeds (lowest to highest)."""
     rows = []
     for cohort, start, rate in dict.fromkeys((p["cohort"], p["start"], p["learning_rate"]) for p in found["points"]):
         points = chosen(found["points"], cohort=cohort, start=start, learning_rate=rate)
@@ -226,7 +229,7 @@ def _spread(rows: Rows, ratio: float) -> str:
 
 
 def best_rate(points: Rows, cohort: str) -> float:
-    """The learning rate at which the standard start ends highest on average."""
+    """The learning rate with the highest mean final R² of the standard start."""
     ends: dict[float, list[float]] = {}
     last = max(point["step"] for point in chosen(points, cohort=cohort))
     for point in chosen(points, cohort=cohort, start="standard", step=last):
@@ -235,7 +238,7 @@ def best_rate(points: Rows, cohort: str) -> float:
 
 
 def draw(found: dict[str, Rows], path: Path) -> None:
-    """R² at 75 % hidden against seconds: a panel a cohort, a line a seed, the Gaussian dashed."""
+    """R² at 75 % hidden against seconds: one panel per cohort, one line per seed, the Gaussian dashed."""
     colours = {"kernel": "tab:blue", "standard": "tab:orange"}
     cohorts = list(dict.fromkeys(point["cohort"] for point in found["points"]))
     with mpl.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
@@ -256,7 +259,7 @@ def draw(found: dict[str, Rows], path: Path) -> None:
 
 
 def main() -> None:
-    """Runs the study; what is done is kept after every run."""
+    """Runs the study, and saves the results after every run."""
     quieten()
     torch.set_num_threads(1)
     found: dict[str, Rows] = {"points": [], "gaussian": []}

@@ -1,10 +1,10 @@
-"""Windows per second from the store, against copying memory and against the public recipe.
+"""Windows per second from the store, compared with copying memory and with the loader of the field's public code.
 
 300 recordings of 490 frames x 424 parcels, random windows of 200 frames in batches of 64, one process, files in the
-page cache. *Copying memory* is the bound: the same windows out of one array in memory into the same kind of batch. *The
-public recipe* turns a recording into Python objects and walks over its parcels, as the field's loader does with rows of
-an Arrow table; reading Arrow, which costs it more, is left out. Seconds are those of the process on its core, so that
-others at work on the machine count little.
+page cache. *Copying memory* is the upper bound: the same windows copied from one array in memory into the same kind of
+batch. *The public recipe* converts a recording to Python objects and loops over its parcels, as the public loader does
+with rows of an Arrow table; the additional cost of reading Arrow is left out. Times are CPU times of the process, so
+that other load on the machine has little effect.
 
     python -m benchmarks.loading
 """
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.results import save, show
 from brainlm_lightning.data.atlas import Atlas
@@ -33,7 +34,7 @@ REPEATS, BATCHES = 15, 10
 Load = Callable[[WindowRequest], Any]
 
 
-def synthetic_store(folder: Path, memory: np.ndarray) -> Store:
+def synthetic_store(folder: Path, memory: NDArray[np.floating]) -> Store:
     """Writes an array (recordings, frames, parcels) as a store."""
     recordings, frames, parcels = memory.shape
     names = [f"r{index:03d}" for index in range(recordings)]
@@ -52,15 +53,15 @@ def synthetic_store(folder: Path, memory: np.ndarray) -> Store:
 
 
 def random_request(generator: np.random.Generator) -> WindowRequest:
-    """A batch of windows anywhere."""
+    """A batch of windows at random positions."""
     starts = generator.integers(0, FRAMES - WINDOW + 1, BATCH)
     return WindowRequest(generator.integers(0, RECORDINGS, BATCH), starts, generator.integers(0, 99, BATCH, np.uint64))
 
 
-def copy_from(memory: np.ndarray) -> Load:
-    """The bound: nothing but the copies."""
+def copy_from(memory: NDArray[np.floating]) -> Load:
+    """The upper bound: copies alone."""
 
-    def load(request: WindowRequest) -> np.ndarray:
+    def load(request: WindowRequest) -> NDArray[np.floating]:
         signal = np.empty((len(request), WINDOW, memory.shape[2]), memory.dtype)
         for window, row, start in zip(signal, request.rows.tolist(), request.starts.tolist(), strict=True):
             window[:] = memory[row, start : start + WINDOW]
@@ -69,28 +70,28 @@ def copy_from(memory: np.ndarray) -> Load:
     return load
 
 
-def public_recipe(memory: np.ndarray) -> Load:
-    """The public loader's way; one window a call."""
-    places = [{"x": 1.0, "y": 2.0, "z": 3.0} for _ in range(memory.shape[2])]
+def public_recipe(memory: NDArray[np.floating]) -> Load:
+    """The public loader's method; one window per call."""
+    centroids = [{"x": 1.0, "y": 2.0, "z": 3.0} for _ in range(memory.shape[2])]
 
     def load(request: WindowRequest) -> tuple[torch.Tensor, torch.Tensor]:
         (row,), (start,) = request.rows.tolist(), request.starts.tolist()
-        frames = memory[row].tolist()  # a row comes whole, as Python objects
+        frames = memory[row].tolist()  # the whole recording, as Python objects
         signal, xyz = [], []
         for parcel in range(memory.shape[2]):
-            place = places[parcel]
+            centroid = centroids[parcel]
             signal.append(torch.tensor([frame[parcel] for frame in frames[start : start + WINDOW]]))
-            xyz.append(torch.tensor([place["x"], place["y"], place["z"]]))
+            xyz.append(torch.tensor([centroid["x"], centroid["y"], centroid["z"]]))
         return torch.stack(signal), torch.stack(xyz)
 
     return load
 
 
 def rates(loads: dict[str, Load], repeats: int = REPEATS) -> dict[str, list[float]]:
-    """Windows per second of each way, measured in turn on the same random requests."""
+    """Windows per second of each method, measured in turn on the same random requests."""
     generator = np.random.default_rng(0)
     found: dict[str, list[float]] = {name: [] for name in loads}
-    for repeat in range(repeats + 1):  # the first warms the page cache and does not count
+    for repeat in range(repeats + 1):  # the first one warms the page cache and is discarded
         requests = [random_request(generator) for _ in range(BATCHES)]
         for name, load in loads.items():
             asked = [requests[0][:1]] * 3 if name == "public recipe" else requests
@@ -103,7 +104,7 @@ def rates(loads: dict[str, Load], repeats: int = REPEATS) -> dict[str, list[floa
 
 
 def measure(dtype: str, folder: Path) -> dict[str, list[float]]:
-    """Rates of all ways for one type of stored values."""
+    """Rates of all methods for one data type."""
     generator = np.random.default_rng(1)
     memory = generator.standard_normal((RECORDINGS, FRAMES, PARCELS), np.float32).astype(dtype)
     store = synthetic_store(folder, memory)

@@ -1,10 +1,12 @@
-"""The plain way: a masked autoencoder as the field's public code computes it, to be measured against.
+"""A plain masked autoencoder, computed as in the field's public code, as a reference for speed and memory.
 
-Attention keeps the whole matrix, layer norm follows each sum, visible tokens are gathered in the random order of the
-masking noise, and everything is float32. Its convolution over values and its dropout are left out, in its favour.
+Attention stores the whole matrix, layer norm follows each sum, visible tokens are gathered in the random order of the
+masking noise, and everything is float32. The public code's convolution over values and its dropout are left out, which
+makes the reference faster.
 Tokens, widths, blocks and heads are those of `MAEConfig`.
 
-Shapes: B batch, P parcels, T frames, S frames per patch, L tokens, V visible tokens, D width, H heads.
+Shapes: B batch, P parcels, T frames, S frames per patch, L tokens, V visible tokens, D width, h heads, d width of
+a head.
 """
 
 import torch
@@ -26,12 +28,13 @@ class DenseAttention(nn.Module):
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
         q, k, v = (self._heads(linear(x_BLD)) for linear in (self.query, self.key, self.value))
-        scores_BHLL = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-        mixed_BHLd = scores_BHLL.softmax(dim=-1) @ v
-        return self.output(mixed_BHLd.transpose(1, 2).flatten(2))
+        scores_BhLL = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+        mixed_BhLd = scores_BhLL.softmax(dim=-1) @ v
+        output_BLD: Tensor = self.output(mixed_BhLd.transpose(1, 2).flatten(2))
+        return output_BLD
 
     def _heads(self, x_BLD: Tensor) -> Tensor:
-        return x_BLD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return torch.unflatten(x_BLD, -1, (self.num_heads, -1)).transpose(1, 2)
 
 
 class PostNormBlock(nn.Module):
@@ -48,7 +51,8 @@ class PostNormBlock(nn.Module):
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, L, D) to (B, L, D)."""
         x_BLD = self.norm_1(x_BLD + self.attention(x_BLD))
-        return self.norm_2(x_BLD + self.mlp(x_BLD))
+        output_BLD: Tensor = self.norm_2(x_BLD + self.mlp(x_BLD))
+        return output_BLD
 
 
 class PlainAutoencoder(nn.Module):
@@ -77,7 +81,7 @@ class PlainAutoencoder(nn.Module):
         Returns:
             The prediction (B, L, S), and which tokens were hidden (B, L).
         """
-        patches_BLS = signal_BPT.unflatten(2, (-1, self.patch_frames)).flatten(1, 2)
+        patches_BLS = torch.unflatten(signal_BPT, 2, (-1, self.patch_frames)).flatten(1, 2)
         tokens_BLD = self.patch_projection(patches_BLS) + self._positions(self.position)
         order_BL = noise_BL.argsort(dim=1)
         restore_BL = order_BL.argsort(dim=1)
@@ -91,14 +95,15 @@ class PlainAutoencoder(nn.Module):
 
     def _positions(self, position: nn.ModuleList) -> Tensor:
         space, time = position
-        return space(self.xyz_L3) + time(self.patch_L)
+        position_LD: Tensor = space(self.xyz_L3) + time(self.patch_L)
+        return position_LD
 
 
 def plain_loss(prediction_BLS: Tensor, signal_BPT: Tensor, hidden_BL: Tensor) -> Tensor:
     """Mean squared error over hidden patches."""
-    patches_BLS = signal_BPT.unflatten(2, (-1, prediction_BLS.shape[2])).flatten(1, 2)
+    patches_BLS = torch.unflatten(signal_BPT, 2, (-1, prediction_BLS.shape[2])).flatten(1, 2)
     error_BL = (prediction_BLS - patches_BLS).square().mean(dim=2)
-    return (error_BL * hidden_BL).sum() / hidden_BL.sum()
+    return torch.sum(error_BL * hidden_BL) / hidden_BL.sum()
 
 
 def _blocks(depth: int, width: int, num_heads: int, mlp_ratio: float) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Results of a benchmark: a table for the eye, JSON to keep, and on what machine they were measured."""
+"""Results of a benchmark: printed as a table, and saved as JSON with a description of the machine."""
 
 import os
 import platform
@@ -16,12 +16,12 @@ from brainlm_lightning.provenance import provenance
 from brainlm_lightning.run_folder import write_json
 
 RESULTS = Path(__file__).parent / "results"
-LINE = 200  # characters; a cell broken over lines would be no Markdown
+LINE = 200  # characters; wrapped cells would break the Markdown
 Row = Mapping[str, str | float]
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on: processor, cores, threads, memory, device; no names of hosts or folders."""
+    """The hardware that the numbers depend on; no names of hosts or folders."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -34,7 +34,7 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Name of the processor; Linux keeps it in a file, elsewhere the platform's word must do."""
+    """Name of the processor: from /proc/cpuinfo on Linux, otherwise from `platform`."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -49,7 +49,7 @@ def save(name: str, content: Mapping[str, Any], folder: Path = RESULTS) -> Path:
 
 
 def show(title: str, rows: Sequence[Row]) -> None:
-    """Prints rows as a Markdown table on lines as long as need be, floats with three significant digits."""
+    """Prints rows as a Markdown table without wrapping; floats have three significant digits."""
     table = Table(title=title, title_justify="left", box=box.MARKDOWN)
     for name in rows[0]:
         table.add_column(name, justify="left" if isinstance(rows[0][name], str) else "right", no_wrap=True)

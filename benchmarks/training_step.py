@@ -1,9 +1,9 @@
-"""One training step of the paper's 13 million parameter model, against the plain way (`benchmarks.reference`).
+"""One training step of the paper's 13-million-parameter model, against a plain one (`benchmarks.reference`).
 
-Forward, loss, backward and AdamW at 424 parcels x 200 frames, 75 % hidden. Every variant takes its memory in a process
-of its own: on a CPU the peak of resident memory less what was resident before the first step, on a GPU the allocator's
-peak less what was allocated. Times are medians of interleaved repeats: on the wall, and of the process on its cores,
-which with one thread (OMP_NUM_THREADS=1) says the same on a busy machine.
+Forward, loss, backward and AdamW at 424 parcels x 200 frames, 75 % hidden. Memory of each variant is measured in its
+own process: on a CPU, peak resident memory minus that before the first step; on a GPU, the allocator's peak minus the
+memory allocated before. Times are medians of interleaved repeats, as wall time and as CPU time of the process; the
+latter, with one thread (OMP_NUM_THREADS=1), does not depend on other load on the machine.
 
     python -m benchmarks.training_step
 """
@@ -35,14 +35,14 @@ Step = Callable[[], float]
 
 
 def make_step(variant: str) -> Step:
-    """A function that takes one training step of a variant and returns its loss."""
+    """A function that performs one training step of a variant and returns the loss."""
     if variant.startswith("reference"):
         return reference_step(MAEConfig(), BATCH)
     return our_step(MAEConfig(), BATCH, bf16=variant.endswith("bfloat16"))
 
 
 def reference_step(config: MAEConfig, batch: int) -> Step:
-    """A training step of the plain way."""
+    """A training step of the plain reference."""
     geometry, signal_BPT, key_B = _inputs(batch)
     net = PlainAutoencoder(geometry, config).to(DEVICE)
     tokens = PARCELS * FRAMES // config.patch_frames
@@ -81,7 +81,7 @@ def _step(net: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Step:
     def step() -> float:
         value = loss()
         optimizer.zero_grad()
-        value.backward()
+        torch.autograd.backward(value)
         optimizer.step()
         return value.item()  # waits for the device
 
@@ -89,16 +89,16 @@ def _step(net: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Step:
 
 
 def peak_bytes(variant: str) -> int:
-    """Memory that a variant's first step takes beyond what its model, optimiser and data hold."""
+    """Memory of a variant's first step, in addition to model, optimiser and data."""
     step = make_step(variant)
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        before: int = torch.cuda.memory_allocated()
         step()
         return torch.cuda.max_memory_allocated() - before
-    before, earlier_peak = psutil.Process().memory_info().rss, _peak_resident()
+    before, earlier_peak = int(psutil.Process().memory_info().rss), _peak_resident()
     step()
-    assert _peak_resident() > earlier_peak, "the step did not set the peak: its memory is unknown"
+    assert _peak_resident() > earlier_peak, "the step did not exceed the earlier peak, so its memory is unknown"
     return _peak_resident() - before
 
 
@@ -108,7 +108,7 @@ def _peak_resident() -> int:
 
 
 def step_seconds(repeats: int = REPEATS) -> dict[str, dict[str, list[float]]]:
-    """Seconds of each variant's steps, on the wall and on cores, in turn after one that does not count."""
+    """Wall and CPU seconds of each variant's steps, interleaved, after a warm-up step."""
     steps = {variant: make_step(variant) for variant in VARIANTS}
     found: dict[str, dict[str, list[float]]] = {variant: {"wall": [], "core": []} for variant in VARIANTS}
     for repeat in range(repeats + 1):

@@ -1,4 +1,19 @@
-"""BrainLM-Lightning: masked autoencoders for parcellated fMRI, as a PyTorch Lightning experiment framework."""
+"""BrainLM-Lightning: masked autoencoders for parcellated fMRI, as a PyTorch Lightning experiment framework.
+
+Names of arrays and tensors end in their shape, one letter per axis, with one meaning per letter in the whole package:
+
+    B windows of a batch      P parcels               T frames                 N patches per parcel
+    S frames per patch        L tokens                V visible tokens         D width of an embedding
+    R recordings              U subjects              K the six sums of a score (`evaluation.metrics`)
+    C frames of the context   H frames of the horizon Q classes or networks    F features
+    O outputs                 M metrics               J pairs of recordings    I optimiser steps
+    Z latent dimensions       E edges (parcel pairs)  A resampling draws       G groups
+    n rows of a fold
+
+A digit is an axis of that length: `centre_BP1`, `mse_3H` (estimate, low, high). The axes of attention are in lower
+case: l layers, h heads, d width of a head, q queries, u units (CLS and the parcels). Arrays in run folders
+(`arrays.npz`) keep the names that they were first written with.
+"""
 
 from importlib.metadata import version
 

@@ -47,10 +47,10 @@ def files_first(args: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def known_options(parser_options: Sequence[str], given: Options) -> list[str]:
-    """All options of a command, including those of the classes that it names.
+    """All options of a command, including those of the classes given by ``class_path``.
 
     Args:
-        parser_options: options that the parser knows before any class is named.
+        parser_options: options that the parser knows before any class is given.
         given: see `given_options`.
     """
     classes = _classes(given)
@@ -94,7 +94,7 @@ def _options(name: str, hint: Any, default: Any, classes: Mapping[str, type]) ->
 
 
 def unknown_options(given: Options, known: Sequence[str]) -> list[str]:
-    """The given options that the command does not have; keys inside a mapping are free."""
+    """The given options that the command does not have; any key is allowed inside a mapping."""
 
     def is_known(name: str) -> bool:
         inside_or_above = (f"{option}.".startswith(f"{name}.") or name.startswith(f"{option}.") for option in known)
@@ -104,7 +104,7 @@ def unknown_options(given: Options, known: Sequence[str]) -> list[str]:
 
 
 def nearest(option: str, known: Sequence[str], count: int = 3) -> list[str]:
-    """Known options whose last word resembles that of an unknown one, the most similar first."""
+    """Up to ``count`` known options with a similar last word, the most similar first."""
     word, by_word = option.rsplit(".", 1)[-1], collections.defaultdict(list)
     for name in known:
         by_word[name.rsplit(".", 1)[-1]].append(name)

@@ -90,12 +90,13 @@ def _sha256(path: Path, size: int, modified_ns: int) -> str:
 def git_commit() -> str | None:
     """The commit at the start of the process, with ``+dirty`` if files differ from it; None outside a checkout."""
     found = provenance()
-    return found["git_commit"] and found["git_commit"] + ("+dirty" if found["git_dirty"] else "")
+    commit: str | None = found["git_commit"]
+    return commit and commit + ("+dirty" if found["git_dirty"] else "")
 
 
 @cache
 def code_digest() -> str:
-    """A digest of this package's source files, the same wherever they lie: what was computed by other code differs."""
+    """SHA-256 over this package's source files and their relative paths; it changes whenever the code changes."""
     digest = hashlib.sha256()
     for path in sorted(PACKAGE_FOLDER.rglob("*.py")):
         digest.update(str(path.relative_to(PACKAGE_FOLDER)).encode() + b"\0" + path.read_bytes() + b"\0")

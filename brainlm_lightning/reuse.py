@@ -1,4 +1,4 @@
-"""Whether an existing run is the one that a command asks for: same settings, pretrained model and recordings."""
+"""Whether an existing run can be reused: it was fitted with the same settings, pretrained model and recordings."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def check_same_fit(run: Path, settings: Settings) -> None:
 
 
 def _fitted(run: Path) -> dict[str, Any]:
-    """What a run was fitted with, as far as it recorded it."""
+    """The settings and file hashes that a run recorded."""
     known = read_json(run, "provenance.json")
     found = of_the_fit(read_settings(run))
     if "pretrained" in known.get("pretrained", {}):
@@ -41,7 +41,7 @@ def _fitted(run: Path) -> dict[str, Any]:
 
 
 def _to_fit(settings: Settings) -> dict[str, Any]:
-    """What a command would fit with now."""
+    """The settings and file hashes that the command would fit with now."""
     found, cohorts = of_the_fit(settings), settings["data"]["cohorts"]
     pretrained = settings["model"].get("init_args", {}).get("pretrained")
     if pretrained:

@@ -63,7 +63,7 @@ def write_json(path: Path | str, mapping: Mapping[str, Any]) -> None:
     _write_atomically(Path(path), lambda stream: stream.write(text.encode()))
 
 
-def write_arrays(path: Path | str, arrays: Mapping[str, NDArray]) -> None:
+def write_arrays(path: Path | str, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Writes `arrays.npz` atomically.
 
     Raises:
@@ -123,7 +123,7 @@ def read_metrics(folder: Path | str) -> dict[str, float]:
     return metrics
 
 
-def read_arrays(folder: Path | str, name: str = "arrays.npz") -> dict[str, NDArray]:
+def read_arrays(folder: Path | str, name: str = "arrays.npz") -> dict[str, NDArray[Any]]:
     """Reads the arrays of a run folder; nothing is unpickled."""
     with np.load(_existing(folder, name), allow_pickle=False) as archive:
         return dict(archive)
@@ -200,12 +200,12 @@ def point_name(settings: Mapping[str, Any]) -> str:
     return re.sub(r"[^\w.,=+-]", "_", ",".join(parts))
 
 
-def find_checkpoint(place: Path | str) -> Path:
+def find_checkpoint(location: Path | str) -> Path:
     """Finds the checkpoint that a path refers to.
 
     Args:
-        place: a `.ckpt` or `.safetensors` file; a run folder; or `runs/<experiment>`, which refers to the run that its
-            search chose, otherwise to its newest run with checkpoints.
+        location: a `.ckpt` or `.safetensors` file; a run folder; or `runs/<experiment>`, which means the run that its
+            search chose, otherwise its newest run with checkpoints.
 
     Returns:
         The file; for a run, its `checkpoints/best.ckpt`.
@@ -213,7 +213,7 @@ def find_checkpoint(place: Path | str) -> Path:
     Raises:
         FileNotFoundError: There is none; says what to run, or that the run never validated.
     """
-    path = Path(place)
+    path = Path(location)
     if path.is_file():
         return path
     if VERSION.fullmatch(path.name):
@@ -230,7 +230,7 @@ def run_of(checkpoint: Path) -> Path | None:
 
 
 def _best_of(run: Path) -> Path:
-    """The best checkpoint of a run."""
+    """A run's `checkpoints/best.ckpt`; an error that says why where there is none."""
     last = inside(run, LAST)
     if last.is_file() and not inside(run, BEST).is_file():
         raise FileNotFoundError(

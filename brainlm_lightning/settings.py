@@ -1,4 +1,4 @@
-"""The settings of a run, as in its ``config.yaml``: what a test takes over from a fit, and how two fits differ."""
+"""The settings of a run, as in its ``config.yaml``: what a test inherits from a fit, and how two fits differ."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +9,10 @@ import yaml
 
 Settings = dict[str, Any]
 
-# Options of the data that are of the test itself, or distribute the work on a machine: the fitted model does not
-# depend on them. Of its own options each task says so in `Task.test_options`.
+# Data options that do not affect the fitted model: they concern the test, or the distribution of work on the machine.
+# Each task lists its own options of this kind in `Task.test_options`.
 NOT_FITTED = ("test_cohorts", "eval_batch_size", "micro_batch_size", "num_workers")
-# Settings of the Trainer that change the fitted model; devices, loggers and the like do not.
+# Trainer settings that affect the fitted model; devices, loggers and the like do not.
 TRAINED = (
     *("precision", "max_steps", "min_steps", "max_epochs", "min_epochs", "max_time", "callbacks"),
     *("gradient_clip_val", "gradient_clip_algorithm", "val_check_interval", "check_val_every_n_epoch"),
@@ -47,7 +47,7 @@ def of_the_model(settings: Settings) -> Settings:
 
 
 def of_the_fit(settings: Settings) -> Settings:
-    """All settings that a fitted model depends on, flat; without the path of the pretrained model."""
+    """All settings that a fitted model depends on, flat, except the path of the pretrained model (its hash counts)."""
     trainer = {name: settings["trainer"].get(name) for name in TRAINED}
     flat = flatten({**of_the_model(settings), "trainer": trainer})
     return {name: value for name, value in flat.items() if name != "model.init_args.pretrained"}

@@ -15,6 +15,7 @@ tests the point with the lowest best value of that metric; without it, `test` ru
 
 import argparse
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning import experiment
+from brainlm_lightning.callbacks.divergence import DivergedError
 from brainlm_lightning.reuse import check_same_fit
 from brainlm_lightning.run_folder import (
     CHOSEN,
@@ -144,7 +146,10 @@ def fit_points(command: Command, sweep: Sweep) -> None:
             rank_zero_info(f"{number} of {len(points)}: {folder.name} is finished")
             continue
         rank_zero_info(f"{number} of {len(points)}: {folder.name}")
-        command.run(*arguments, *([f"--ckpt_path={resumable / LAST}"] if resumable else []))
+        try:
+            command.run(*arguments, *([f"--ckpt_path={resumable / LAST}"] if resumable else []))
+        except DivergedError as error:
+            rank_zero_info(f"{folder.name} diverged, and cannot be chosen: {error}")
     if sweep.choose:
         choose(command.folder, sweep)
 
@@ -180,9 +185,14 @@ def choose(folder: Path, sweep: Sweep) -> None:
                 "that the best checkpoint is chosen by"
             )
         scores[name], runs[name] = metrics[key], (settings, f"{name}/{run_folder.name}")
-    best = min(scores, key=lambda name: scores[name])
-    settings, place = runs[best]
-    write_json(folder / CHOSEN, {"run": place, "settings": settings, "by": key, "scores": scores})
+    finite = {name: score for name, score in scores.items() if math.isfinite(score)}
+    if not finite:
+        raise ValueError(
+            f"none of the {len(scores)} points of {folder} has a finite {key}: all diverged; lower the learning rates"
+        )
+    best = min(finite, key=lambda name: finite[name])
+    settings, run_name = runs[best]
+    write_json(folder / CHOSEN, {"run": run_name, "settings": settings, "by": key, "scores": scores})
     rank_zero_info(f"chosen by {key}: {best} ({scores[best]:.6g} of {', '.join(f'{s:.6g}' for s in scores.values())})")
 
 

@@ -11,6 +11,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from brainlm_lightning.callbacks.divergence import StopAtDivergence, check_weights
 from brainlm_lightning.checkpoint.files import load_plain
 
 
@@ -108,12 +109,17 @@ class LastCheckpoint(Callback):
 
 
 def save_last(trainer: pl.Trainer) -> Path:
-    """Writes ``last.ckpt`` in the run folder and returns its path. All ranks must call it."""
+    """Writes ``last.ckpt`` in the run folder and returns its path. All ranks must call it.
+
+    Raises:
+        DivergedError: a weight is not finite; the checkpoint before stays.
+    """
+    check_weights(trainer)
     path = Path(trainer.log_dir or ".") / "checkpoints" / "last.ckpt"
     trainer.save_checkpoint(path)
     return path
 
 
 def checkpoint_callbacks(every_n_steps: int, monitor: str, mode: str) -> list[Callback]:
-    """Callbacks for ``best.ckpt``, by the task's metric, and ``last.ckpt``, to resume from."""
-    return [BestCheckpoint(monitor, mode), LastCheckpoint(every_n_steps)]
+    """Callbacks for ``best.ckpt``, by the task's metric, and ``last.ckpt``, to resume from; both of finite weights."""
+    return [StopAtDivergence(monitor), BestCheckpoint(monitor, mode), LastCheckpoint(every_n_steps)]

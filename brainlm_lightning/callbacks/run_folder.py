@@ -12,6 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from brainlm_lightning.callbacks.checkpoints import BestCheckpoint
+from brainlm_lightning.callbacks.divergence import DivergedError
 from brainlm_lightning.provenance import provenance, sha256_of
 from brainlm_lightning.run_folder import (
     find_checkpoint,
@@ -140,6 +141,13 @@ class RunFolder(SaveConfigCallback):
             if best.best_model_score is not None:
                 metrics[f"{best.monitor}_best"] = float(best.best_model_score)
         self._finish(trainer, metrics, {})
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Writes that a fit diverged: it has ended, and its best value is none."""
+        if isinstance(exception, DivergedError) and self.already_saved and trainer.is_global_zero:
+            monitors = [each.monitor for each in trainer.checkpoint_callbacks if isinstance(each, BestCheckpoint)]
+            metrics = {"diverged": 1.0} | {f"{monitor}_best": float("nan") for monitor in monitors}
+            write_json(folder_of(trainer) / "metrics.json", metrics)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the metrics of a validation that is not part of a fit."""

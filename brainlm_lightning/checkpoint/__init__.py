@@ -1,1 +1,1 @@
-"""Checkpoints that describe themselves, and one way to build whatever a file holds."""
+"""Self-describing checkpoints: reading, writing, and rebuilding the model that a file holds."""

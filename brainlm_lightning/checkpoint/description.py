@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: enough to use it without the run that made it, and to refuse what does not fit."""
+"""The description stored in a checkpoint: enough to use the model elsewhere, and to reject data that do not match."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -16,13 +16,13 @@ Description = dict[str, Any]
 
 
 class Configured(Protocol):
-    """A model that its class and ``config``, a dataclass of plain values, describe."""
+    """A model with a ``config``, a dataclass of plain values."""
 
     config: Any
 
 
 def describe_data(datamodule: CohortDataModule) -> Description:
-    """What a model must know of the data that it was trained on, as plain values."""
+    """Describes the training data, as plain values: parcels, ``tr_s``, window, scaling, subjects."""
     store = datamodule.stores[0]
     atlas = store.atlas
     return {
@@ -41,7 +41,7 @@ def describe_data(datamodule: CohortDataModule) -> Description:
 
 
 def subject_digest(subject_id: str) -> str:
-    """A pseudonym, 16 hexadecimal digits: who has the subject's name can ask whether a model has seen the subject."""
+    """Pseudonym of a subject, 16 hexadecimal digits; whoever has the id can check whether a model has seen it."""
     return blake2b(subject_id.encode(), digest_size=8).hexdigest()
 
 
@@ -51,17 +51,17 @@ def _digests(datamodule: CohortDataModule, split: str) -> list[str]:
 
 
 def describe_model(net: Configured) -> Description:
-    """What is needed to build a model again, besides its data's geometry."""
+    """Describes what is needed, besides the geometry of the data, to rebuild a model."""
     return {"class_path": class_path(type(net)), "config": asdict(net.config)}
 
 
 def describe(net: Configured, datamodule: CohortDataModule, start: str = "standard") -> Description:
-    """All that is needed to use a model again, and to build it as it was before its first step.
+    """Describes all that is needed to use a model, and to rebuild it as it was before training.
 
     Args:
         net: the model.
-        datamodule: that it was trained on.
-        start: its initial values, ``kernel`` or ``standard``.
+        datamodule: training data.
+        start: name of its initialisation, ``kernel`` or ``standard``.
     """
     return {
         "format_version": FORMAT_VERSION,
@@ -94,16 +94,16 @@ COMPARED: dict[str, Entry] = {
 
 
 def check_matches(found: Description, expected: Description, compared: Mapping[str, Entry] = COMPARED) -> None:
-    """Compares a checkpoint with what it is loaded for.
+    """Checks that a checkpoint matches an experiment.
 
     Args:
         found: the checkpoint's description.
-        expected: that of this experiment.
-        compared: what is compared: name -> where it stands in a description. A pretrained model brings its own scaling
-            statistics, so of its data only `COMPARED_DATA` has to match.
+        expected: the description of this experiment.
+        compared: what must match: name -> function that reads it from a description. A pretrained model has its own
+            scaling statistics, so for its data only `COMPARED_DATA` must match.
 
     Raises:
-        ValueError: they differ; says in what.
+        ValueError: they differ; lists the differences.
     """
     differences = []
     for name, entry in compared.items():
@@ -123,10 +123,10 @@ def check_format(description: Description | None, source: str) -> Description:
     """Returns the description of a checkpoint.
 
     Raises:
-        ValueError: it has none, or one of a later version of this package.
+        ValueError: there is none, or it was written by a later version of this package.
     """
     if not description:
-        raise ValueError(f"{source} does not say what it is (no {KEY!r} entry): it was not written by this package")
+        raise ValueError(f"{source} has no description (no {KEY!r} entry): it was not written by this package")
     if description["format_version"] > FORMAT_VERSION:
         raise ValueError(
             f"{source} has format {description['format_version']}, this package reads up to {FORMAT_VERSION}; update it"

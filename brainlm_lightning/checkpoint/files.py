@@ -1,7 +1,7 @@
-"""Reading checkpoint files: tensors and plain values, and nothing that could run code.
+"""Reads checkpoint files safely: tensors and plain values only, never objects that could run code.
 
-A Lightning checkpoint carries its description beside its weights; an exported ``model.safetensors`` carries the same as
-JSON in its header. Nothing is ever unpickled but tensors and plain values (``weights_only=True``).
+A Lightning checkpoint holds its description beside its weights; an exported ``model.safetensors`` holds it as JSON in
+its header. Only tensors and plain values are ever unpickled (``weights_only=True``).
 """
 
 import json
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from brainlm_lightning.checkpoint.description import KEY, Description, check_format
 
-PREFIX = "net."  # of a task's model in its state_dict
+PREFIX = "net."  # of the model's parameters in a task's state_dict
 
 
 def read_checkpoint(path: Path | str) -> tuple[Description, dict[str, Tensor]]:
@@ -23,7 +23,7 @@ def read_checkpoint(path: Path | str) -> tuple[Description, dict[str, Tensor]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file holds objects other than tensors and plain values, is damaged, or says nothing of itself.
+        ValueError: the file is damaged, holds objects other than tensors and plain values, or has no description.
     """
     path = Path(path)
     if not path.is_file():
@@ -33,19 +33,20 @@ def read_checkpoint(path: Path | str) -> tuple[Description, dict[str, Tensor]]:
 
 
 def load_plain(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Loads a file of tensors and plain values, and nothing else: other objects could run code.
+    """Loads a file of tensors and plain values; other objects are refused, since they could run code.
 
     Raises:
         ValueError: the file is damaged or holds other objects.
     """
     try:
-        return torch.load(path, map_location=map_location, weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
         raise ValueError(
             f"checkpoint {path} cannot be read: it is damaged, or holds objects other than tensors and plain values, "
             "which are never loaded because unpickling them could run code; go back to an earlier checkpoint. "
             f"{type(error).__name__}: {str(error)[:200]}"
         ) from error
+    return content
 
 
 def _read_lightning(path: Path) -> tuple[Description | None, dict[str, Tensor]]:
@@ -65,10 +66,10 @@ def _read_safetensors(path: Path) -> tuple[Description | None, dict[str, Tensor]
 
 
 def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], source: str) -> None:
-    """Loads every tensor or raises; says how many there were.
+    """Loads all tensors and logs their number, or raises.
 
     Raises:
-        ValueError: names or shapes differ; the message lists them.
+        ValueError: names or shapes differ, and the message lists them; or a value is not finite.
     """
     own = model.state_dict()
     missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
@@ -77,6 +78,12 @@ def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], source: st
         raise ValueError(
             f"{source} does not fit the model: missing {missing or 'none'}, unexpected {unexpected or 'none'}, "
             f"of another shape {sorted(reshaped) or 'none'}"
+        )
+    spoilt = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if spoilt:
+        raise ValueError(
+            f"{source} has values that are not finite, in {spoilt[0]} first of {len(spoilt)} tensors: its training "
+            "diverged; take an earlier checkpoint, or train again with a lower learning rate"
         )
     model.load_state_dict(weights)
     rank_zero_info(f"loaded {len(own)} of {len(own)} tensors from {source}")

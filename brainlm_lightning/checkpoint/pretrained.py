@@ -1,4 +1,4 @@
-"""A pretrained model for data at hand, and the same model without its pretraining, as a control."""
+"""Loads pretrained models, and builds the same models without pretraining as controls."""
 
 import json
 from collections.abc import Iterable
@@ -37,8 +37,8 @@ class Pretrained:
 
     Attributes:
         model: in evaluation mode.
-        about: what its checkpoint says of it.
-        path: of the checkpoint.
+        about: the description in its checkpoint.
+        path: of the checkpoint file.
     """
 
     model: MaskedModel
@@ -47,16 +47,16 @@ class Pretrained:
 
     @property
     def statistics(self) -> ScalingStatistics:
-        """By which the model's own data were scaled; whoever uses the model scales by them."""
+        """Scaling statistics of the model's training data, with which its inputs must be scaled."""
         return ScalingStatistics.from_json(self.about["scaling"]["statistics"])
 
     def seen(self, subject_ids: Iterable[str]) -> NDArray[np.bool_]:
-        """True for subjects whose recordings trained or validated the model."""
+        """True for subjects in the model's training or validation data."""
         return seen_subjects(self.about, subject_ids)
 
 
 def seen_subjects(about: Description, subject_ids: Iterable[str]) -> NDArray[np.bool_]:
-    """True for subjects whose recordings trained or validated the model of a checkpoint."""
+    """True for subjects in the training or validation data of a checkpoint's model."""
     seen = {digest for split in about["subjects"].values() for digest in split}
     return np.array([subject_digest(subject) in seen for subject in subject_ids], dtype=bool)
 
@@ -66,13 +66,13 @@ def load_model(path: Path | str, base: type[nn.Module] = nn.Module) -> tuple[Any
 
     Args:
         path: a Lightning checkpoint, or an exported ``model.safetensors``.
-        base: what the model must be, `MaskedModel` or `Forecaster`.
+        base: expected base class, `MaskedModel` or `Forecaster`.
 
     Returns:
         The model and its description: parcels, ``tr_s``, window, scaling recipe and statistics.
 
     Raises:
-        ValueError: a tensor is missing, unexpected or of another shape; or the checkpoint is of an unknown model.
+        ValueError: a tensor is missing, unexpected or of another shape; or the model's class is unknown.
     """
     about, weights = read_checkpoint(path)
     model = build(about, base, str(path))
@@ -81,15 +81,15 @@ def load_model(path: Path | str, base: type[nn.Module] = nn.Module) -> tuple[Any
 
 
 def load_pretrained(checkpoint: Path | str, data: CohortDataModule) -> Pretrained:
-    """Loads a pretrained model that fits the data at hand; scale them by its `Pretrained.statistics`.
+    """Loads a pretrained model and checks that it matches the data, which must be scaled by `Pretrained.statistics`.
 
     Args:
         checkpoint: see `find_checkpoint`.
-        data: after its setup; nothing of it changes.
+        data: after its setup; it is not changed.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the data are not of the kind that the model knows: parcels, their order, ``tr_s``, window, scaling.
+        ValueError: parcels, their order, ``tr_s``, window or scaling recipe differ from the model's.
     """
     path = find_checkpoint(checkpoint)
     model, about = load_model(path, MaskedModel)
@@ -98,16 +98,16 @@ def load_pretrained(checkpoint: Path | str, data: CohortDataModule) -> Pretraine
 
 
 def refuse_seen(about: Description, path: Path, subject_ids: Iterable[str], purpose: str) -> None:
-    """Checks that a model has seen no subject that is to be tested on.
+    """Checks that no test subject was in a model's pretraining data.
 
     Args:
-        about: its description.
-        path: of its checkpoint.
-        subject_ids: to be tested on.
-        purpose: of these subjects, for the message.
+        about: description of the model.
+        path: of its checkpoint, for the message.
+        subject_ids: test subjects.
+        purpose: what the subjects are used for, for the message.
 
     Raises:
-        ValueError: it has; says how many.
+        ValueError: some were; says how many.
     """
     subjects = sorted(set(subject_ids))
     seen = np.array(subjects)[seen_subjects(about, subjects)]
@@ -128,11 +128,11 @@ def untrained(
     """The same architecture without pretraining.
 
     Args:
-        pretrained: whose sizes and seed are taken.
-        data: scaled as the pretrained model's own.
-        start: ``as_pretrained``, as before the first step of the pretraining (to the bit where the training subjects
-            are the same), or the ``standard`` random start.
-        rows: recordings from whose moments it may start; None = the training recordings.
+        pretrained: gives the sizes and the seed.
+        data: scaled by the pretrained model's statistics.
+        start: ``as_pretrained``, the state before the first step of pretraining (bit-identical if the training subjects
+            are the same), or the random ``standard`` start.
+        rows: recordings whose moments the start may use; None = the training recordings.
 
     Returns:
         The model, in evaluation mode.
@@ -145,14 +145,14 @@ def untrained(
 
 
 def export(checkpoint: Path, output: Path) -> Path:
-    """Writes a Lightning checkpoint's model as safetensors, with its description in the header.
+    """Writes the model of a Lightning checkpoint as safetensors, with its description in the header.
 
     Args:
         checkpoint: of a run.
-        output: file to write; ``.safetensors``.
+        output: ``.safetensors`` file to write.
 
     Raises:
-        FileExistsError: the output is there already.
+        FileExistsError: the output exists.
     """
     if output.exists():
         raise FileExistsError(f"{output} exists; exports are never overwritten, name another file")

@@ -1,12 +1,12 @@
-"""Classes that a checkpoint may name: those of this package, and those that another package has registered.
+"""Model classes that checkpoints may refer to: those of this package, and those registered by other packages.
 
-Another package registers its models by an entry point, for instance in its ``pyproject.toml``:
+Another package registers a model by an entry point, for instance in its ``pyproject.toml``:
 
     [project.entry-points."brainlm_lightning.models"]
     my_model = "my_package.my_module:MyModel"
 
-A class that the running program has imported already (an experiment file that names it by ``class_path`` does that) is
-known, too. Nothing else is ever imported because a checkpoint names it.
+Classes that are already imported (for instance by ``class_path`` in an experiment file) are known, too. No other module
+is ever imported because a checkpoint refers to it.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from torch import nn
 
 PACKAGE = "brainlm_lightning"
 GROUP = f"{PACKAGE}.models"
-# Where the classes of checkpoints written before version 0.2 have moved to.
+# New locations of classes in checkpoints that were written before version 0.2.
 MOVED = {
     f"{PACKAGE}.baselines.vae.VariationalAutoencoder": f"{PACKAGE}.model.vae.VariationalAutoencoder",
     f"{PACKAGE}.baselines.gcn.GraphConvolutionalNetwork": f"{PACKAGE}.model.gcn.GraphConvolutionalNetwork",
@@ -29,32 +29,32 @@ MOVED = {
 
 
 def class_path(kind: type) -> str:
-    """The dotted name by which a checkpoint names a class."""
+    """The dotted name of a class in checkpoints."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def current_path(path: str) -> str:
-    """The dotted name of a class today."""
+    """The current dotted name of a class that may have moved."""
     return MOVED.get(path, path)
 
 
 def build(about: dict[str, Any], base: type[nn.Module], source: str) -> Any:
-    """Builds the model that a checkpoint describes, at a random start, by its class's `from_description`.
+    """Builds the model that a checkpoint describes, with random weights, by its class's `from_description`.
 
     Args:
         about: the checkpoint's description.
-        base: what the model must be a subclass of.
-        source: names the checkpoint in errors.
+        base: required base class.
+        source: name of the checkpoint in error messages.
 
     Raises:
-        ValueError: the class is none of this package, registered or imported; or no subclass of ``base``.
+        ValueError: the class is unknown, or not a subclass of ``base``.
     """
     path = current_path(about["model"]["class_path"])
     kind: Any = _find(path)
     if kind is None:
         raise ValueError(
-            f"{source} holds a {path}, which is unknown here: install the package that defines it, with an entry point "
-            f"in the group {GROUP!r}, or name the class in the experiment file"
+            f"{source} holds a {path}, which is unknown here: install the package that defines it and registers it in "
+            f"the entry-point group {GROUP!r}, or name the class in the experiment file"
         )
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise ValueError(f"{source} holds a {path}; expected a {base.__name__}")

@@ -1,4 +1,4 @@
-"""A model as it is before its first step: the same seed, start and training subjects give the same weights.
+"""Builds models in their initial state: the same seed, start and training subjects give the same weights.
 
 Shapes: P parcels.
 """
@@ -17,17 +17,17 @@ from brainlm_lightning.evaluation.covariance import autocovariance, lagged_momen
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.masked import MaskedModel
 
-MOST_RECORDINGS = 1000  # enough to settle the moments
+MOST_RECORDINGS = 1000  # enough to estimate the moments
 ModelFactory = Callable[[Geometry], MaskedModel]
 
 
 @dataclass(frozen=True)
 class TrainingMoments:
-    """Moments of training recordings' scaled signal, computed when they are asked for; see `Moments`.
+    """Moments of the scaled signal of training recordings, computed on demand; see `Moments`.
 
     Attributes:
         data: after its setup.
-        rows: training recordings; of many, evenly spread ones are read.
+        rows: training recordings; if there are more than about `MOST_RECORDINGS`, an evenly spaced subset is read.
     """
 
     data: CohortDataModule
@@ -50,14 +50,14 @@ class TrainingMoments:
 def start_model(
     make: ModelFactory, data: CohortDataModule, start: str | None, seed: int, rows: NDArray[np.intp] | None = None
 ) -> tuple[MaskedModel, str]:
-    """Builds a model for the data at hand; torch's own generator is left as it was.
+    """Builds and initialises a model for the data, without changing the state of torch's global generator.
 
     Args:
-        make: the model for a geometry.
+        make: builds the model for a geometry.
         data: after its setup.
         start: one of the model's ``starts``; None = its default.
-        seed: of what is random.
-        rows: recordings from whose moments it may start; None = the training recordings.
+        seed: of random numbers.
+        rows: recordings whose moments the start may use; None = the training recordings.
 
     Returns:
         The model, and the name of its start.

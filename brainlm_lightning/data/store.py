@@ -27,6 +27,8 @@ from brainlm_lightning.data.read import read_table
 from brainlm_lightning.data.scaling import ScalingStatistics, quantile_statistics
 from brainlm_lightning.data.shard import ARRAYS, StoredRecording, population_std, shard_shapes
 from brainlm_lightning.data.split import assign_splits, units_of
+from brainlm_lightning.data.store_schema import check_finished, check_metadata
+from brainlm_lightning.run_folder import inside
 
 FORMAT_VERSION = 1
 TEXT_COLUMNS = (
@@ -153,7 +155,7 @@ class Store:
     def _open(self, shard: int) -> dict[str, np.ndarray]:
         """Maps a shard. The offsets come from store.json, so the file is not opened with HDF5."""
         entry = self.metadata["shards"][shard]
-        file = np.asarray(np.memmap(self.folder / entry["file"], np.uint8, mode="r"))
+        file = np.asarray(np.memmap(inside(self.folder, entry["file"]), np.uint8, mode="r"))
         shapes = shard_shapes(entry["num_frames"], entry["num_recordings"], self.atlas.num_parcels)
         types = {"series": self.dtype, "mean": np.float32, "std": np.float32, "observed": np.bool_}
         self._maps[shard] = {
@@ -198,7 +200,7 @@ def open_cohort(name: str) -> Store:
 
     Raises:
         FileNotFoundError: There is no store.
-        ValueError: `name` is a path, or the folder holds the store of another cohort.
+        ValueError: `name` is a path, the folder holds the store of another cohort, or a table was changed.
     """
     if Path(name).name != name:
         raise ValueError(f"{name!r} is a path; name a cohort, and set BRAINLM_DATA to the folder that holds its store")
@@ -209,6 +211,7 @@ def open_cohort(name: str) -> Store:
             f"store's folder must have the name of its cohort. Rename the folder to {store.name!r} and ask for that, "
             f"or prepare the cohort again with --cohort {name}"
         )
+    check_finished(store.metadata, store.folder)
     return store
 
 
@@ -275,6 +278,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
             f"{folder}: store of format version {metadata.get('format_version')}, this package reads {FORMAT_VERSION}; "
             f"prepare the cohort again"
         )
+    check_metadata(metadata, path)
     return metadata
 
 

@@ -1,4 +1,4 @@
-"""Windows of recordings as tensors. The only place that transposes (frame, parcel) to (parcel, frame).
+"""Windows of recordings as tensors. The only module that transposes (frame, parcel) to (parcel, frame).
 
 Shapes: B batch, P parcels, T frames, R recordings.
 """
@@ -84,12 +84,12 @@ class WindowDataset(Dataset[Batch]):
         self.recipe = recipe
         self.statistics = statistics
         self.window_frames = window_frames
-        self.place = list(zip(recordings.table["store"].tolist(), recordings.table["row"].tolist(), strict=True))
+        self.stored_at = list(zip(recordings.table["store"].tolist(), recordings.table["row"].tolist(), strict=True))
         self.usable = np.stack([usable_parcels(recipe, of) for of in statistics])
         self.dtype = np.result_type(*(store.dtype for store in recordings.stores))
 
     def __len__(self) -> int:
-        return len(self.place)
+        return len(self.stored_at)
 
     def use_statistics(self, statistics: ScalingStatistics) -> None:
         """Scales all recordings with these statistics from now on."""
@@ -97,11 +97,11 @@ class WindowDataset(Dataset[Batch]):
         self.usable = np.stack([usable_parcels(self.recipe, of) for of in self.statistics])
 
     def __getitems__(self, request: WindowRequest) -> Batch:
-        places = [self.place[row] for row in request.rows.tolist()]
-        signal = np.empty((len(places), self.window_frames, self.usable.shape[1]), self.dtype)
-        for window, (store, row), start in zip(signal, places, request.starts.tolist(), strict=True):
+        stored = [self.stored_at[row] for row in request.rows.tolist()]
+        signal = np.empty((len(stored), self.window_frames, self.usable.shape[1]), self.dtype)
+        for window, (store, row), start in zip(signal, stored, request.starts.tolist(), strict=True):
             window[:] = self.recordings.stores[store].series(row)[start : start + self.window_frames]
-        centre, scale, observed = self._scaling(places)
+        centre, scale, observed = self._scaling(stored)
         return {
             "signal_BPT": torch.from_numpy(signal).transpose(1, 2),
             "centre_BP": torch.from_numpy(centre),
@@ -114,16 +114,16 @@ class WindowDataset(Dataset[Batch]):
 
     def scaling(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Centre and scale of the stored values of recordings, each (B, P) float32."""
-        return self._scaling([self.place[row] for row in rows.tolist()])[:2]
+        return self._scaling([self.stored_at[row] for row in rows.tolist()])[:2]
 
     def observed(self, rows: np.ndarray) -> np.ndarray:
         """True where a recording has data for a parcel that can be scaled, (B, P)."""
-        return self._scaling([self.place[row] for row in rows.tolist()])[2]
+        return self._scaling([self.stored_at[row] for row in rows.tolist()])[2]
 
-    def _scaling(self, places: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _scaling(self, stored: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Centre, scale and observed of the recordings at (store, row), each (B, P)."""
-        mean, std, observed = self._stored(places)
-        origin = [store for store, _ in places]
+        mean, std, observed = self._stored(stored)
+        origin = [store for store, _ in stored]
         if len(set(origin)) == 1:
             centre, scale = centre_and_scale(self.recipe, self.statistics[origin[0]], mean, std)
             return centre, scale, observed & self.usable[origin[0]]
@@ -133,20 +133,20 @@ class WindowDataset(Dataset[Batch]):
             centre[here], scale[here] = centre_and_scale(self.recipe, self.statistics[store], mean[here], std[here])
         return centre, scale, observed & self.usable[origin]
 
-    def _stored(self, places: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _stored(self, stored: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean, sd and observed, each (B, P). The loop of copies is faster here than `np.stack`."""
-        shape = (len(places), self.usable.shape[1])
+        shape = (len(stored), self.usable.shape[1])
         mean, std, observed = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, bool)
-        for window, (store, row) in enumerate(places):
+        for window, (store, row) in enumerate(stored):
             mean[window], std[window], observed[window] = self.recordings.stores[store].level(row)
         return mean, std, observed
 
     def scaled_recording(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """A whole recording as the model sees it, (P, frames) float32, and its observed parcels, (P,)."""
-        store, place = self.place[row]
+        store, stored_row = self.stored_at[row]
         (centre,), (scale,) = self.scaling(np.array([row]))
         (observed,) = self.observed(np.array([row]))
-        stored = self.recordings.stores[store].series(place).astype(np.float32)
+        stored = self.recordings.stores[store].series(stored_row).astype(np.float32)
         return np.where(observed, (stored - centre) / scale, 0).T, observed
 
 

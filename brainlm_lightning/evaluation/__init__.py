@@ -1,1 +1,1 @@
-"""Scores with intervals: sums over hidden values, resampling of subjects, paired tests."""
+"""Scores from exact sums, intervals by resampling subjects, paired tests, and names of metrics."""

@@ -1,7 +1,11 @@
-"""Is one method better than another? Paired over subjects, corrected for the number of comparisons of the test run."""
+"""Paired tests of two methods over subjects, corrected for the number of comparisons in the test run.
+
+Shapes: R recordings, U subjects, P parcels, H frames of the horizon, K six sums.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +27,7 @@ class PairedComparison:
         low: lower end of its 95 % interval from resampling subjects; NaN with fewer than two subjects.
         high: upper end.
         p: two-sided, Wilcoxon's signed-rank test of differences symmetric about 0; not corrected.
-        num_subjects: with both scores defined.
+        num_subjects: subjects with both scores defined.
     """
 
     difference: float
@@ -34,27 +38,27 @@ class PairedComparison:
 
 
 def _signed_rank_p(differences: Floats) -> float:
-    """Exact up to 50 subjects without ties or zeros, else the normal approximation or permutations (scipy's choice)."""
+    """Wilcoxon signed-rank test; scipy decides whether it is exact (small samples without ties) or approximate."""
     if len(differences) == 0:
         return float("nan")
     if not differences.any():
-        return 1.0  # no subject differs: scipy's statistic is 0/0 here
+        return 1.0  # no subject differs; scipy would divide 0 by 0
     return float(wilcoxon(differences).pvalue)
 
 
 def paired_comparison(
     per_subject_a: ArrayLike, per_subject_b: ArrayLike, num_resamples: int = 1000, seed: int = 0
 ) -> PairedComparison:
-    """Compares two methods by one score per subject; subjects where either is NaN are left out of both.
+    """Compares two methods by one score per subject; subjects where either score is NaN are left out.
 
     Args:
-        per_subject_a: (S,) scores.
-        per_subject_b: (S,) scores of the same subjects in the same order.
+        per_subject_a: (U,) scores.
+        per_subject_b: (U,) scores of the same subjects in the same order.
         num_resamples: draws of the subjects for the interval of the mean difference.
         seed: of the draws.
 
     Raises:
-        ValueError: if the two are not over the same number of subjects.
+        ValueError: the numbers of subjects differ.
     """
     a, b = np.asarray(per_subject_a, dtype=np.float64), np.asarray(per_subject_b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1:
@@ -70,19 +74,19 @@ def paired_comparison(
     )
 
 
-def subject_r2(sums_RPK: ArrayLike, subject_of_recording: Sequence[str] | NDArray) -> Floats:
+def subject_r2(sums_RPK: ArrayLike, subject_of_recording: Sequence[str] | NDArray[Any]) -> Floats:
     """R² of each subject, pooled over the subject's recordings, parcels and hidden values.
 
     Returns:
-        (S,) for the sorted subjects; NaN for those without hidden values, and for all where a sum is not finite: a
-        method that failed on some subjects is not compared on the others.
+        (U,), subjects in sorted order; NaN for those without hidden values. All NaN if any sum is not finite: a method
+        that failed on some subjects is not compared on the others.
     """
-    sums_SK = sum_by_subject(sums_RPK, subject_of_recording).sum(1)
-    return r2(sums_SK) if np.isfinite(sums_SK).all() else np.full(len(sums_SK), np.nan)
+    sums_UK = sum_by_subject(sums_RPK, subject_of_recording).sum(1)
+    return r2(sums_UK) if np.isfinite(sums_UK).all() else np.full(len(sums_UK), np.nan)
 
 
 def _require_same_values(method: str, sums_RPK: Floats, other: str, other_RPK: Floats) -> None:
-    """A paired test of scores over different hidden values would compare the masks."""
+    """Checks that two methods were scored on the same values; otherwise a paired test would compare the masks."""
     if sums_RPK.shape != other_RPK.shape:
         raise ValueError(f"{method} has sums {sums_RPK.shape} and {other} {other_RPK.shape}; expected the same")
     counts, other_counts = sums_RPK[..., 0].sum(), other_RPK[..., 0].sum()
@@ -95,23 +99,23 @@ def _require_same_values(method: str, sums_RPK: Floats, other: str, other_RPK: F
 
 def compare(
     sums_by_method: Mapping[str, ArrayLike],
-    subject_of_recording: Sequence[str] | NDArray,
+    subject_of_recording: Sequence[str] | NDArray[Any],
     method: str = "mae",
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """A named method against every other, by per-subject R²; p-values are corrected later, over the whole test run.
+    """Compares one method with every other by R² per subject; p-values are corrected later, over the whole test run.
 
     Args:
         sums_by_method: (R, P, K) sums of each method over the same hidden values.
         subject_of_recording: (R,) subject ids.
-        method: which one is compared with all others.
+        method: name of the method that is compared with all others.
         num_resamples: draws of the subjects.
         seed: of the draws.
 
     Returns:
         `<method>_minus_<other>/{r2_subject, r2_subject_low, r2_subject_high, p, num_subjects}` for every other method.
-        Put the cohort and the condition before, gather all conditions, then call `with_corrected_p`.
+        The caller prefixes cohort and condition, collects all conditions, and then calls `with_corrected_p`.
     """
     if method not in sums_by_method:
         raise ValueError(f"there is no method {method!r} to compare; got {sorted(sums_by_method)}")
@@ -134,7 +138,7 @@ def compare(
 
 @dataclass(frozen=True)
 class FrameComparison:
-    """Method a minus method b in squared error, at each frame, over the same subjects; arrays (H,).
+    """Mean squared error of method a minus that of method b at each frame, over the same subjects; arrays (H,).
 
     Attributes:
         difference: mean over subjects of a − b; below 0 where a is better.
@@ -152,43 +156,43 @@ class FrameComparison:
 def compare_frames(
     sums_RHK: ArrayLike,
     other_RHK: ArrayLike,
-    subject_of_recording: Sequence[str] | NDArray,
+    subject_of_recording: Sequence[str] | NDArray[Any],
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> FrameComparison:
-    """Compares two methods frame by frame, by each subject's mean squared error over recordings and parcels.
+    """Compares two methods at each frame by each subject's mean squared error over recordings and parcels.
 
     Args:
-        sums_RHK: sums of method a at each frame; all NaN follow where a sum of either is not finite.
-        other_RHK: those of method b over the same values.
+        sums_RHK: sums of method a at each frame; the result is all NaN if any sum of either method is not finite.
+        other_RHK: sums of method b over the same values.
         subject_of_recording: (R,) subject ids.
         num_resamples: draws of the subjects.
         seed: of the draws.
     """
     a, b = np.asarray(sums_RHK, dtype=np.float64), np.asarray(other_RHK, dtype=np.float64)
     _require_same_values("a method", a, "another", b)
-    differences_SH = subject_mse(a, subject_of_recording) - subject_mse(b, subject_of_recording)
-    differences_SH = differences_SH[~np.isnan(differences_SH).any(axis=1)]
-    if not len(differences_SH):
+    differences_UH = subject_mse(a, subject_of_recording) - subject_mse(b, subject_of_recording)
+    differences_UH = differences_UH[~np.isnan(differences_UH).any(axis=1)]
+    if not len(differences_UH):
         nothing = np.full(a.shape[1], np.nan)
         return FrameComparison(nothing, nothing, nothing, nothing)
-    draws = subject_bootstrap(lambda total: total / len(differences_SH), differences_SH, num_resamples, seed)
-    low, high = percentile_interval(draws, len(differences_SH))
-    p = np.array([_signed_rank_p(differences) for differences in differences_SH.T])
-    return FrameComparison(differences_SH.mean(axis=0), low, high, p)
+    draws = subject_bootstrap(lambda total: total / len(differences_UH), differences_UH, num_resamples, seed)
+    low, high = percentile_interval(draws, len(differences_UH))
+    p = np.array([_signed_rank_p(differences) for differences in differences_UH.T])
+    return FrameComparison(differences_UH.mean(axis=0), low, high, p)
 
 
-def subject_mse(sums_RHK: ArrayLike, subject_of_recording: Sequence[str] | NDArray) -> Floats:
-    """Mean squared error of each subject at each frame, (S, H), for the sorted subjects; all NaN as `subject_r2`."""
-    sums_SHK = sum_by_subject(sums_RHK, subject_of_recording)
-    return mse(sums_SHK) if np.isfinite(sums_SHK).all() else np.full(sums_SHK.shape[:2], np.nan)
+def subject_mse(sums_RHK: ArrayLike, subject_of_recording: Sequence[str] | NDArray[Any]) -> Floats:
+    """Mean squared error of each subject at each frame, (U, H), sorted by subject; all NaN as in `subject_r2`."""
+    sums_UHK = sum_by_subject(sums_RHK, subject_of_recording)
+    return mse(sums_UHK) if np.isfinite(sums_UHK).all() else np.full(sums_UHK.shape[:2], np.nan)
 
 
 def correct(p_values: ArrayLike) -> Floats:
-    """Benjamini–Hochberg: p-values such that calling those below q significant has a false discovery rate of q.
+    """Benjamini–Hochberg: calling corrected p-values below q significant controls the false discovery rate at q.
 
     Args:
-        p_values: (comparisons,); NaN (a test that could not be made) is not counted and stays NaN.
+        p_values: (comparisons,); NaN (the test could not be computed) is not counted and stays NaN.
     """
     p = np.asarray(p_values, dtype=np.float64)
     corrected = np.full(p.shape, np.nan)
@@ -199,9 +203,9 @@ def correct(p_values: ArrayLike) -> Floats:
 
 
 def with_corrected_p(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics with `.../p_corrected` beside every `.../p`, corrected over all of them together.
+    """Adds `.../p_corrected` beside every `.../p`, corrected over all of them together.
 
-    Call it once, with the metrics of the whole test run: every cohort, condition and method.
+    Call it once with the metrics of the whole test run: all cohorts, conditions and methods.
     """
     names = [name for name in metrics if name.endswith("/p")]
     corrected = correct([metrics[name] for name in names])

@@ -1,4 +1,4 @@
-"""Covariances of scaled recordings over parcels, lags and time, from recordings read one by one.
+"""Covariance and autocovariance of scaled recordings, accumulated one recording at a time.
 
 Shapes: P parcels, T frames, F = lags x P features of a frame.
 """
@@ -15,17 +15,17 @@ ScaledRecording = tuple[NDArray[np.floating], NDArray[np.bool_]]
 
 
 def lagged_moments(recordings: Iterable[ScaledRecording], lags: Sequence[int] = (0,)) -> tuple[Tensor, Tensor]:
-    """Mean and covariance of the values at a frame and at frames ``lags`` away; pairs count where both are observed.
+    """Mean and covariance of the signal at several lags, over the pairs of parcels that are observed together.
 
     Args:
         recordings: scaled recordings.
-        lags: frames relative to the one looked at; blocks of P features, in this order.
+        lags: offsets in frames; each gives a block of P features, in this order.
 
     Returns:
         (F,) and (F, F), float64; 0 for pairs that were never observed together.
 
     Raises:
-        ValueError: no recording is longer than the lags reach.
+        ValueError: no recording covers all lags.
     """
     total_F = gram_FF = count_FF = torch.zeros(())
     for values_PT, observed_P in recordings:
@@ -42,21 +42,21 @@ def lagged_moments(recordings: Iterable[ScaledRecording], lags: Sequence[int] = 
     mean_F = total_F / count_FF.diagonal().clamp(min=1)
     moment_FF = gram_FF / count_FF.clamp(min=1)
     covariance_FF = torch.where(count_FF > 0, moment_FF - torch.outer(mean_F, mean_F), 0.0)
-    if (count_FF != count_FF[0, 0]).any():  # averages over different recordings need not make a covariance
+    if (count_FF != count_FF[0, 0]).any():  # over different sets of recordings the matrix can have negative eigenvalues
         values, vectors = torch.linalg.eigh(covariance_FF)
         covariance_FF = (vectors * values.clamp(min=0)) @ vectors.T
     return mean_F, covariance_FF
 
 
 def shifted(x: Tensor, lags: Sequence[int]) -> Tensor:
-    """Returns (..., lags x P, T): in blocks, (..., P, T) ``lag`` frames later, 0 or False beyond the ends."""
+    """Stacks copies of (..., P, T) shifted by each lag, (..., lags x P, T); 0 or False beyond the ends."""
     reach, num_frames = max(abs(lag) for lag in lags), x.shape[-1]
     padded = torch.nn.functional.pad(x, (reach, reach))
     return torch.cat([padded[..., reach + lag : reach + lag + num_frames] for lag in lags], dim=-2)
 
 
 def autocovariance(recordings: Iterable[ScaledRecording], lags: int) -> Tensor:
-    """Autocovariance at lags 0 to ``lags`` - 1 frames, the mean over observed parcels, (lags,) float64."""
+    """Autocovariance at lags 0 to ``lags`` − 1 frames, averaged over observed parcels, (lags,) float64."""
     total, count = np.zeros(lags), np.zeros(lags)
     for series_PT, observed_P in recordings:
         series_PT = series_PT[observed_P].astype(np.float64)
@@ -69,7 +69,7 @@ def autocovariance(recordings: Iterable[ScaledRecording], lags: int) -> Tensor:
 
 
 def correlation(covariance_PP: Tensor) -> Tensor:
-    """Correlation from covariance, float32; 0 for parcels without variance."""
+    """Converts a covariance to a correlation matrix, float32; 0 for parcels without variance."""
     spread_P = covariance_PP.diagonal().clamp(min=0).sqrt()
     scaled_PP = covariance_PP / torch.outer(spread_P, spread_P)
     return scaled_PP.nan_to_num(0, 0, 0).float()

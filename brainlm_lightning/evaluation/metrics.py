@@ -1,12 +1,14 @@
 """Reconstruction and forecast scores from six sums over hidden values: exact over batches, ranks and subjects.
 
-Sums are float64: the product of two float32 numbers is exact there, so that of data with mean 1e4 and standard
-deviation 1 (Σy² = 1e8 n) the variance keeps about 8 digits where float32 sums keep none.
+Sums are float64, in which the product of two float32 numbers is exact: for data with mean 1e4 and standard deviation 1
+(Σy² = 1e8 n) the variance keeps about 8 digits, where float32 sums would keep none.
 
-Shapes: B batch, R recordings, S subjects, P parcels, T frames, K = 6 sums [n, Σy, Σy², Σŷ, Σŷ², Σyŷ].
+Shapes: B batch, R recordings, U subjects, P parcels, T frames, A resampling draws, K = 6 sums
+[n, Σy, Σy², Σŷ, Σŷ², Σyŷ].
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,25 +16,26 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
+from brainlm_lightning.evaluation.names import ENDS
 from brainlm_lightning.evaluation.resampling import percentile_interval, subject_bootstrap, sum_by_subject
 
 Floats = NDArray[np.float64]
 Score = Callable[[Floats], Floats]
 
 NUM_SUMS = 6
-# A sum of squares about the mean below this share of Σy² is rounding, not variance: constant data has no R².
+# Below this share of Σy², the sum of squares about the mean is rounding error: the data are constant and have no R².
 ROUNDING = 1e-13
 
 
 class HiddenSums(Metric):
-    """Six sums over the hidden values of every recording and parcel: all that R², Pearson's r and MSE need.
+    """Six sums over the hidden values of every recording and parcel, from which R², Pearson's r and MSE follow.
 
-    `compute()` returns them, (R, P, K) float64. Merging ranks or parts of a run is adding (`merge_state`). NaN at
-    a hidden value makes the scores NaN; at a visible one it has no effect.
+    `compute()` returns them, (R, P, K) float64. Ranks and parts of a run merge by addition (`merge_state`). A NaN among
+    the hidden values makes the scores NaN; among the visible ones it has no effect.
 
     Args:
-        num_recordings: rows of the result; `recording_index_B` counts in them.
-        num_parcels: of every recording.
+        num_recordings: R; `recording_index_B` indexes this axis.
+        num_parcels: P.
     """
 
     full_state_update = False
@@ -43,8 +46,8 @@ class HiddenSums(Metric):
         zeros_RPK = torch.zeros(num_recordings, num_parcels, NUM_SUMS, dtype=torch.float64)
         self.add_state("sums", default=zeros_RPK, dist_reduce_fx="sum")
 
-    def _apply(self, fn: Callable, exclude_state: Sequence[str] = ()) -> "HiddenSums":
-        """Follows its module to a device, but not to bfloat16, where sums would stop growing at 256."""
+    def _apply(self, fn: Callable[..., Any], exclude_state: Sequence[str] = ()) -> "HiddenSums":
+        """Moves with its module to a device, but keeps float64: bfloat16 sums would stop growing at 256."""
         sums = self.sums
         super()._apply(fn, exclude_state)
         self.sums = sums.to(self.device)
@@ -55,10 +58,10 @@ class HiddenSums(Metric):
         """Adds a batch.
 
         Args:
-            prediction_BPT: any floating dtype; looked at where hidden only.
-            signal_BPT: the truth, the same scaling.
-            hidden_BPT: bool, True = hidden. Leave unobserved parcels out here.
-            recording_index_B: int, the recording of each window.
+            prediction_BPT: any floating dtype; read only where hidden.
+            signal_BPT: the true signal, scaled alike.
+            hidden_BPT: bool, True = hidden; must be False for unobserved parcels.
+            recording_index_B: int, index of each window's recording.
         """
         parts = {"signal": signal_BPT, "hidden": hidden_BPT}
         for name, part in parts.items():
@@ -73,7 +76,7 @@ class HiddenSums(Metric):
         self.sums.index_add_(0, recording_index_B.to(self.sums.device), sums_BPK)
 
     def compute(self) -> Tensor:
-        """The sums so far, (R, P, K) float64."""
+        """The accumulated sums, (R, P, K) float64."""
         return self.sums
 
 
@@ -84,7 +87,7 @@ def _divide(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def _about_mean(n: Floats, total: Floats, squares: Floats) -> Floats:
-    """Sum of squares about the mean; 0 where that is rounding."""
+    """Sum of squares about the mean; 0 where it is only rounding error."""
     spread = squares - total * _divide(total, n)
     return np.where(np.abs(spread) <= ROUNDING * squares, 0.0, spread)
 
@@ -92,8 +95,8 @@ def _about_mean(n: Floats, total: Floats, squares: Floats) -> Floats:
 def r2(sums: ArrayLike) -> Floats:
     """R² = 1 − Σ(y − ŷ)² / Σ(y − ȳ)², from (..., K) sums; −inf to 1, never clipped, NaN where y is constant or absent.
 
-    To pool, add the sums of what is pooled first: `r2(sums_RPK.sum((0, 1)))` is the paper's score,
-    `r2(sums_RPK.sum(1))` each recording's, `r2(sums_RPK.sum(0))` each parcel's. ȳ is the mean of what is pooled.
+    To pool, add up sums first: `r2(sums_RPK.sum((0, 1)))` is the paper's score, `r2(sums_RPK.sum(1))` that of each
+    recording, `r2(sums_RPK.sum(0))` that of each parcel. ȳ is the mean of the pooled values.
     """
     n, y, yy, _, pp, yp = np.moveaxis(np.asarray(sums, dtype=np.float64), -1, 0)
     return 1 - _divide(yy - 2 * yp + pp, _about_mean(n, y, yy))
@@ -113,53 +116,52 @@ def mse(sums: ArrayLike) -> Floats:
 
 
 SCORES: dict[str, Score] = {"r2": r2, "pearson_r": pearson_r, "mse": mse}
-ENDS = ("", "_low", "_high")
 
 
 def mean_defined(values: Floats) -> Floats:
-    """The mean over the last axis of what is not NaN; NaN where nothing is left."""
+    """Mean over the last axis without NaN; NaN where all are NaN (unlike `np.nanmean`, without a warning)."""
     defined = ~np.isnan(values)
     return _divide(np.where(defined, values, 0.0).sum(-1), defined.sum(-1).astype(np.float64))
 
 
-def _pooled_and_parcel(sums_DPK: Floats) -> Floats:
-    """(D, P, K) sums -> (D, 2 × scores): each score pooled over everything, then as the mean over parcels."""
-    pooled = [score(sums_DPK.sum(1)) for score in SCORES.values()]
-    parcel = [mean_defined(score(sums_DPK)) for score in SCORES.values()]
+def _pooled_and_parcel(sums_APK: Floats) -> Floats:
+    """(A, P, K) sums -> (A, 2 × scores): each score pooled over all values, then averaged over parcels."""
+    pooled = [score(sums_APK.sum(1)) for score in SCORES.values()]
+    parcel = [mean_defined(score(sums_APK)) for score in SCORES.values()]
     return np.stack(pooled + parcel, axis=-1)
 
 
-def _recording_totals(sums_RPK: Floats, subjects: NDArray) -> Floats:
-    """Σ and count of each subject's recordings' scores, (S, scores, 2): undefined scores are in neither."""
+def _recording_totals(sums_RPK: Floats, subjects: NDArray[Any]) -> Floats:
+    """Sum and number of the defined scores of each subject's recordings, (U, scores, 2)."""
     by_recording = np.stack([score(sums_RPK.sum(1)) for score in SCORES.values()], axis=-1)
     defined = ~np.isnan(by_recording)
     return sum_by_subject(np.stack([np.where(defined, by_recording, 0), defined], axis=-1), subjects)
 
 
 def _recording_means(totals: Floats) -> Floats:
-    """(D, scores, [Σ, count]) -> (D, scores)."""
+    """(A, scores, [sum, number]) -> (A, scores)."""
     return _divide(totals[..., 0], totals[..., 1])
 
 
 def scores(
-    sums_RPK: ArrayLike, subject_of_recording: Sequence[str] | NDArray, num_resamples: int = 1000, seed: int = 0
+    sums_RPK: ArrayLike, subject_of_recording: Sequence[str] | NDArray[Any], num_resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:
     """R², Pearson's r and MSE three ways, each with a 95 % interval from resampling subjects.
 
-    `_pooled` over all hidden values (the paper's, Table 1); `_recording`, the mean over recordings of each one's score
-    pooled over its parcels; `_parcel`, the mean over parcels of each one's score pooled over recordings. Recordings
-    without hidden values and scores that are undefined (a constant truth) are left out and counted. A method whose
-    predictions are not finite has no scores: all are NaN, rather than the scores of what it did manage.
+    `_pooled`: over all hidden values (Table 1 of the paper). `_recording`: each recording's score, pooled over its
+    parcels, averaged over recordings. `_parcel`: each parcel's score, pooled over recordings, averaged over parcels.
+    Recordings without hidden values and undefined scores (constant signal) are left out and counted. If any prediction
+    is not finite, all scores of the method are NaN.
 
     Args:
-        sums_RPK: what `HiddenSums.compute()` gives, as numpy. Work is num_resamples × S × P × K.
+        sums_RPK: from `HiddenSums.compute()`, as numpy. The cost is num_resamples × U × P × K.
         subject_of_recording: (R,) subject ids.
         num_resamples: draws of the subjects.
         seed: of the draws.
 
     Returns:
         `r2_pooled`, `r2_pooled_low`, `r2_pooled_high`, ..., `num_subjects`, `num_recordings` (with hidden values), and
-        what has no R²: `num_recordings_left_out`, `num_parcels_left_out`.
+        the numbers without R²: `num_recordings_left_out`, `num_parcels_left_out`.
     """
     sums, subjects = np.asarray(sums_RPK, dtype=np.float64), np.asarray(subject_of_recording)
     if subjects.shape != sums.shape[:1]:

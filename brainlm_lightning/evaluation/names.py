@@ -1,10 +1,10 @@
-"""Names of metrics and arrays: written and read in this file alone.
+"""Names of metrics and arrays, formatted and parsed in this file alone.
 
     test/<cohort>/<condition>/<method>/<score>     test/abide_cc400/hidden0.75/mae/r2_pooled_low
-    test/<cohort>/<condition>/<score>              test/abide_cc400/horizon20/num_windows: no method's own
+    test/<cohort>/<condition>/<score>              test/abide_cc400/horizon20/num_windows (of no method)
 
-A comparison of two methods is a method of its own, `<method>_minus_<other>`. A score may have parts,
-`network/Visual/effect_size`. Any label may be part of a name: a slash in it is written `%2F`.
+A comparison of two methods takes the place of a method, `<method>_minus_<other>`. A score can have several parts,
+`network/Visual/effect_size`. Slashes in labels are escaped as `%2F`.
 """
 
 import re
@@ -17,7 +17,7 @@ ROOT = "test"
 
 
 def quoted(label: str) -> str:
-    """A label as one part of a name."""
+    """Escapes a label for use as one part of a name."""
     return label.replace("%", "%25").replace("/", "%2F")
 
 
@@ -28,13 +28,13 @@ def unquoted(part: str) -> str:
 
 @dataclass(frozen=True)
 class MetricName:
-    """The name of a number or an array of a test run.
+    """The name of a metric or array of a test run.
 
     Attributes:
-        cohort: that was tested on.
-        condition: what was asked: `hidden0.75`, `horizon20`, a phenotype, a contrast.
-        method: whose score it is; "" for what belongs to the condition as a whole.
-        score: what was measured. Its parts are quoted by whoever puts labels into them.
+        cohort: the test cohort.
+        condition: what was tested: `hidden0.75`, `horizon20`, a phenotype, a contrast.
+        method: the scored method; "" for a number that belongs to the condition as a whole.
+        score: the quantity; labels inside it must be `quoted` by the caller.
     """
 
     cohort: str
@@ -49,7 +49,7 @@ class MetricName:
 
     @classmethod
     def parse(cls, name: str) -> "MetricName | None":
-        """Reads a name; None for one of another kind (`val/loss`)."""
+        """Parses a name; None if it is not of a test run (`val/loss`)."""
         root, *parts = name.split("/", 4)
         if root != ROOT or len(parts) < 3:
             return None
@@ -61,7 +61,7 @@ class MetricName:
         return str(replace(self, score=score))
 
     def by(self, method: str = "") -> "MetricName":
-        """The prefix of another method's scores under the same condition; without a method, the condition's own."""
+        """The same condition with another method and no score; without a method, the condition itself."""
         return replace(self, method=method, score="")
 
     def level(self, word: str) -> float | None:
@@ -86,20 +86,20 @@ class MetricName:
 
 
 def pair_name(method: str, other: str) -> str:
-    """The comparison of a method with another, as the name of a method."""
+    """Name of the comparison of a method with another."""
     return f"{method}{MINUS}{other}"
 
 
 def parsed(names: Iterable[str]) -> list[MetricName]:
-    """The names of test results among names of all kinds, in their order."""
+    """Parses the names of test results and leaves out all other names; keeps the order."""
     return [found for name in names if (found := MetricName.parse(name)) is not None]
 
 
 def check_method_name(name: str) -> None:
-    """Checks that a method's name can be told from a comparison's.
+    """Checks that a method's name cannot be mistaken for a comparison.
 
     Raises:
         ValueError: it is empty or contains `_minus_`.
     """
     if not name or MINUS in name:
-        raise ValueError(f"a method is named {name!r}; expected a word without {MINUS!r}, which names comparisons")
+        raise ValueError(f"a method is named {name!r}; expected a name without {MINUS!r}, which marks comparisons")

@@ -1,1 +1,1 @@
-"""The masked autoencoder in plain PyTorch: it knows tensors, neither files nor Lightning."""
+"""Masked models in plain PyTorch: tensors in, tensors out; no files, no Lightning."""

@@ -1,4 +1,4 @@
-"""Where a token stands: spatial and temporal embeddings (paper, figure 2B).
+"""Position embeddings of tokens: spatial and temporal (paper, figure 2B).
 
 Shapes: P parcels, N patches per parcel, D width.
 """
@@ -16,7 +16,7 @@ TemporalEmbedding = Literal["learnable", "sinusoidal"]
 
 @dataclass(frozen=True)
 class Geometry:
-    """What the data fix about a model: the parcels, where they lie, and the length of a window.
+    """What the data determine about a model: the parcels with their coordinates, and the length of a window.
 
     Attributes:
         xyz_mm: (P, 3) centroids in millimetres (MNI).
@@ -32,10 +32,10 @@ class Geometry:
         return len(self.xyz_mm)
 
     def patches(self, patch_frames: int) -> int:
-        """N, patches of a window.
+        """N, the number of patches per parcel in a window.
 
         Raises:
-            ValueError: the window is no whole number of patches.
+            ValueError: the window is not a whole number of patches.
         """
         if self.window_frames % patch_frames:
             raise ValueError(
@@ -80,7 +80,7 @@ class PositionEmbedding(nn.Module):
             nn.init.trunc_normal_(self.spatial_PD, std=0.02)
         else:
             self.xyz_projection = nn.Linear(3, width)
-            # Centroids reach about 100 mm; in decimetres they are of the order of one.
+            # Centroids reach about 100 mm; in decimetres they are of order 1.
             self.register_buffer("xyz_dm", geometry.xyz_mm.float() / 100)
         if temporal == "learnable":
             self.temporal_ND: Tensor = nn.Parameter(torch.empty(num_patches, width))
@@ -95,6 +95,7 @@ class PositionEmbedding(nn.Module):
     def spatial(self) -> Tensor:
         """The embedding of every parcel, (P, D)."""
         if self.xyz_projection is not None:
-            return self.xyz_projection(self.xyz_dm)
+            projected_PD: Tensor = self.xyz_projection(self.xyz_dm)
+            return projected_PD
         assert self.spatial_PD is not None
         return self.spatial_PD

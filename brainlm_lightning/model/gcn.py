@@ -1,8 +1,8 @@
 """A graph convolutional network over parcels, trained with the masking objective (paper, section 4.6, table 4).
 
-H' = GELU(Â H W + b), four times, Â = D^-½ (A + 1) D^-½ (Kipf & Welling 2017); from the second layer on H is added, so
-that four layers do not blur all parcels into one. The paper says no more than "4-layer GCN". Edges join parcels to
-those with which they correlate most in the training subjects, or to the nearest ones.
+Four layers of H' = GELU(Â H W + b) with Â = D^-½ (A + I) D^-½ (Kipf & Welling 2017), with residual connections from the
+second layer on, which keep the layers from averaging all parcels together. The paper specifies only "4-layer GCN".
+Edges connect each parcel to those that correlate with it most in the training subjects, or to the nearest ones.
 
 Shapes: B batch, P parcels, T frames, N patches per parcel, D width.
 """
@@ -26,12 +26,12 @@ class GCNConfig:
     """Sizes and graph of the network.
 
     Attributes:
-        patch_frames: frames of a patch; the window is a whole number of them.
+        patch_frames: frames per patch; must divide the window.
         width: of every layer.
         depth: graph convolutions.
-        graph: ``connectivity``, edges by the training subjects' correlations, weighted with them (a model without them
-            has no edges); ``nearest``, edges by the distance of centroids, all of weight 1.
-        neighbours: edges that start from a parcel; they count in both directions.
+        graph: ``connectivity``, edges weighted by the training subjects' correlations (until `start` has set them there
+            are none); ``nearest``, edges of weight 1 to the parcels with the nearest centroids.
+        neighbours: edges per parcel, counted before the graph is made symmetric.
     """
 
     patch_frames: int = 20
@@ -42,14 +42,14 @@ class GCNConfig:
 
 
 class GraphConvolutionalNetwork(MaskedModel):
-    """Mixes parcels with their neighbours in a graph, and reads every parcel's whole series from the last layer.
+    """Graph convolutions over parcels, and a linear read-out of each parcel's whole series.
 
     Args:
         geometry: parcels and window.
         config: sizes and graph.
 
     Raises:
-        ValueError: the patch does not divide the window, or there are not as many parcels as neighbours.
+        ValueError: the patch does not divide the window, or ``neighbours`` is not between 1 and P − 1.
     """
 
     name = "gcn"
@@ -62,7 +62,7 @@ class GraphConvolutionalNetwork(MaskedModel):
         config = self.config
         if not 0 < config.neighbours < geometry.num_parcels:
             raise ValueError(
-                f"neighbours is {config.neighbours}; expected 1 to {geometry.num_parcels - 1}, for there are "
+                f"neighbours is {config.neighbours}; expected 1 to {geometry.num_parcels - 1}, one less than the "
                 f"{geometry.num_parcels} parcels"
             )
         weights_PP = torch.zeros(geometry.num_parcels, geometry.num_parcels)
@@ -75,7 +75,7 @@ class GraphConvolutionalNetwork(MaskedModel):
         self.head = nn.Linear(config.width, geometry.window_frames)
 
     def start(self, name: str, moments: Moments, seed: int) -> None:
-        """See `MaskedModel.start`: takes the edges of a ``connectivity`` graph from the training covariance."""
+        """See `MaskedModel.start`; sets the edges of a ``connectivity`` graph from the training covariance."""
         super().start(name, moments, seed)
         if self.config.graph == "connectivity":
             correlation_PP = correlation(moments.covariance_PP)
@@ -105,15 +105,15 @@ class GraphConvolutionalNetwork(MaskedModel):
 
 
 def nearest_edges(closeness_PP: Tensor, neighbours: int) -> Tensor:
-    """True for the `neighbours` closest others of each parcel, and for those whose closest it is; symmetric bool."""
+    """True where one parcel is among the `neighbours` closest of the other; symmetric bool (P, P)."""
     others_PP = closeness_PP.clone().fill_diagonal_(-torch.inf)
-    index_PK = others_PP.topk(neighbours, dim=1).indices
-    edges_PP = torch.zeros_like(closeness_PP, dtype=torch.bool).scatter_(1, index_PK, True)
+    index = others_PP.topk(neighbours, dim=1).indices
+    edges_PP = torch.zeros_like(closeness_PP, dtype=torch.bool).scatter_(1, index, True)
     return edges_PP | edges_PP.T
 
 
 def normalised(weights_PP: Tensor) -> Tensor:
-    """D^-½ (A + 1) D^-½, where D are the row sums of A + 1 (Kipf & Welling 2017, equation 2)."""
+    """D^-½ (A + I) D^-½, where D holds the row sums of A + I (Kipf & Welling 2017, equation 2)."""
     looped_PP = weights_PP + torch.eye(len(weights_PP), dtype=weights_PP.dtype)
     root_P = looped_PP.sum(dim=1).rsqrt()
     return root_P[:, None] * looped_PP * root_P

@@ -1,23 +1,23 @@
-"""A start from which a masked autoencoder learns at once: untrained, it is a kernel regressor over parcels and time.
+"""An initialisation that makes the untrained masked autoencoder a kernel regressor over parcels and time.
 
-To predict a hidden patch the network has to find visible tokens of the same time and of parcels that co-vary, and
-tokens of the same parcel just before and after, and carry their frames through. At the usual start attention averages
-everything, the average carries nothing, and the loss stays on a plateau for thousands of steps. Here the width is split
-into orthogonal subspaces:
+To predict a hidden patch, the network must attend to visible tokens at the same time in co-varying parcels, and to the
+same parcel just before and after, and copy their frames. With the usual initialisation, attention averages all tokens,
+the average is uninformative, and the loss stays on a plateau for thousands of steps. Here the width is split into
+orthogonal subspaces:
 
-- *signal*: the patch projection writes the S frames there, the head reads them back;
+- *signal*: the patch projection writes the S frames there, and the head reads them out;
 - *time*: the N temporal embeddings are orthogonal vectors;
 - *space*: the spatial embeddings are the leading principal directions of the training covariance across parcels, scaled
   by the roots of their variances and to unit length, so that inner products are similarities;
-- *visible*: one direction that visible tokens have and mask tokens lack, so that nobody looks where no data are.
+- *visible*: one direction that visible tokens have and mask tokens lack, so that attention avoids mask tokens.
 
-In every block the queries and keys of a head start tied on those: a token looks at visible tokens of similar parcels,
-in the head's own place in time — now, the patch before, or the patch after. In the first decoder block values carry the
-signal: as it is for *now*, through the linear prediction of a patch from its neighbour (from the training
-autocovariance) for *before* and *after*. Every other branch starts small. Only initial values change: the architecture
-is the paper's, and every weight is trained.
+In every block, each head starts with matching query and key projections onto these subspaces: a token attends to
+visible tokens of similar parcels at the head's own shift in time: the same patch (*now*), the one *before* or the one
+*after*. In the first decoder block, values carry the signal: unchanged for *now*, and through the linear prediction of
+a patch from its neighbour (from the training autocovariance) for *before* and *after*. All other branches start small.
+Only initial values change: the architecture is the paper's, and every weight is trained.
 
-Shapes: P parcels, N patches per parcel, S frames per patch, D width, d width of a head, K directions of space.
+Shapes: P parcels, N patches per parcel, S frames per patch, D width, d width of a head, Z directions of space.
 """
 
 from dataclasses import dataclass
@@ -30,14 +30,14 @@ from brainlm_lightning.model.embedding import PositionEmbedding
 from brainlm_lightning.model.masked import Moments
 from brainlm_lightning.model.transformer import Attention, Block, Transformer
 
-Place = Literal["now", "before", "after"]
+Shift = Literal["now", "before", "after"]
 
-PLACES: tuple[Place, ...] = ("now", "before", "after", "now")  # of a block's heads in turn
-POSITION_NORM = 1.5  # of each embedding; a patch of unit variance has 1, so that layer norm hardly bends the signal
-VISIBLE_NORM = 0.5  # of the direction that visible tokens have
-# What a head's attention logit gains where the time matches, from a perfectly correlated parcel, where there are data:
+SHIFTS: tuple[Shift, ...] = ("now", "before", "after", "now")  # of a block's heads in turn
+POSITION_NORM = 1.5  # of each embedding; a patch of unit variance has norm 1, so layer norm is nearly linear in it
+VISIBLE_NORM = 0.5  # of the component that marks visible tokens
+# Added to a head's attention logit for a key at the right time, in a perfectly correlated parcel, and visible:
 TIME_LOGIT, SPACE_LOGIT, VISIBLE_LOGIT = 5.0, 5.0, 4.0
-BRANCH_GAIN = 0.1  # of the branches that start small, on the standard start
+BRANCH_GAIN = 0.1  # of the branches that start small, relative to the standard initialisation
 RIDGE = 0.1  # of the linear prediction from a neighbouring patch, as a share of the variance
 
 
@@ -52,55 +52,57 @@ class Subspaces:
 
 
 def split_width(width: int, patch_frames: int, num_patches: int, generator: torch.Generator) -> Subspaces:
-    """Draws the subspaces.
+    """Splits a width into random orthogonal subspaces.
 
     Raises:
-        ValueError: the width does not hold the signal, the times, the visible direction and one direction of space.
+        ValueError: the width is below S + N + 2.
     """
     space = width - patch_frames - num_patches - 1
     if space < 1:
         raise ValueError(
-            f"a width of {width} is too narrow for the kernel start: it takes {patch_frames} dimensions for the frames "
-            f"of a patch, {num_patches} for the patches, one for what is visible and some for space; widen it or "
+            f"a width of {width} is too narrow for the kernel start: it needs {patch_frames} dimensions for the frames "
+            f"of a patch, {num_patches} for the patches, one for visibility and at least one for space; widen it or "
             "choose initialisation: standard"
         )
     basis = random_orthonormal(width, width, generator)
-    return Subspaces(*basis.split([patch_frames, num_patches, space, 1], dim=1))
+    return Subspaces(*torch.split(basis, [patch_frames, num_patches, space, 1], dim=1))
 
 
 def random_orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """A random matrix with orthonormal columns (or rows, where there are fewer rows than columns)."""
-    q = torch.linalg.qr(torch.randn(max(rows, columns), min(rows, columns), generator=generator)).Q
+    q: Tensor = torch.linalg.qr(torch.randn(max(rows, columns), min(rows, columns), generator=generator)).Q
     return q if rows >= columns else q.T
 
 
 def parcel_directions(covariance_PP: Tensor, count: int) -> Tensor:
-    """Unit vectors, one a parcel, whose inner products approximate the parcels' correlations, (P, min(P, count)).
+    """One unit vector per parcel; their inner products approximate the correlations, (P, min(P, count)).
 
-    The signs of the principal directions are fixed by their sums, so that permuting parcels permutes the vectors. A
+    Each principal direction is given the sign that makes its sum positive, so permuting parcels permutes the vectors. A
     parcel without variance gets the zero vector.
     """
     values, vectors = torch.linalg.eigh(covariance_PP.double())
     order = values.argsort(descending=True)[: min(count, len(values))]
     vectors = vectors[:, order] * torch.where(vectors[:, order].sum(dim=0) < 0, -1.0, 1.0)
-    scaled_PK = vectors * values[order].clamp(min=0).sqrt()
+    scaled_PZ = vectors * values[order].clamp(min=0).sqrt()
     variance_P = covariance_PP.diagonal()
-    scaled_PK[variance_P <= 1e-12 * variance_P.max()] = 0  # rounding gave it a direction
-    return (scaled_PK / scaled_PK.norm(dim=1, keepdim=True).clamp(min=1e-12)).float()
+    scaled_PZ[variance_P <= 1e-12 * variance_P.max()] = 0  # its direction would be rounding error
+    unit_PZ: Tensor = scaled_PZ / scaled_PZ.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return unit_PZ.float()
 
 
-def neighbour_prediction(autocovariance: Tensor, place: Place) -> Tensor:
-    """The linear map (S, S) that predicts a patch from the one before or after it: ridge regression in closed form."""
+def neighbour_prediction(autocovariance: Tensor, shift: Shift) -> Tensor:
+    """The (S, S) matrix that predicts a patch from the one before or after it: ridge regression in closed form."""
     frames = len(autocovariance) // 2
     step = torch.arange(frames)
     variance_SS = autocovariance[(step[:, None] - step).abs()]
-    lag_SS = frames + step[:, None] - step if place == "before" else frames - step[:, None] + step
+    lag_SS = frames + step[:, None] - step if shift == "before" else frames - step[:, None] + step
     ridge_SS = RIDGE * autocovariance[0] * torch.eye(frames, dtype=autocovariance.dtype)
-    return torch.linalg.solve(variance_SS + ridge_SS, autocovariance[lag_SS].T).T.float()
+    map_SS: Tensor = torch.linalg.solve(variance_SS + ridge_SS, autocovariance[lag_SS].T).T
+    return map_SS.float()
 
 
 class Parts(Protocol):
-    """The parts of a masked autoencoder that the start sets."""
+    """The parts of a masked autoencoder that the kernel start sets."""
 
     config: Any
     num_patches: int
@@ -116,7 +118,7 @@ class Parts(Protocol):
 
 @torch.no_grad()
 def kernel_start(model: Parts, moments: Moments, seed: int = 0) -> None:
-    """Sets a model's initial weights so that, untrained, it is a kernel regressor.
+    """Sets a model's weights so that, before training, it is a kernel regressor.
 
     Args:
         model: pre-norm, with learnable embeddings; changed in place.
@@ -134,7 +136,9 @@ def kernel_start(model: Parts, moments: Moments, seed: int = 0) -> None:
         )
     narrowest = min(config.embed_dim // config.num_heads, config.decoder_embed_dim // config.decoder_num_heads)
     if narrowest < 3:
-        raise ValueError(f"heads are {narrowest} wide; the kernel start needs 3: for time, space and what is visible")
+        raise ValueError(
+            f"heads are {narrowest} wide; the kernel start needs at least 3: one each for time, space and visibility"
+        )
     generator = torch.Generator().manual_seed(seed)
     encoder, decoder = (
         split_width(width, config.patch_frames, model.num_patches, generator)
@@ -157,8 +161,9 @@ def kernel_start(model: Parts, moments: Moments, seed: int = 0) -> None:
 
 
 def _undo_norm(width: int) -> float:
-    """Layer norm brings a token to norm √D; this brings it back to what its parts add up to."""
-    return (1 + 2 * POSITION_NORM**2) ** 0.5 / width**0.5
+    """Inverts layer norm: the norm that a token's parts add up to, over the norm √D that layer norm gives it."""
+    factor: float = (1 + 2 * POSITION_NORM**2) ** 0.5 / width**0.5
+    return factor
 
 
 def _pass_through(linear: nn.Linear, weight: Tensor) -> None:
@@ -167,50 +172,50 @@ def _pass_through(linear: nn.Linear, weight: Tensor) -> None:
 
 
 def _set_positions(position: PositionEmbedding, covariance_PP: Tensor, subspaces: Subspaces) -> None:
-    direction_PK = parcel_directions(covariance_PP, subspaces.space.shape[1])
+    direction_PZ = parcel_directions(covariance_PP, subspaces.space.shape[1])
     assert position.spatial_PD is not None
-    position.spatial_PD.copy_(POSITION_NORM * direction_PK @ subspaces.space[:, : direction_PK.shape[1]].T)
+    position.spatial_PD.copy_(POSITION_NORM * direction_PZ @ subspaces.space[:, : direction_PZ.shape[1]].T)
     position.temporal_ND.copy_(POSITION_NORM * subspaces.time.T)
 
 
 def _tie_attention(
     transformer: Transformer, subspaces: Subspaces, covariance_PP: Tensor, generator: torch.Generator
 ) -> None:
-    """Ties query to key in every block, and starts what the branches add small."""
-    direction_PK = parcel_directions(covariance_PP, subspaces.space.shape[1])
-    spectrum_K = direction_PK.square().mean(dim=0)
+    """Sets matching queries and keys in every block, and scales down the outputs of its branches."""
+    direction_PZ = parcel_directions(covariance_PP, subspaces.space.shape[1])
+    spectrum_Z = direction_PZ.square().mean(dim=0)
     for block in transformer.blocks:
         assert isinstance(block, Block)
         for head in range(block.attention.num_heads):
-            _tie_head(block.attention, head, subspaces, spectrum_K, generator)
+            _tie_head(block.attention, head, subspaces, spectrum_Z, generator)
         block.attention.output.weight.mul_(BRANCH_GAIN)
         block.mlp_output.weight.mul_(BRANCH_GAIN)
 
 
 def _tie_head(
-    attention: Attention, head: int, subspaces: Subspaces, spectrum_K: Tensor, generator: torch.Generator
+    attention: Attention, head: int, subspaces: Subspaces, spectrum_Z: Tensor, generator: torch.Generator
 ) -> None:
-    """Queries and keys of one head: up to half its width for time, one dimension for visible, the rest for space.
+    """Queries and keys of one head: up to half its width for time, one dimension for visibility, the rest for space.
 
-    Attention divides by √d, and layer norm has scaled a position's inner products with itself by D times its share of
-    a token; both are undone, so that logits are those named above. A head too narrow for a whole subspace sees a
-    random part of it: of time any, of space one drawn towards the leading directions.
+    Both the division by √d in attention and the scaling by layer norm are undone, so the logits are the constants at
+    the top of this file. A head too narrow for a whole subspace gets a random projection of it: uniform for time,
+    weighted towards the leading directions for space.
     """
     width, num_patches = subspaces.time.shape
     head_width = width // attention.num_heads
     scale = head_width**0.5 * _undo_norm(width) ** 2
     times = min(num_patches, head_width // 2)
-    directions = min(len(spectrum_K), head_width - times - 1)
+    directions = min(len(spectrum_Z), head_width - times - 1)
     time = random_orthonormal(times, num_patches, generator)
-    space = random_orthonormal(directions, len(spectrum_K), generator)
-    if directions < len(spectrum_K):
-        drawn = torch.randn(directions, len(spectrum_K), generator=generator) * spectrum_K.sqrt()
+    space = random_orthonormal(directions, len(spectrum_Z), generator)
+    if directions < len(spectrum_Z):
+        drawn = torch.randn(directions, len(spectrum_Z), generator=generator) * spectrum_Z.sqrt()
         space = torch.linalg.qr(drawn.T).Q.T
-    kept = float((space.square() @ spectrum_K).sum() / spectrum_K.sum())
+    kept = float((space.square() @ spectrum_Z).sum() / spectrum_Z.sum())
     time = time * (TIME_LOGIT * scale / POSITION_NORM**2 * num_patches / times) ** 0.5
-    space = space * (SPACE_LOGIT * scale / POSITION_NORM**2 / kept) ** 0.5 @ subspaces.space[:, : len(spectrum_K)].T
+    space = space * (SPACE_LOGIT * scale / POSITION_NORM**2 / kept) ** 0.5 @ subspaces.space[:, : len(spectrum_Z)].T
     visible = subspaces.visible.T * _undo_norm(width) / VISIBLE_NORM
-    key_time = _shifted_time(subspaces.time, PLACES[head % len(PLACES)])
+    key_time = _shifted_time(subspaces.time, SHIFTS[head % len(SHIFTS)])
     padding = torch.zeros(head_width - times - directions - 1, width)
     query_rows, key_rows = (slice(at + head * head_width, at + (head + 1) * head_width) for at in (0, width))
     attention.qkv.weight[query_rows] = torch.cat([time @ subspaces.time.T, space, torch.zeros(1, width), padding])
@@ -218,25 +223,25 @@ def _tie_head(
     attention.qkv.bias[query_rows][times + directions] = VISIBLE_LOGIT * head_width**0.5
 
 
-def _shifted_time(time_DN: Tensor, place: Place) -> Tensor:
-    """Column n is the time that patch n looks at: its own, the one before or the one after; none at the ends."""
-    shifted = time_DN.clone() if place == "now" else time_DN.roll(1 if place == "before" else -1, dims=1)
-    if place != "now":
-        shifted[:, 0 if place == "before" else -1] = 0
+def _shifted_time(time_DN: Tensor, shift: Shift) -> Tensor:
+    """Column n is the time vector that patch n attends to: its own, the previous or the next; zero beyond the ends."""
+    shifted = time_DN.clone() if shift == "now" else time_DN.roll(1 if shift == "before" else -1, dims=1)
+    if shift != "now":
+        shifted[:, 0 if shift == "before" else -1] = 0
     return shifted
 
 
 def _carry_signal(
     attention: Attention, subspaces: Subspaces, autocovariance: Tensor, generator: torch.Generator
 ) -> None:
-    """Values read the signal; the output adds the heads' mean of it now, and predictions from before and after."""
+    """Values read the signal; the output adds its mean over *now* heads and half the predictions of the others."""
     width, frames = subspaces.signal.shape
     head_width = width // attention.num_heads
     kept = min(1.0, head_width / frames)
-    places = [PLACES[head % len(PLACES)] for head in range(attention.num_heads)]
-    for head, place in enumerate(places):
+    shifts = [SHIFTS[head % len(SHIFTS)] for head in range(attention.num_heads)]
+    for head, shift in enumerate(shifts):
         part = random_orthonormal(head_width, frames, generator)
         rows = slice(head * head_width, (head + 1) * head_width)
         attention.qkv.weight[2 * width :][rows] = part @ subspaces.signal.T * _undo_norm(width)
-        carried_SS = torch.eye(frames) if place == "now" else 0.5 * neighbour_prediction(autocovariance, place)
-        attention.output.weight[:, rows] = subspaces.signal @ carried_SS @ part.T / (kept * places.count(place))
+        carried_SS = torch.eye(frames) if shift == "now" else 0.5 * neighbour_prediction(autocovariance, shift)
+        attention.output.weight[:, rows] = subspaces.signal @ carried_SS @ part.T / (kept * shifts.count(shift))

@@ -20,16 +20,16 @@ class MAEConfig:
     """Sizes and choices of the masked autoencoder; the defaults are the paper's model of 13 million parameters.
 
     Attributes:
-        patch_frames: frames of a patch; the window is a whole number of them.
+        patch_frames: frames per patch; must divide the window.
         embed_dim: width of the encoder.
         depth: encoder blocks.
         num_heads: attention heads of an encoder block.
         decoder_embed_dim: width of the decoder.
         decoder_depth: decoder blocks.
         decoder_num_heads: attention heads of a decoder block.
-        mlp_ratio: hidden width of each block's perceptron over its width.
+        mlp_ratio: hidden width of each block's MLP, relative to the block's width.
         norm: layer norm before (``pre``) or after (``post``) each branch.
-        spatial_embedding: ``learnable``, a vector a parcel, or ``xyz``, a linear map of its centroid.
+        spatial_embedding: ``learnable``, one vector per parcel, or ``xyz``, a linear map of the centroid.
         temporal_embedding: ``learnable`` or ``sinusoidal``.
         dropout: rate on attention and on both branches of each block.
     """
@@ -55,8 +55,8 @@ class Encoding:
     Attributes:
         cls_BD: the CLS token.
         tokens_BVD: the visible tokens, in natural (parcel-major) order.
-        index_BV: which of the L tokens each is.
-        valid_BV: False where a window has fewer visible tokens than V and the place is padding.
+        index_BV: index of each among the L tokens.
+        valid_BV: False for padding, in windows with fewer than V visible tokens.
     """
 
     cls_BD: Tensor
@@ -66,14 +66,14 @@ class Encoding:
 
 
 def _visible_index(visible_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """Index of the visible tokens of each window in natural order, padded to the longest; and what is not padding."""
+    """Indices of each window's visible tokens in natural order, padded to the longest, and False where padded."""
     longest = int(visible_BL.sum(dim=1).max())
     index_BV = (~visible_BL).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
     return index_BV, visible_BL.gather(1, index_BV)
 
 
 def _with_cls(tokens_BLD: Tensor, cls_D: Tensor, key_BL: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Puts CLS before the tokens; the key mask is None where every token may be looked at (the fast kernels' case)."""
+    """Prepends CLS; the key mask is None where every token can be attended to, which allows the fast kernels."""
     cls_B1D = cls_D.expand(len(tokens_BLD), 1, -1)
     tokens_BLD = torch.cat([cls_B1D.to(tokens_BLD.dtype), tokens_BLD], dim=1)
     return tokens_BLD, None if bool(key_BL.all()) else nn.functional.pad(key_BL, (1, 0), value=True)
@@ -117,13 +117,13 @@ class MaskedAutoencoder(MaskedModel):
         self.apply(_standard_start)
 
     def start(self, name: str, moments: Moments, seed: int) -> None:
-        """See `MaskedModel.start`: ``kernel``, from which learning begins at once (`kernel_start`), or ``standard``."""
+        """See `MaskedModel.start`: ``kernel`` (`kernel_start`: no plateau at the beginning) or ``standard``."""
         super().start(name, moments, seed)
         if name == "kernel":
             kernel_start(self, moments, seed)
 
     def encode(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Encoding:
-        """Encodes the tokens that are neither hidden nor of an unobserved parcel.
+        """Encodes the tokens that are neither hidden nor in an unobserved parcel.
 
         Args:
             signal_BPT: scaled signal.
@@ -131,9 +131,9 @@ class MaskedAutoencoder(MaskedModel):
             observed_BP: False where a recording has no data of a parcel.
         """
         index_BV, valid_BV = _visible_index((observed_BP[:, :, None] & ~hidden_BPN).flatten(1))
-        patches_BLS = signal_BPT.unflatten(2, (self.num_patches, -1)).flatten(1, 2)
+        patches_BLS = torch.unflatten(signal_BPT, 2, (self.num_patches, -1)).flatten(1, 2)
         visible_BVS = patches_BLS.gather(1, index_BV[:, :, None].expand(-1, -1, patches_BLS.shape[2]))
-        # Padding stands where values are hidden; a NaN there would pass even through an attention weight of 0.
+        # Padding has an attention weight of 0, but 0 · NaN is NaN, so hidden values are set to 0.
         visible_BVS = visible_BVS.where(valid_BV[:, :, None], 0)
         tokens_BVD = self.patch_projection(visible_BVS) + self.position().flatten(0, 1)[index_BV]
         output_BVD = self.encoder(*_with_cls(tokens_BVD, self.cls_D, valid_BV))
@@ -146,11 +146,11 @@ class MaskedAutoencoder(MaskedModel):
         known_BVD = encoding.tokens_BVD.where(encoding.valid_BV[:, :, None], 0)
         tokens_BLD = known_BVD.new_zeros(len(known_BVD), hidden_BPN[0].numel(), known_BVD.shape[2])
         index_BVD = encoding.index_BV[:, :, None].expand_as(known_BVD)
-        tokens_BLD = tokens_BLD.scatter_add(1, index_BVD, known_BVD)  # padding adds 0 wherever it points
-        return encoding.cls_BD, tokens_BLD.unflatten(1, hidden_BPN.shape[1:])
+        tokens_BLD = tokens_BLD.scatter_add(1, index_BVD, known_BVD)  # padding adds 0 at whatever index it has
+        return encoding.cls_BD, torch.unflatten(tokens_BLD, 1, hidden_BPN.shape[1:])
 
     def decode(self, encoding: Encoding, observed_BP: Tensor) -> Tensor:
-        """Predicts every patch from the encoded ones, (B, P, T)."""
+        """Predicts every patch from the encoded tokens, (B, P, T)."""
         tokens_BVD = self.decoder_projection(encoding.tokens_BVD)
         mask_token_D = self.mask_token_D.to(tokens_BVD.dtype)
         tokens_BVD = torch.where(encoding.valid_BV[:, :, None], tokens_BVD, mask_token_D)
@@ -161,7 +161,8 @@ class MaskedAutoencoder(MaskedModel):
         cls_B1D = self.decoder_projection(encoding.cls_BD)[:, None]
         key_BL = observed_BP.repeat_interleave(self.num_patches, dim=1)
         output_BLD = self.decoder(*_with_cls(full_BLD, cls_B1D, key_BL))[:, 1:]
-        return self.head(output_BLD).flatten(1).unflatten(1, (self.geometry.num_parcels, -1))
+        prediction_BLS: Tensor = self.head(output_BLD)
+        return torch.unflatten(prediction_BLS.flatten(1), 1, (self.geometry.num_parcels, -1))
 
     def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Reconstruction:
         """See `MaskedModel.forward`."""
@@ -170,7 +171,7 @@ class MaskedAutoencoder(MaskedModel):
         return Reconstruction(self.decode(encoding, observed_BP), encoding.cls_BD)
 
     def embed(self, signal_BPT: Tensor, observed_BP: Tensor) -> Embedding:
-        """See `MaskedModel.embed`: a parcel's is the mean over patches of the encoder's output tokens."""
+        """See `MaskedModel.embed`: a parcel's embedding is the mean of its encoded tokens."""
         self.check_signal(signal_BPT)
         hidden_BPN = torch.zeros_like(observed_BP)[:, :, None].expand(-1, -1, self.num_patches)
         encoding = self.encode(signal_BPT, hidden_BPN, observed_BP)
@@ -182,7 +183,7 @@ class MaskedAutoencoder(MaskedModel):
 
 
 def _standard_start(module: nn.Module) -> None:
-    """ViT's start: truncated normal weights, zero biases."""
+    """ViT's initialisation: truncated normal weights, zero biases."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)

@@ -1,4 +1,4 @@
-"""What every masked model is: what it takes and gives, how it starts, and how it is scored in training.
+"""The interface of all masked models: inputs, outputs, initial states, and the training loss.
 
 Shapes: B batch, P parcels, T frames, N patches per parcel, D width. In a mask True = hidden.
 """
@@ -15,12 +15,12 @@ from brainlm_lightning.model.embedding import Geometry
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What a reconstructing model gives back.
+    """Output of a masked model.
 
     Attributes:
-        prediction_BPT: the whole window in the scale of the input.
+        prediction_BPT: the whole window, scaled like the input.
         cls_BD: the encoder's summary of the visible tokens.
-        regularisation: what training adds to the reconstruction loss, a scalar; 0 for most models.
+        regularisation: scalar that is added to the reconstruction loss in training; 0 for most models.
     """
 
     prediction_BPT: Tensor
@@ -30,11 +30,11 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Embedding:
-    """What a model makes of a window with nothing hidden.
+    """Embedding of a window with nothing hidden.
 
     Attributes:
-        cls_BD: of the window.
-        parcel_BPD: of each parcel; NaN for parcels that the recording does not observe.
+        cls_BD: embedding of the window.
+        parcel_BPD: embedding of each parcel; NaN for parcels that the recording does not observe.
     """
 
     cls_BD: Tensor
@@ -42,7 +42,7 @@ class Embedding:
 
 
 class Moments(Protocol):
-    """What a start may take from the scaled signal of the training subjects; computed when it is asked for."""
+    """Statistics of the training subjects' scaled signal that a start may use; computed on demand."""
 
     @property
     def covariance_PP(self) -> Tensor:
@@ -55,15 +55,16 @@ class Moments(Protocol):
 
 
 class MaskedModel(nn.Module):
-    """A model that fills in hidden patches. A subclass is all that the framework needs to train, load and test one.
+    """A model that reconstructs hidden patches. A subclass can be trained, tested, saved, loaded and exported.
 
     Attributes:
-        name: of its rows in tables.
-        config_type: a frozen dataclass of plain values with a default for each, ``patch_frames`` among them.
-        starts: names of its possible initial states; the first is the default.
-        has_tokens: whether it encodes any subset of a window's tokens, or parcels as a whole.
+        name: names the model in tables.
+        config_type: a frozen dataclass of plain values, each with a default; it has ``patch_frames``.
+        starts: names of its initialisations; the first is the default.
+        has_tokens: True if the model encodes patches and can do so for any subset of them; False if it encodes whole
+            parcels.
         geometry: parcels and window.
-        config: of ``config_type``: with the geometry all that is needed to build the model again.
+        config: an instance of ``config_type``; the model can be rebuilt from it and the geometry.
         num_patches: N.
 
     Args:
@@ -87,17 +88,17 @@ class MaskedModel(nn.Module):
 
     @classmethod
     def from_description(cls, about: Mapping[str, Any]) -> Self:
-        """Builds the model that a checkpoint describes, at a random start."""
+        """Builds the model that a checkpoint describes, with random weights."""
         geometry = Geometry(torch.tensor(about["parcels"]["xyz_mm"]), about["window_frames"])
         return cls(geometry, cls.config_type(**about["model"]["config"]))
 
     def start(self, name: str, moments: Moments, seed: int) -> None:
-        """Sets the initial state of a model that was just built; a subclass extends it.
+        """Initialises a model that was just built; subclasses extend it.
 
         Args:
-            name: one of ``starts``; ``standard`` is the state in which the constructor leaves the weights.
+            name: one of ``starts``; ``standard`` keeps the weights as the constructor set them.
             moments: of the training subjects' scaled signal.
-            seed: of what is random.
+            seed: of random numbers.
 
         Raises:
             ValueError: the model has no such start.
@@ -108,7 +109,7 @@ class MaskedModel(nn.Module):
             )
 
     def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Reconstruction:
-        """Reconstructs a window from its visible patches; the values of hidden patches are never read.
+        """Reconstructs a window from its visible patches; hidden values must not affect the result.
 
         Args:
             signal_BPT: scaled signal.
@@ -118,7 +119,7 @@ class MaskedModel(nn.Module):
         raise NotImplementedError
 
     def embed(self, signal_BPT: Tensor, observed_BP: Tensor) -> Embedding:
-        """Represents a window and each of its parcels, nothing hidden.
+        """Embeds a window and each of its parcels, with nothing hidden.
 
         Args:
             signal_BPT: scaled signal.
@@ -127,9 +128,9 @@ class MaskedModel(nn.Module):
         raise NotImplementedError
 
     def tokens(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> tuple[Tensor, Tensor]:
-        """The states of the visible tokens, for embeddings.
+        """The encoder's output for the visible tokens, for embeddings.
 
-        A model without tokens of its own has one state for each parcel (N = 1) of the window with nothing hidden.
+        A model without tokens returns one state per parcel (N = 1), of the window with nothing hidden.
 
         Args:
             signal_BPT: scaled signal.
@@ -143,10 +144,10 @@ class MaskedModel(nn.Module):
         return embedding.cls_BD, embedding.parcel_BPD.where(observed_BP[:, :, None], 0)[:, :, None]
 
     def check_signal(self, signal_BPT: Tensor) -> None:
-        """Checks that a signal has the parcels and frames that the model was built for.
+        """Checks that a signal has as many parcels and frames as the model was built for.
 
         Raises:
-            ValueError: it has not.
+            ValueError: the shape differs.
         """
         if signal_BPT.shape[1:] != (self.geometry.num_parcels, self.geometry.window_frames):
             raise ValueError(
@@ -158,14 +159,15 @@ class MaskedModel(nn.Module):
 def reconstruction_loss(prediction_BPT: Tensor, signal_BPT: Tensor, scored_BPN: Tensor) -> Tensor:
     """Mean over windows of each window's mean squared error over the scored patches (paper, section 3.3).
 
-    A mean of means, so that ranks and micro-batches of equal size average to the loss of the whole batch. A window
-    with nothing to score counts as zero.
+    A mean of means, so that the losses of equally sized ranks and micro-batches average to the loss of the whole batch.
+    A window without scored patches counts as zero.
 
     Args:
         prediction_BPT: prediction.
-        signal_BPT: truth.
-        scored_BPN: True for patches that count.
+        signal_BPT: true signal.
+        scored_BPN: True for patches that are scored.
     """
-    error_BPN = (prediction_BPT.float() - signal_BPT).square().unflatten(2, (scored_BPN.shape[2], -1)).mean(dim=3)
+    error_BPT = (prediction_BPT.float() - signal_BPT).square()
+    error_BPN = torch.unflatten(error_BPT, 2, (scored_BPN.shape[2], -1)).mean(dim=3)
     total_B = (error_BPN * scored_BPN).sum(dim=(1, 2))
-    return (total_B / scored_BPN.sum(dim=(1, 2)).clamp(min=1)).mean()
+    return torch.mean(total_B / scored_BPN.sum(dim=(1, 2)).clamp(min=1))

@@ -1,4 +1,4 @@
-"""Which tokens are hidden: a pure function of one integer key per window, the same on every device.
+"""Which tokens are hidden: a pure function of one integer key per window, identical on every device.
 
 Shapes: B batch, P parcels, N patches per parcel, L tokens (parcel-major, L = P·N). In a mask True = hidden.
 """
@@ -19,18 +19,18 @@ _MULTIPLIER_2 = 0x94D049BB133111EB - (1 << 64)
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical right shift; torch's own carries the sign."""
+    """Logical right shift (torch's is arithmetic)."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def counter_noise(key_B: Tensor, count: int) -> Tensor:
-    """Pseudo-random 63-bit integers, a counter-based stream for each key (SplitMix64).
+    """Pseudo-random 63-bit integers, one counter-based stream per key (SplitMix64).
 
-    Integers and not floats, so that CPU and GPU rank them identically.
+    Integers rather than floats, so that CPU and GPU rank them identically.
 
     Args:
         key_B: int64 key of each window.
-        count: numbers wanted for each key.
+        count: numbers per key.
 
     Returns:
         int64 (B, count), each in [0, 2^63).
@@ -42,17 +42,23 @@ def counter_noise(key_B: Tensor, count: int) -> Tensor:
     return _shift_right(x ^ _shift_right(x, 31), 1)
 
 
-def _lowest(noise_BK: Tensor, eligible_BK: Tensor, ratio: float) -> Tensor:
-    """True for the ``round(ratio · eligible)`` eligible places with the lowest noise of each row."""
-    noise_BK = noise_BK.masked_fill(~eligible_BK, torch.iinfo(torch.int64).max)
-    rank_BK = noise_BK.argsort(dim=1, stable=True).argsort(dim=1)
-    count_B = (eligible_BK.sum(dim=1).double() * ratio).round().long()  # float32 rounds some halves the other way
-    return rank_BK < count_B[:, None]
+def _lowest(noise: Tensor, eligible: Tensor, ratio: float) -> Tensor:
+    """True for the ``round(ratio · eligible)`` eligible columns with the lowest noise in each row."""
+    noise = noise.masked_fill(~eligible, torch.iinfo(torch.int64).max)
+    rank = noise.argsort(dim=1, stable=True).argsort(dim=1)
+    count_B = (eligible.sum(dim=1).double() * ratio).round().long()  # in float32 some halves round the other way
+    return rank < count_B[:, None]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The token grid of a batch: what a masking strategy may look at, and never the signal itself."""
+    """The token grid of a batch: all that a masking strategy depends on; never the signal.
+
+    Attributes:
+        observed_BP: False where a recording has no data of a parcel.
+        num_patches: N.
+        network_P: number of each parcel's functional network, −1 for none.
+    """
 
     observed_BP: Tensor
     num_patches: int
@@ -63,35 +69,35 @@ def random_tokens(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
     """Hides a share of each window's tokens, drawn over parcels and patches together (paper, section 3.3)."""
     observed_BL = grid.observed_BP.repeat_interleave(grid.num_patches, dim=1)
     hidden_BL = _lowest(counter_noise(key_B, observed_BL.shape[1]), observed_BL, ratio)
-    return hidden_BL.unflatten(1, (-1, grid.num_patches))
+    return torch.unflatten(hidden_BL, 1, (-1, grid.num_patches))
 
 
 def future_patches(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
-    """Hides the last ``round(ratio · N)`` patches of every parcel (paper, figure 2B); the key plays no part."""
+    """Hides the last ``round(ratio · N)`` patches of every parcel (paper, figure 2B); the key is not used."""
     first_hidden = grid.num_patches - round(ratio * grid.num_patches)
     future_N = torch.arange(grid.num_patches, device=key_B.device) >= first_hidden
     return grid.observed_BP[:, :, None] & future_N
 
 
 def whole_parcels(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
-    """Hides a share of the parcels, each over the whole window."""
+    """Hides a share of the parcels, each for the whole window."""
     hidden_BP = _lowest(counter_noise(key_B, grid.observed_BP.shape[1]), grid.observed_BP, ratio)
     return hidden_BP[:, :, None].expand(-1, -1, grid.num_patches)
 
 
 def whole_networks(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
-    """Hides a share of the functional networks: all parcels of one, over the whole window.
+    """Hides a share of the functional networks: all parcels of each, for the whole window.
 
     Raises:
-        ValueError: the grid carries no network of each parcel.
+        ValueError: the grid has no networks.
     """
     if grid.network_P is None:
         raise ValueError("masking 'networks' needs a network label for each parcel; the atlas table has none")
     num_networks = int(grid.network_P.max()) + 1
     has_network_P = grid.network_P >= 0
-    eligible_BK = torch.ones(len(key_B), num_networks, dtype=torch.bool, device=key_B.device)
-    hidden_BK = _lowest(counter_noise(key_B, num_networks), eligible_BK, ratio)
-    hidden_BP = hidden_BK[:, grid.network_P] & has_network_P & grid.observed_BP
+    eligible_BQ = torch.ones(len(key_B), num_networks, dtype=torch.bool, device=key_B.device)
+    hidden_BQ = _lowest(counter_noise(key_B, num_networks), eligible_BQ, ratio)
+    hidden_BP = hidden_BQ[:, grid.network_P] & has_network_P & grid.observed_BP
     return hidden_BP[:, :, None].expand(-1, -1, grid.num_patches)
 
 
@@ -113,7 +119,7 @@ def draw_mask(name: MaskingName, key_B: Tensor, ratio: float, grid: Grid) -> Ten
         grid: observed parcels, patches and networks.
 
     Returns:
-        bool (B, P, N), True = hidden; an unobserved parcel is never hidden, for it is no data at all.
+        bool (B, P, N), True = hidden; unobserved parcels are never hidden, since there is nothing to reconstruct.
 
     Raises:
         ValueError: the ratio is outside 0 to 1.
@@ -124,10 +130,10 @@ def draw_mask(name: MaskingName, key_B: Tensor, ratio: float, grid: Grid) -> Ten
 
 
 def deal_tokens(key_B: Tensor, grid: Grid, parts: int) -> Tensor:
-    """Deals each window's tokens out into parts of equal size, to be encoded one by one.
+    """Assigns each window's tokens at random to parts of equal size, to be encoded one part at a time.
 
-    An encoder that was trained on a quarter of the tokens sees as many in each of four parts, every token once; four
-    quarters cost a quarter of the attention of the whole.
+    With four parts, an encoder that was trained on a quarter of the tokens gets as many as in training, and every token
+    is encoded once. Attention over four quarters costs a quarter of attention over all tokens.
 
     Returns:
         (B, P, N) int64, the part of each token, 0 to ``parts`` − 1.
@@ -135,4 +141,4 @@ def deal_tokens(key_B: Tensor, grid: Grid, parts: int) -> Tensor:
     observed_BL = grid.observed_BP.repeat_interleave(grid.num_patches, dim=1)
     noise_BL = counter_noise(key_B, observed_BL.shape[1]).masked_fill(~observed_BL, torch.iinfo(torch.int64).max)
     rank_BL = noise_BL.argsort(dim=1, stable=True).argsort(dim=1)
-    return (rank_BL % parts).unflatten(1, (-1, grid.num_patches))
+    return torch.unflatten(rank_BL % parts, 1, (-1, grid.num_patches))

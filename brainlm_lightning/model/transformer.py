@@ -1,6 +1,6 @@
 """Transformer blocks over tokens, with exact attention in memory linear in the number of tokens.
 
-Shapes: B batch, L tokens, D width, H heads.
+Shapes: B batch, L tokens, D width, h heads, d width of a head.
 """
 
 from typing import Literal
@@ -24,26 +24,27 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, x_BLD: Tensor, key_BL: Tensor | None = None) -> Tensor:
-        """Mixes tokens; where ``key_BL`` is given, only tokens that are True in it are looked at."""
+        """Self-attention, (B, L, D) to (B, L, D); where ``key_BL`` is given, to tokens that are True in it alone."""
         q, k, v = self.heads(x_BLD)
         mask = None if key_BL is None else key_BL[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
-        mixed_BHLd = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.output(mixed_BHLd.transpose(1, 2).flatten(2))
+        mixed_BhLd = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        output_BLD: Tensor = self.output(mixed_BhLd.transpose(1, 2).flatten(2))
+        return output_BLD
 
     def heads(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B, H, L, d) with d = D / H."""
+        """Queries, keys and values, each (B, h, L, d) with d = D / h."""
         q, k, v = self.qkv(x_BLD).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return q, k, v
 
 
 class Block(nn.Module):
-    """Attention and a two-layer perceptron, each around a residual.
+    """Attention and an MLP, each with a residual connection.
 
     Args:
         width: D.
         num_heads: H.
-        mlp_ratio: hidden width of the perceptron over D.
+        mlp_ratio: hidden width of the MLP, relative to D.
         norm: ``pre``, layer norm before each branch (stable when deep); ``post``, after each sum (the original).
         dropout: rate on both branches' outputs and on attention.
     """
@@ -62,25 +63,29 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def attention_input(self, x_BLD: Tensor) -> Tensor:
-        """What queries, keys and values are made of."""
-        return self.norm_1(x_BLD) if self.norm_place == "pre" else x_BLD
+        """The input of the query, key and value projections."""
+        input_BLD: Tensor = self.norm_1(x_BLD) if self.norm_place == "pre" else x_BLD
+        return input_BLD
 
     def mlp(self, x_BLD: Tensor) -> Tensor:
-        """The perceptron of each token by itself."""
-        return self.mlp_output(functional.gelu(self.mlp_input(x_BLD)))
+        """The MLP, applied to each token separately."""
+        output_BLD: Tensor = self.mlp_output(functional.gelu(self.mlp_input(x_BLD)))
+        return output_BLD
 
     def forward(self, x_BLD: Tensor, key_BL: Tensor | None = None) -> Tensor:
         """One block, (B, L, D) to (B, L, D)."""
         mixed_BLD = self.dropout(self.attention(self.attention_input(x_BLD), key_BL))
         if self.norm_place == "pre":
             x_BLD = x_BLD + mixed_BLD
-            return x_BLD + self.dropout(self.mlp(self.norm_2(x_BLD)))
-        x_BLD = self.norm_1(x_BLD + mixed_BLD)
-        return self.norm_2(x_BLD + self.dropout(self.mlp(x_BLD)))
+            output_BLD: Tensor = x_BLD + self.dropout(self.mlp(self.norm_2(x_BLD)))
+        else:
+            x_BLD = self.norm_1(x_BLD + mixed_BLD)
+            output_BLD = self.norm_2(x_BLD + self.dropout(self.mlp(x_BLD)))
+        return output_BLD
 
 
 class Transformer(nn.Module):
-    """A stack of blocks; with ``pre`` a last layer norm ends it."""
+    """A stack of blocks; with ``pre``, a layer norm follows the last one."""
 
     def __init__(
         self,
@@ -96,7 +101,8 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width) if norm == "pre" else nn.Identity()
 
     def forward(self, x_BLD: Tensor, key_BL: Tensor | None = None) -> Tensor:
-        """All blocks in turn, (B, L, D) to (B, L, D); ``key_BL`` says which tokens may be looked at."""
+        """All blocks in turn, (B, L, D) to (B, L, D); ``key_BL`` as in `Attention.forward`."""
         for block in self.blocks:
             x_BLD = block(x_BLD, key_BL)
-        return self.norm(x_BLD)
+        output_BLD: Tensor = self.norm(x_BLD)
+        return output_BLD

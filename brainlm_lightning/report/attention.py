@@ -26,8 +26,8 @@ PAPER = (
     "severe than in mild depression; it gives no numbers."
 )
 MAPS = (
-    "cls attention: share of CLS's attention that a parcel's patches get; parcel attention: share that it gets from "
-    "the average parcel. signal level, amplitude: the recordings' own mean and standard deviation, without a model."
+    "cls attention: share of CLS's attention that a parcel's patches receive; parcel attention: share that it receives "
+    "from the average parcel. signal level, amplitude: mean and standard deviation of the recordings, without a model."
 )
 EDGES_SHOWN = 100
 
@@ -43,7 +43,7 @@ class AttentionPage(ContrastPage):
         return [MAPS, PAPER]
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
-        """The maps of the contrasts, and the matrices where the run kept them."""
+        """The maps of the contrasts, and the matrices if the run kept them."""
         yield from super().files(metrics, arrays)
         for name in parsed(arrays):
             if name.score == "matrix_a_PP":
@@ -92,14 +92,14 @@ def _mark_networks(axes: Axes, networks_P: NDArray[Any]) -> None:
 
 def _difference(arrays: Arrays, prefix: MetricName) -> NDArray[np.floating]:
     """(P, P) difference of the groups' matrices, averaged over both directions; 0 on the diagonal."""
-    change_PP = np.nan_to_num(arrays[prefix.of("matrix_a_PP")] - arrays[prefix.of("matrix_b_PP")])
+    change_PP: NDArray[np.floating] = np.nan_to_num(arrays[prefix.of("matrix_a_PP")] - arrays[prefix.of("matrix_b_PP")])
     change_PP = (change_PP + change_PP.T) / 2
     np.fill_diagonal(change_PP, 0)
     return change_PP
 
 
 def edges_view(arrays: Arrays, prefix: MetricName) -> str:
-    """HTML: the largest differences of the matrices as lines in a brain that can be rotated, offline."""
+    """HTML: the largest differences between the matrices as edges in a rotatable brain; works offline."""
     change_PP = _difference(arrays, prefix)
     edges = np.sort(np.abs(change_PP[np.triu_indices(len(change_PP), 1)]))
     title = f"{title_of(prefix)}: the {EDGES_SHOWN} largest differences of attention; left hemisphere: x < 0"

@@ -1,4 +1,4 @@
-"""Maps over the parcels on the brain: glass brains, networks, HTML views that can be rotated, and loss by step.
+"""Maps of parcels: glass brains, network means, rotatable HTML views; and the loss by optimiser step.
 
 Arrays are named `test/<cohort>/<contrast>/<map>/<statistic>_P`, with a `unit`, and `parcels/{label, network, xyz_mm}`.
 
@@ -28,7 +28,7 @@ from brainlm_lightning.report.page import ReportFile
 from brainlm_lightning.report.scores import Arrays, Estimate, Metrics, names_under
 
 STATISTICS = ("mean_a", "mean_b", "difference", "low", "high", "effect_size", "z", "p", "p_fdr", "p_max")
-NEAR_MIDLINE_MM, BILATERAL_SHARE = 5.0, 0.2  # with so many centres so near, an atlas has parcels of both hemispheres
+NEAR_MIDLINE_MM, BILATERAL_SHARE = 5.0, 0.2  # with this share of centres this near, an atlas has bilateral parcels
 Z_LABEL = "z of the difference\n(permutation standard deviations)"
 ICON = re.compile(r"<link rel=\"icon\"[^>]*>")  # nilearn's pages fetch it from the network
 
@@ -63,7 +63,7 @@ def parcel_table(arrays: Arrays, prefix: MetricName) -> pd.DataFrame:
 
 
 def mean_figure(arrays: Arrays, prefix: MetricName, group: str) -> Figure:
-    """The map of group ``a`` or ``b`` itself, both on one colour scale (paper, figures 5A, 7 and 8)."""
+    """The mean map of group ``a`` or ``b``; both share a colour scale (paper, figures 5A, 7 and 8)."""
     mean_P = {name: arrays[prefix.of(f"mean_{name}_P")] for name in "ab"}
     title = f"{title_of(prefix)}, {dict(zip('ab', arrays[prefix.of('groups')], strict=True))[group]}"
     unit = str(arrays[prefix.of("unit")])
@@ -71,7 +71,7 @@ def mean_figure(arrays: Arrays, prefix: MetricName, group: str) -> Figure:
 
 
 def difference_figure(arrays: Arrays, prefix: MetricName) -> Figure:
-    """Where the groups differ, in standard deviations under permutation; the title counts significant parcels."""
+    """The z-map of the difference between groups; the title gives the number of significant parcels."""
     p_P = arrays[prefix.of("p_fdr_P")]
     found = f"{(p_P < SIGNIFICANCE).sum()} of {len(p_P)} parcels significant"
     title = f"{title_of(prefix)}, difference; {found}, false discovery rate {SIGNIFICANCE:g}"
@@ -89,7 +89,7 @@ def _on_brain(
 
 
 def midline_note(xyz_mm: NDArray[Any]) -> str:
-    """A caveat for an atlas whose parcels reach into both hemispheres; empty for others."""
+    """A caveat for an atlas with bilateral parcels; empty for others."""
     near = int((np.abs(xyz_mm[:, 0]) < NEAR_MIDLINE_MM).sum())
     if near < BILATERAL_SHARE * len(xyz_mm):
         return ""
@@ -100,9 +100,9 @@ def midline_note(xyz_mm: NDArray[Any]) -> str:
 
 
 def network_differences(metrics: Metrics, prefix: MetricName) -> dict[str, tuple[Estimate, float]]:
-    """Network -> difference of the groups' means over its parcels, and its corrected p; the smallest first.
+    """Network -> difference of the groups' means over its parcels, and its corrected p; in ascending order.
 
-    Their names are `<prefix>/network/<network>/{difference, p_corrected}`.
+    The metrics are named `<prefix>/network/<network>/{difference, p_corrected}`.
     """
     found: dict[str, tuple[Estimate, float]] = {}
     for name in names_under(metrics, [prefix.by()]):
@@ -114,7 +114,7 @@ def network_differences(metrics: Metrics, prefix: MetricName) -> dict[str, tuple
 
 
 def network_differences_figure(differences: dict[str, tuple[Estimate, float]], title: str, label: str) -> Figure:
-    """Difference of each network's mean with its 95 % interval; filled where significant after correction."""
+    """Difference of each network's mean with its 95 % interval; filled markers are significant after correction."""
     figure = Figure(figsize=(7.5, 1.3 + 0.33 * len(differences)), layout="constrained")
     axes = figure.subplots()
     for row, (difference, p) in enumerate(differences.values()):
@@ -153,7 +153,7 @@ def difference_view(arrays: Arrays, prefix: MetricName) -> str:
 
 
 def brain_view(values_P: NDArray[Any], arrays: Arrays, title: str, unit: str) -> str:
-    """HTML: a brain that can be rotated in a browser, offline, with a marker per parcel; hovering shows its label.
+    """HTML: a rotatable brain with one marker per parcel, which shows its label on hover; works offline.
 
     Args:
         values_P: (P,); parcels with NaN are left out.
@@ -183,5 +183,5 @@ def brain_view(values_P: NDArray[Any], arrays: Arrays, title: str, unit: str) ->
 
 
 def offline(page: str) -> str:
-    """A page of nilearn's without its icon, the one thing that it fetches from the network."""
+    """Removes the icon from one of nilearn's HTML pages, the only thing that it fetches from the network."""
     return ICON.sub("", page)

@@ -28,7 +28,7 @@ PAPER_MSE = {
     "GAD-7": ("0.172 ± 0.007", "0.094 ± 0.008", "0.074 ± 0.005"),
     "neuroticism": ("0.160 ± 0.014", "0.086 ± 0.005", "0.072 ± 0.005"),
 }
-# Column -> score. Of a score that ends in `_fold` the mean ± std over folds is shown, of others the interval.
+# Column -> score. Scores that end in `_fold` are shown as mean ± std over folds, others with their interval.
 NUMBER_COLUMNS = {"MSE, scaled": "mse_scaled_fold", "R²": "r2", "r within folds": "pearson_r", "MAE, own unit": "mae"}
 CLASS_COLUMNS = {"AUC by fold": "auc_fold", "AUC within folds": "auc", "balanced accuracy": "balanced_accuracy"}
 
@@ -50,13 +50,13 @@ class ClinicalPage(Page):
 
 @dataclass(frozen=True)
 class ClinicalResult:
-    """What a run holds about one phenotype in one cohort.
+    """Results of one phenotype in one cohort.
 
     Attributes:
         condition: cohort and phenotype.
         methods: in the order of the metrics.
         reference: the method that the others are compared with.
-        tested: the score that is compared: `squared_error` of numbers, `auc` of classes.
+        tested: the score that is compared: `squared_error` for numbers, `auc` for classes.
     """
 
     condition: MetricName
@@ -80,7 +80,7 @@ def clinical_results(metrics: Metrics) -> list[ClinicalResult]:
     results = []
     for score, tested in (("mse_scaled", "squared_error"), ("balanced_accuracy", "auc")):
         for condition, methods in methods_with(metrics, score).items():
-            if condition.of("num_tested") in metrics:  # others have a balanced accuracy, too
+            if condition.of("num_tested") in metrics:  # networks, too, have a balanced accuracy
                 reference = reference_method(metrics, {condition: methods})
                 results.append(ClinicalResult(condition, tuple(methods), reference, tested))
     return results
@@ -113,11 +113,11 @@ def _is_worse(metrics: Metrics, result: ClinicalResult, method: str) -> bool | N
 def _notes(metrics: Metrics, result: ClinicalResult) -> list[str]:
     """The lines below a table."""
     errors = result.tested == "squared_error"
-    test = "paired test of squared error" if errors else "paired bootstrap of AUC"
+    test = f"paired bootstrap of {'squared error' if errors else 'AUC'}"
     notes = [
         _who_was_tested(metrics, result.condition),
-        "± is the standard deviation over folds, which share training subjects: it is no measure of confidence. [95 % "
-        "interval from resampling subjects.]",
+        "± is the standard deviation over folds; folds share training subjects, so it is not a confidence interval. "
+        "[95 % interval from resampling subjects.]",
         f"* differs from {result.reference}, ↓ worse or ↑ better: p < {SIGNIFICANCE}, {test} over subjects, "
         "Benjamini–Hochberg over the whole test run.",
         *_pretraining(metrics, result),
@@ -141,7 +141,7 @@ def _who_was_tested(metrics: Metrics, condition: MetricName) -> str:
 
 
 def _pretraining(metrics: Metrics, result: ClinicalResult) -> list[str]:
-    """What pretraining gave: each comparison of a method with its untrained twin, and those without the reference."""
+    """The effect of pretraining: comparisons with untrained twins, and those that do not involve the reference."""
     what = "squared error" if result.tested == "squared_error" else "AUC"
     lines = []
     for name in names_under(metrics, [result.condition]):

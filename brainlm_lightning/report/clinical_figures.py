@@ -1,9 +1,9 @@
-"""Clinical variables in figures: predicted against true values, or the calibration of probabilities.
+"""Figures of clinical predictions: predicted against true values, or calibration of probabilities.
 
-Shapes: n predictions, C classes of the phenotype.
+Shapes: n predictions, Q classes of the phenotype.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
 import numpy as np
@@ -19,15 +19,15 @@ Floats = NDArray[np.floating]
 
 COLUMNS = 4
 BINS = 8
-SECOND_CLASS = "the second class"  # where a run folder does not name the classes
+SECOND_CLASS = "the second class"  # if a run folder does not name the classes
 
 
 def clinical_files(arrays: Arrays, condition: MetricName) -> Iterator[ReportFile]:
-    """The figure of one phenotype; none for more than two classes, nor where the run kept no predictions.
+    """The figure of one phenotype; none for more than two classes, or if the run kept no predictions.
 
     Args:
-        arrays: `truth` and `classes` (their names, in the order of the columns) of the condition, `predicted` of each
-            method; a run need not name its classes.
+        arrays: `truth` and `classes` (names in the order of the columns, optional) of the condition, and `predicted` of
+            each method.
         condition: cohort and phenotype.
     """
     predicted = {
@@ -47,12 +47,17 @@ def clinical_files(arrays: Arrays, condition: MetricName) -> Iterator[ReportFile
         yield ReportFile(f"{phenotype}_calibration", draw)
 
 
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
+def _panels(methods: Collection[str]) -> tuple[Figure, list[Axes]]:
+    """A figure with one titled panel per method."""
+    count = len(methods)
     rows = -(-count // COLUMNS)
     figure = Figure(figsize=(3.1 * min(count, COLUMNS), 3.1 * rows), layout="constrained")
     panels = figure.subplots(rows, min(count, COLUMNS), sharex=True, sharey=True, squeeze=False).ravel()
     for spare in panels[count:]:
         spare.set_visible(False)
+    for axes, method in zip(panels, methods, strict=False):
+        axes.set_title(method.replace("_", " "), fontsize=9, parse_math=False)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure, list(panels[:count])
 
 
@@ -69,23 +74,21 @@ def prediction_figure(truth_n: Floats, predicted_n: Mapping[str, Floats], phenot
     """
     if not predicted_n:
         raise ValueError("there are no predictions to draw; expected at least one method's")
-    figure, panels = _panels(len(predicted_n))
+    figure, panels = _panels(predicted_n)
     low, high = float(truth_n.min()), float(truth_n.max())
-    for axes, (method, values) in zip(panels, predicted_n.items(), strict=True):
+    for axes, values in zip(panels, predicted_n.values(), strict=True):
         axes.plot([low, high], [low, high], color="0.6", linewidth=0.8)
         axes.scatter(truth_n, values, s=8, alpha=0.6, linewidths=0)
-        axes.set_title(method.replace("_", " "), fontsize=9, parse_math=False)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel(f"{phenotype}, true", parse_math=False)
     figure.supylabel(f"{phenotype}, predicted out of fold", parse_math=False)
     return figure
 
 
 def calibration(truth_n: NDArray[np.intp], probability_n: Floats, bins: int = BINS) -> tuple[Floats, Floats]:
-    """Mean probability of the second class, and that class's share among the subjects, in bins of about equal size.
+    """Calibration curve: mean probability and observed share of the second class, in bins of about equal size.
 
-    Probabilities that agree to two decimals share a bin: their order would be chance. Both classes have the same total
-    weight, as in training, so that at 0.5 neither is likelier.
+    Probabilities that agree to two decimals share a bin. Both classes have the same total weight, as in training, so
+    that a probability of 0.5 means that neither is more likely.
     """
     weight_n = np.where(truth_n == 1, 0.5 / max(1, (truth_n == 1).sum()), 0.5 / max(1, (truth_n == 0).sum()))
     rounded_n = probability_n.round(2)
@@ -97,32 +100,30 @@ def calibration(truth_n: NDArray[np.intp], probability_n: Floats, bins: int = BI
 
 
 def calibration_figure(
-    truth_n: NDArray[np.intp], score_nC: Mapping[str, Floats], phenotype: str, second: str = SECOND_CLASS
+    truth_n: NDArray[np.intp], score_nQ: Mapping[str, Floats], phenotype: str, second: str = SECOND_CLASS
 ) -> Figure:
-    """One panel per method that gives probabilities of two classes: share of the second class by its probability.
+    """One calibration panel per method that predicts probabilities of two classes.
 
     Args:
         truth_n: 0 or 1.
-        score_nC: method -> scores of both classes; methods whose scores are no probabilities are left out.
+        score_nQ: method -> scores of both classes; methods whose scores are not probabilities are left out.
         phenotype: name on the axes.
         second: name of the second class.
 
     Raises:
         ValueError: no method gives probabilities.
     """
-    shown = {name: scores[:, 1] for name, scores in score_nC.items() if _are_probabilities(scores)}
+    shown = {name: scores[:, 1] for name, scores in score_nQ.items() if _are_probabilities(scores)}
     if not shown:
         raise ValueError("no method gives probabilities of two classes; expected (n, 2) that sum to 1")
-    figure, panels = _panels(len(shown))
-    for axes, (method, probability_n) in zip(panels, shown.items(), strict=True):
+    figure, panels = _panels(shown)
+    for axes, probability_n in zip(panels, shown.values(), strict=True):
         axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
         axes.plot(*calibration(truth_n, probability_n), marker="o", markersize=4)
-        axes.set_title(method.replace("_", " "), fontsize=9, parse_math=False)
-        axes.spines[["top", "right"]].set_visible(False)
     figure.supxlabel(f"{phenotype}: probability of {second}", parse_math=False)
     figure.supylabel(f"share of {second}, classes weighted equally", parse_math=False)
     return figure
 
 
-def _are_probabilities(score_nC: Floats) -> bool:
-    return score_nC.shape[1] == 2 and bool((score_nC >= 0).all()) and bool(np.allclose(score_nC.sum(1), 1, atol=1e-4))
+def _are_probabilities(score_nQ: Floats) -> bool:
+    return score_nQ.shape[1] == 2 and bool((score_nQ >= 0).all()) and bool(np.allclose(score_nQ.sum(1), 1, atol=1e-4))

@@ -1,4 +1,4 @@
-"""Contrasts of two groups: a row for each map over the parcels, with what differs and where, and the maps on a brain.
+"""Contrasts of two groups: for each map of parcels, what differs and where, as a table and on a brain.
 
 Names are `test/<cohort>/<contrast>/<map>/<score>`; a map is a method that has the score `num_parcels_fdr`.
 """
@@ -35,12 +35,12 @@ class ContrastPage(Page):
         """The first lines below a contrast's table."""
 
     def contrasts(self, metrics: Metrics) -> dict[MetricName, list[str]]:
-        """Contrast -> its maps, of the contrasts that this page shows."""
+        """The contrasts that this page shows -> their maps."""
         found = methods_with(metrics, "num_parcels_fdr")
         return {key: maps for key, maps in found.items() if any(name.endswith(self.map_suffix) for name in maps)}
 
     def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
-        """The parcels that differ, how well the expected networks are ranked, and the networks that differ most."""
+        """Significant parcels, the AUC of the expected networks, and the networks that differ most."""
         for contrast, maps in self.contrasts(metrics).items():
             scores = {name: _scores(metrics, contrast.by(name)) for name in maps}
             notes = [*self.notes(metrics, contrast, maps), *_test_notes(next(iter(scores.values())))]
@@ -48,7 +48,7 @@ class ContrastPage(Page):
             yield ReportTable(title, _rows(scores), notes, (contrast,))
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
-        """Every map's parcels as CSV; figures of the pretrained model's maps, not of the controls."""
+        """Each map's parcels as CSV; figures for maps of the pretrained model but not of controls."""
         for contrast, maps in self.contrasts(metrics).items():
             for name in maps:
                 yield ReportFile(f"{contrast.condition}/{name}", partial(parcel_table, arrays, contrast.by(name)))
@@ -57,12 +57,12 @@ class ContrastPage(Page):
 
 
 def _scores(metrics: Metrics, prefix: MetricName) -> dict[str, float]:
-    """Score -> number, of one map."""
+    """Score -> value, for one map."""
     return {name.score: metrics[str(name)] for name in parsed(metrics) if name.by(name.method) == prefix}
 
 
 def _rows(scores: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """The header, and one row per map; the column of the expected networks where a contrast expects some."""
+    """The header, and one row per map; with an AUC column if the contrast has expected networks."""
     expected = any("auc" in of_map for of_map in scores.values())
     header = ["map", "parcels that differ", *(["AUC, expected networks"] if expected else []), "largest differences"]
     return [header, *([name, *_cells(of_map, expected)] for name, of_map in scores.items())]
@@ -76,7 +76,7 @@ def _cells(scores: Mapping[str, float], expected: bool) -> list[str]:
 
 
 def _networks(scores: Mapping[str, float]) -> str:
-    """The networks that differ most, with Cohen's d; a star where p, corrected over the test run, is significant."""
+    """The networks that differ most, with Cohen's d; a star if p, corrected over the test run, is significant."""
     found: dict[str, dict[str, float]] = {}
     for score, value in scores.items():
         match MetricName("", "", score=score).parts:

@@ -1,11 +1,13 @@
-"""Figures that several questions share: a window's parcels over time, and one value per parcel on a glass brain.
+"""Figures shared by several questions: a window's parcels over time, and one value per parcel on a glass brain.
 
-They are matplotlib's `Figure`, without pyplot's state. Shapes: P parcels, T frames.
+All are plain `matplotlib.figure.Figure`s, without pyplot's global state. Shapes: P parcels, T frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -16,17 +18,34 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 
 PARCELS_SHOWN = 5
-# Per-parcel R² is not clipped and has a long lower tail: one parcel must not take the whole colour scale.
+# R² per parcel is not clipped and has a long lower tail; a single parcel must not dominate the colour scale.
 COLOUR_PERCENTILES = (2, 98)
 
 
 def plain_text(label: str) -> str:
-    """A label for a legend or a tick: dollar signs in it do not start a formula."""
+    """Escapes dollar signs, which would start a formula in a legend or tick label."""
     return label.replace("$", r"\$")
 
 
+def legend_handles(panels: Iterable[Axes]) -> dict[str, Artist]:
+    """Label -> handle over all panels, each label once, for a figure's legend."""
+    return {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+
+
+def marker_size(num_parcels: int) -> float:
+    """Size of parcel markers on a glass brain: the more parcels, the smaller."""
+    return float(np.clip(6000 / num_parcels, 8, 60))
+
+
+def name_hemispheres(display: Any) -> None:
+    """Writes the hemisphere below the side views of a nilearn display."""
+    for side, name in (("l", "left hemisphere"), ("r", "right hemisphere")):
+        panel = display.axes[side].ax
+        panel.text(0.5, -0.02, name, transform=panel.transAxes, ha="center", va="top", fontsize=9)
+
+
 def _hidden_r2(truth_PT: Floats, prediction_PT: Floats, hidden_PT: NDArray[np.bool_]) -> Floats:
-    """(P,) R² over each parcel's hidden frames; NaN where it is undefined."""
+    """R² over each parcel's hidden frames, (P,); NaN where it is undefined."""
     r2_P = np.full(len(truth_PT), np.nan)
     for parcel, hidden_T in enumerate(hidden_PT):
         y, y_hat = truth_PT[parcel, hidden_T].astype(np.float64), prediction_PT[parcel, hidden_T]
@@ -36,15 +55,16 @@ def _hidden_r2(truth_PT: Floats, prediction_PT: Floats, hidden_PT: NDArray[np.bo
 
 
 def _shown(r2_P: Floats) -> NDArray[np.intp]:
-    """Parcels to draw, best first: evenly spaced ranks from the best to the worst R², so that none is picked by eye."""
+    """Parcels to draw: evenly spaced ranks from the best to the worst R², so that none are hand-picked."""
     order = np.argsort(-r2_P)  # NaN last
     scored = order[: int(np.isfinite(r2_P).sum())]
     ranked = scored if len(scored) else order
-    return ranked[np.unique(np.linspace(0, len(ranked) - 1, PARCELS_SHOWN).round().astype(int))]
+    chosen: NDArray[np.intp] = ranked[np.unique(np.linspace(0, len(ranked) - 1, PARCELS_SHOWN).round().astype(int))]
+    return chosen
 
 
 def _runs(hidden_T: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """First frame of each hidden stretch, and the frame after its last."""
+    """Start and end (exclusive) of each run of hidden frames."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], hidden_T, [False]])))
     return [(int(first), int(after)) for first, after in edges.reshape(-1, 2)]
 
@@ -66,12 +86,12 @@ def reconstruction_figure(
 ) -> Figure:
     """One window's truth and prediction for a few parcels, like the paper's Figure 3.
 
-    Of more than five parcels, five are drawn: those with the best, upper-quartile, median, lower-quartile and worst R²
-    over the window's hidden frames.
+    If there are more than five parcels, those with the best, upper-quartile, median, lower-quartile and worst R² over
+    the window's hidden frames are drawn.
 
     Args:
         truth_PT: (P, T) scaled signal.
-        prediction_PT: (P, T), same scaling; drawn where hidden only.
+        prediction_PT: (P, T), scaled alike; drawn only where hidden.
         hidden_PT: (P, T) bool, True = hidden.
         parcel_labels: (P,) names.
         tr_s: seconds between frames.
@@ -94,15 +114,13 @@ def reconstruction_figure(
         axes.set_title(f"{parcel_labels[parcel]}: {score}", fontsize=9, loc="left", parse_math=False)
     panels[-1].set_xlabel("time in the window (s)")
     figure.supylabel("scaled signal", fontsize=10)
-    handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    handles = legend_handles(panels)
     figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3, frameon=False, fontsize=9)
     return figure
 
 
 def _colours(values: Floats) -> tuple[Normalize, str, str]:
-    """Norm, colour map and the ends with values beyond it; red-blue and symmetric about 0 for values of both signs."""
+    """Norm, colour map and `extend`; red-blue and symmetric about 0 for values of both signs."""
     low, high = np.percentile(values, COLOUR_PERCENTILES)
     name = "viridis"
     if low < 0 < high:
@@ -127,7 +145,7 @@ def parcel_map(
         xyz_mm: (P, 3) MNI coordinates.
         title: of the figure.
         colour_bar_label: quantity and unit.
-        scale_values: values that set the colour scale instead; give two maps the same to compare them.
+        scale_values: values that set the colour scale instead; pass the same to two maps to make them comparable.
 
     Raises:
         ValueError: if the shapes disagree or nothing is left to draw.
@@ -145,7 +163,7 @@ def parcel_map(
     display = plot_markers(
         values_P[drawn],
         xyz_mm[drawn],
-        node_size=float(np.clip(6000 / drawn.sum(), 8, 60)),
+        node_size=marker_size(int(drawn.sum())),
         node_cmap=colours,
         node_vmin=norm.vmin,
         node_vmax=norm.vmax,
@@ -155,9 +173,7 @@ def parcel_map(
         axes=brain,
         colorbar=False,
     )
-    for side, name in (("l", "left hemisphere"), ("r", "right hemisphere")):
-        panel = display.axes[side].ax
-        panel.text(0.5, -0.02, name, transform=panel.transAxes, ha="center", va="top", fontsize=9)
+    name_hemispheres(display)
     bar = figure.colorbar(ScalarMappable(norm, colours), cax=figure.add_axes((0.905, 0.14, 0.014, 0.62)), extend=extend)
     bar.set_label(colour_bar_label)
     left_out = int((~drawn).sum())

@@ -13,19 +13,19 @@ from brainlm_lightning.report.scores import Arrays, Metrics
 from brainlm_lightning.run_folder import read_arrays, read_metrics, write_table, write_text
 
 DOTS_PER_INCH = 130
-LONGEST_NAME = 200  # bytes; file systems allow 255, and a number, a suffix and a temporary file's ending are added
+LONGEST_NAME = 200  # bytes; file systems allow 255, including a number, the suffix and the ending of the temporary file
 
 
 def write_files(folder: Path, metrics: Metrics, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
-    """Writes `figures/*.png`, `pages/*.html` and `tables/*.csv` of a run; what fails is logged and left out.
+    """Writes `figures/*.png`, `pages/*.html` and `tables/*.csv` of a run; files that fail are logged and left out.
 
     Args:
-        folder: to write to; made where it is missing.
+        folder: output folder; created if missing.
         metrics: of the run.
         arrays: of the run.
 
     Yields:
-        Each figure with its name, once it is written.
+        Name and figure of each figure, after it was written.
     """
     written: set[Path] = set()
     for file in report_files(metrics, arrays):
@@ -37,13 +37,13 @@ def write_files(folder: Path, metrics: Metrics, arrays: Arrays) -> Iterator[tupl
 
 
 def write_files_of_run(folder: Path, run: Path) -> Iterator[tuple[str, Figure]]:
-    """`write_files` of a run folder; a run need not have arrays."""
+    """Applies `write_files` to a run folder; `arrays.npz` is optional."""
     arrays = read_arrays(run) if (run / "arrays.npz").is_file() else {}
     return write_files(folder, read_metrics(run), arrays)
 
 
 def report_files(metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
-    """The files of all pages; of a page that fails, those that it listed before."""
+    """The files of all pages; for a page that fails, those that it listed before failing."""
     for page in found_pages():
         with left_out_if_it_fails(f"the list of files of {type(page).__name__}"):
             yield from page.files(metrics, arrays)
@@ -54,7 +54,7 @@ def _save_figure(path: Path, figure: Figure) -> None:
     figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
-# What a page may make -> folder, suffix, and how it is written.
+# Type that a page returns -> folder, suffix, function that writes it.
 KINDS: dict[type, tuple[str, str, Callable[[Path, Any], None]]] = {
     Figure: ("figures", ".png", _save_figure),
     str: ("pages", ".html", write_text),
@@ -63,7 +63,7 @@ KINDS: dict[type, tuple[str, str, Callable[[Path, Any], None]]] = {
 
 
 def _write(folder: Path, file: ReportFile, written: set[Path]) -> Figure | str | pd.DataFrame:
-    """Makes a file, writes it under a name that is not among those written, and returns what was made."""
+    """Makes a file, writes it under an unused name, and returns the object that was written."""
     made = file.make()
     for kind, (subfolder, suffix, write) in KINDS.items():
         if isinstance(made, kind):
@@ -71,17 +71,17 @@ def _write(folder: Path, file: ReportFile, written: set[Path]) -> Figure | str |
             write(path, made)
             written.add(path)
             return made
-    raise TypeError(f"it is a {type(made).__name__}; expected a matplotlib Figure, HTML text or a DataFrame")
+    raise TypeError(f"got a {type(made).__name__}; expected a matplotlib Figure, HTML text or a DataFrame")
 
 
 def file_name(name: str) -> str:
-    """A legal name for a file, without its suffix: letters, digits and `_.+-` of a label are kept."""
+    """Turns a label into a legal file name (without suffix): letters, digits and `_.+-` are kept."""
     return re.sub(r"[^\w.+-]", "_", name).encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def _unused(path: Path, written: set[Path]) -> Path:
-    """The path, numbered where another label has already become the same name: `a/b` and `a b`."""
-    taken = {str(other).lower() for other in written}  # some file systems do not tell A from a
+    """Appends a number if another label was already mapped to the same name, like `a/b` and `a b`."""
+    taken = {str(other).lower() for other in written}  # some file systems ignore case
     found, number = path, 1
     while str(found).lower() in taken:
         number += 1

@@ -30,11 +30,11 @@ PAPER = {
     "Latent ODE": ((0.001, 0.023, 0.703), (-0.003, -0.000, 0.588)),
 }
 SCORES = {"r2_pooled": "R²", "pearson_r_pooled": "R", "mse_pooled": "MSE"}
-CURVES = ("ar", "var", "optimum")  # drawn beside the forecaster where they were tested
+CURVES = ("ar", "var", "optimum")  # drawn beside the forecaster if they were tested
 
 
 class ForecastPage(Page):
-    """One table per cohort; error by frame, a few forecasts, and R² on the brain."""
+    """One table per cohort; figures of error by frame, a few forecasts, and R² on the brain."""
 
     def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
         """Methods by score."""
@@ -43,7 +43,7 @@ class ForecastPage(Page):
             yield ReportTable(_title(metrics, condition), _rows(metrics, condition, methods), notes, (condition,))
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
-        """The figures of all cohorts."""
+        """The figures, for all cohorts."""
         found = conditions(metrics)
         if found:
             titles = {condition: _title(metrics, condition) for condition in found}
@@ -55,7 +55,7 @@ class ForecastPage(Page):
 
 
 def conditions(metrics: Metrics) -> dict[MetricName, list[str]]:
-    """`test/<cohort>/horizon<frames>` -> its methods, the forecaster that the run is about first."""
+    """`test/<cohort>/horizon<frames>` -> its methods, the forecaster under test first."""
     found = {}
     for condition, methods in methods_with(metrics, "r2_pooled").items():
         if condition.level("horizon") is not None:
@@ -65,11 +65,11 @@ def conditions(metrics: Metrics) -> dict[MetricName, list[str]]:
 
 
 def _rows(metrics: Metrics, condition: MetricName, methods: list[str]) -> list[list[str]]:
-    """The header, and one row per method; last, at how many frames the first method is better and worse than it."""
+    """The header, and one row per method; the last column counts frames where the first method is better / worse."""
     rows = [["method", *SCORES.values(), "frames better / worse"]]
     for method in methods:
         pair = condition.by(methods[0]).against(method)
-        worse = {"r2_pooled": is_worse(metrics, pair, "r2_subject")}  # the one score that is tested
+        worse = {"r2_pooled": is_worse(metrics, pair, "r2_subject")}  # the only score that is tested
         cells = [Estimate.read(metrics, condition.by(method).of(score), worse.get(score)).text() for score in SCORES]
         counts = [metrics.get(pair.of(f"num_frames_{which}")) for which in ("better", "worse")]
         rows.append([method, *cells, MISSING if None in counts else " / ".join(f"{count:g}" for count in counts)])

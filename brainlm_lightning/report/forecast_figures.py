@@ -1,6 +1,6 @@
-"""Forecasts in figures: error by frame, like the paper's Figure 4, and forecasts of a few parcels.
+"""Figures of forecasts: error by frame, like the paper's Figure 4, and forecasts of a few parcels.
 
-Shapes: P parcels, T context frames, H frames of the horizon, B windows; 3 is (estimate, low, high).
+Shapes: P parcels, C context frames, H frames of the horizon, B windows; 3 is (estimate, low, high).
 """
 
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
 from brainlm_lightning.report.figures import plain_text
 from brainlm_lightning.report.scores import Arrays
 
-OPTIMUM = "optimum"  # of a simulated cohort: knows how the data were made
+OPTIMUM = "optimum"  # knows the true model of a simulated cohort
 LINE_STYLES = ("-", "--", "-.", ":")
-R2_AXIS = (-0.15, 0.05)  # an R² axis reaches at most so far down and at least so far up
+R2_AXIS = (-0.15, 0.05)  # lowest lower limit and lowest upper limit of an R² axis
 
 
 def frames_better_than_all(arrays: Arrays, condition: MetricName) -> NDArray[np.bool_]:
-    """(H,) True where the forecaster's error is significantly lower than that of every method but the optimum."""
+    """True at frames where the forecaster's error is significantly below that of all methods but the optimum, (H,)."""
     pairs = [
         name
         for name in parsed(arrays)
@@ -37,7 +37,7 @@ def forecast_figure(
     """Error and R² at each frame of the horizon, with the forecaster's 95 % interval; one row per cohort.
 
     A star marks a frame at which the forecaster's error is significantly lower than that of every other method. The
-    optimum, which knows how a simulated cohort was made, is left out of that comparison.
+    optimum, which knows the true model of a simulated cohort, is not counted among them.
 
     Args:
         arrays: of a test run.
@@ -65,7 +65,7 @@ def forecast_figure(
 
 
 def _draw(axes: Axes, arrays: Arrays, condition: MetricName, methods: list[str], score: str) -> None:
-    """A line for each method; the forecaster's in red with its interval, the optimum's in black."""
+    """One line per method: the forecaster in red with its interval, the optimum in black."""
     time_s_H = arrays[condition.of("time_s_H")]
     for number, method in enumerate(methods):
         estimate_H, low_H, high_H = arrays[condition.by(method).of(f"{score}_3H")]
@@ -75,7 +75,7 @@ def _draw(axes: Axes, arrays: Arrays, condition: MetricName, methods: list[str],
         style = "-" if leading or optimum else LINE_STYLES[(number - 1) % len(LINE_STYLES)]
         width, label = 2.0 if leading else 1.2, plain_text(method)
         (line,) = axes.plot(time_s_H, estimate_H, style, color=colour, linewidth=width, label=label)
-        line.set_in_layout(False)  # some leave the panel
+        line.set_in_layout(False)  # some lines leave the panel
         if leading:
             axes.fill_between(time_s_H, low_H, high_H, color=colour, alpha=0.15, linewidth=0)
     axes.set_ylim(*_limits(arrays, condition, methods, score))
@@ -83,7 +83,7 @@ def _draw(axes: Axes, arrays: Arrays, condition: MetricName, methods: list[str],
 
 
 def _limits(arrays: Arrays, condition: MetricName, methods: list[str], score: str) -> tuple[float, float]:
-    """Limits of the y axis; persistence and diverged solvers may leave the panel, so that the others stay apart."""
+    """Limits of the y axis; persistence and diverged solvers may leave the panel, so that the others stay legible."""
     values = np.concatenate([arrays[condition.by(method).of(f"{score}_3H")][0] for method in methods])
     zero = arrays.get(condition.by("zero").of(f"{score}_3H"))
     if score == "mse":
@@ -94,34 +94,34 @@ def _limits(arrays: Arrays, condition: MetricName, methods: list[str], score: st
 
 
 def _draw_stars(axes: Axes, arrays: Arrays, condition: MetricName) -> None:
-    """Stars on the upper edge, at the frames where the forecaster is better than all."""
+    """Stars on the upper edge at the frames of `frames_better_than_all`."""
     starred_H = frames_better_than_all(arrays, condition)
     height = np.full(int(starred_H.sum()), axes.get_ylim()[1])
     (stars,) = axes.plot(arrays[condition.of("time_s_H")][starred_H], height, "k*", clip_on=False, markersize=7)
-    stars.set_in_layout(False)  # they stand on the panel's edge
+    stars.set_in_layout(False)  # they lie on the panel's edge
 
 
 def forecast_curves(arrays: Arrays, condition: MetricName, methods: list[str], shown: int = 3) -> Figure:
-    """Forecasts of a few parcels in one window: the parcels at the best, middle and worst rank of the first method.
+    """Forecasts of a few parcels in one window: those with the best, middle and worst error of the first method.
 
     Args:
         arrays: of a test run.
         condition: cohort and horizon.
-        methods: whose forecasts are drawn.
-        shown: how many parcels.
+        methods: methods to draw.
+        shown: number of parcels.
     """
-    context_PT, future_PH = arrays[condition.of("context_BPC")][0], arrays[condition.of("future_BPH")][0]
+    context_PC, future_PH = arrays[condition.of("context_BPC")][0], arrays[condition.of("future_BPH")][0]
     time_s_H = arrays[condition.of("time_s_H")]
-    past = min(3 * len(time_s_H), context_PT.shape[1])
+    past = min(3 * len(time_s_H), context_PC.shape[1])
     past_s = np.arange(-past + 1, 1) * time_s_H[0]
     forecasts_PH = {method: arrays[condition.by(method).of("forecast_BPH")][0] for method in methods}
     error_P = ((forecasts_PH[methods[0]] - future_PH) ** 2).mean(axis=1)
-    observed = np.flatnonzero(np.ptp(context_PT, axis=1) > 0)
+    observed = np.flatnonzero(np.ptp(context_PC, axis=1) > 0)
     order = observed[np.argsort(error_P[observed])]
     parcels = order[np.unique(np.linspace(0, len(order) - 1, shown).round().astype(int))]
     figure = Figure(figsize=(9, 1 + 1.8 * len(parcels)), layout="constrained")
     for axes, parcel in zip(figure.subplots(len(parcels), 1, sharex=True, squeeze=False)[:, 0], parcels, strict=True):
-        axes.plot(past_s, context_PT[parcel, -past:], color="0.5", linewidth=0.9, label="seen")
+        axes.plot(past_s, context_PC[parcel, -past:], color="0.5", linewidth=0.9, label="seen")
         axes.plot(time_s_H, future_PH[parcel], color="black", linewidth=1.2, label="truth")
         for number, (method, forecast_PH) in enumerate(forecasts_PH.items()):
             colour = "red" if number == 0 else f"C{number - 1}"

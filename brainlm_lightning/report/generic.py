@@ -1,4 +1,4 @@
-"""Tables for results that no page shows: methods by score."""
+"""Generic tables, methods by score, for results that no page shows."""
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -9,11 +9,11 @@ from brainlm_lightning.report.scores import MISSING, Estimate, Metrics
 
 
 def generic_tables(metrics: Metrics, shown: Collection[MetricName]) -> list[ReportTable]:
-    """A table of methods and one of comparisons for each cohort and condition; a plain list without test results.
+    """One table of methods and one of comparisons per cohort and condition; a plain list if there are no test results.
 
     Args:
         metrics: of a run.
-        shown: the conditions that other tables show.
+        shown: conditions that other tables show already.
     """
     names = parsed(metrics)
     if not names:
@@ -27,7 +27,7 @@ def _plain_list(title: str, metrics: Metrics) -> ReportTable:
 
 
 def _tables(metrics: Metrics, condition: MetricName, names: Iterable[MetricName]) -> Iterator[ReportTable]:
-    """The tables of one condition: of its methods, of their comparisons, and of numbers that belong to no method."""
+    """The tables of one condition: methods, comparisons, and numbers that belong to no method."""
     ours = [name for name in names if name.by() == condition]
     ends = {name.of(name.score + end) for name in ours for end in ENDS if end}
     estimates = {name: Estimate.read(metrics, str(name)) for name in ours if str(name) not in ends}
@@ -45,7 +45,7 @@ def _tables(metrics: Metrics, condition: MetricName, names: Iterable[MetricName]
 
 
 def _rows(heading: str, estimates: Mapping[MetricName, Estimate]) -> list[list[str]]:
-    """The header, and one row per method; a dash where a method lacks a score."""
+    """The header, and one row per method; a dash where a score is missing."""
     scores = list(dict.fromkeys(name.score for name in estimates))
     cells: dict[MetricName, dict[str, str]] = {}
     for name, found in estimates.items():
@@ -66,7 +66,7 @@ def _text(found: Estimate) -> str:
 
 
 def _number(value: float) -> str:
-    """A count without decimals, other numbers with three, very small and large ones by their leading digits."""
+    """Integers without decimals, other numbers with three; very small and large ones with three significant digits."""
     if math.isnan(value):
         return MISSING
     if not 0.001 <= abs(value) < 1e6:

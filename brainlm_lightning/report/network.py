@@ -1,4 +1,4 @@
-"""Functional networks: how well each method classifies parcels, as a table beside the paper's Table 4, and figures."""
+"""Functional networks: accuracy of classifying parcels, as a table beside the paper's Table 4, and figures."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -19,7 +19,7 @@ from brainlm_lightning.report.scores import (
     reference_method,
 )
 
-# Table 4 of the paper: accuracy in per cent over parcels of 1,000 UK Biobank recordings; by the names used here.
+# Table 4 of the paper: accuracy in per cent over parcels of 1,000 UK Biobank recordings, by this package's names.
 PAPER_ACCURACY = {"attention": 58.8, "vae": 49.4, "raw_series": 39.2, "gcn": 25.9}
 CONDITION = "networks"
 SCORES = {"accuracy": "accuracy (%)", "balanced_accuracy": "balanced accuracy (%)"}
@@ -40,7 +40,7 @@ NAMES = {
 
 
 class NetworkPage(Page):
-    """One table per cohort; accuracy of all methods, and the reference's confusions on a matrix and on the brain."""
+    """One table per cohort; figures of all accuracies, and of the reference method's confusions."""
 
     def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
         """Methods by score, in per cent."""
@@ -64,19 +64,19 @@ class NetworkPage(Page):
 
 
 def _reference_files(arrays: Arrays, prefix: MetricName, name: str) -> Iterator[ReportFile]:
-    """What the reference method takes for what."""
+    """The reference method's confusion matrix, misclassified parcels and predicted networks."""
     names = [str(network) for network in arrays["networks/names"]]
     number_P, xyz_mm = arrays["networks/number_P"], arrays["networks/xyz_mm"]
-    votes_PC, confusion_CC = arrays[prefix.of("votes_PC")], arrays[prefix.of("confusion_RCC")].sum(0)
+    votes_PQ, confusion_QQ = arrays[prefix.of("votes_PC")], arrays[prefix.of("confusion_RCC")].sum(0)
     by = shown_name(prefix.method)
     title = f"Functional networks, {prefix.cohort}, by {by}"
-    yield ReportFile(f"{name}_confusion", partial(confusion_figure, confusion_CC, names, title))
+    yield ReportFile(f"{name}_confusion", partial(confusion_figure, confusion_QQ, names, title))
     missed_P, of_missed = (
-        100 * missed(votes_PC, number_P),
+        100 * missed(votes_PQ, number_P),
         f"Parcels put into the wrong network, {prefix.cohort}, by {by}",
     )
     yield ReportFile(f"{name}_missed", partial(parcel_map, missed_P, xyz_mm, of_missed, "times when tested (%)"))
-    yield ReportFile(f"{name}_map", partial(network_map, votes_PC, number_P, xyz_mm, names, title))
+    yield ReportFile(f"{name}_map", partial(network_map, votes_PQ, number_P, xyz_mm, names, title))
 
 
 def _conditions(metrics: Metrics) -> dict[MetricName, list[str]]:
@@ -90,7 +90,7 @@ def _reference(metrics: Metrics, condition: MetricName, methods: Sequence[str]) 
 
 
 def network_scores(metrics: Metrics, condition: MetricName, methods: Sequence[str]) -> dict[str, dict[str, Estimate]]:
-    """Method -> score -> mean over recordings, as shares; the accuracy, which is tested, carries the mark."""
+    """Method -> score -> mean over recordings, as shares; accuracy, the score that is tested, has the mark."""
     reference = condition.by(_reference(metrics, condition, methods))
     found = {}
     for method in methods:

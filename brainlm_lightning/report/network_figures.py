@@ -1,6 +1,6 @@
-"""Functional networks in figures: accuracy of the methods, confusions, and which parcels are missed.
+"""Figures of functional networks: accuracy of the methods, confusions, and misclassified parcels.
 
-Shapes: P parcels, C networks.
+Shapes: P parcels, Q networks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from matplotlib.lines import Line2D
 from nilearn.plotting import plot_markers
 from numpy.typing import NDArray
 
-from brainlm_lightning.report.figures import plain_text
+from brainlm_lightning.report.figures import marker_size, name_hemispheres, plain_text
 from brainlm_lightning.report.scores import Estimate
 
 Floats = NDArray[np.floating]
-# The colours of Yeo et al. 2011, with a darker cream that shows on white.
+# The colours of Yeo et al. 2011, with a darker cream that is visible on white.
 YEO_COLOURS = {
     "Vis": "#781286",
     "SomMot": "#4682b4",
@@ -29,10 +29,10 @@ YEO_COLOURS = {
 }
 
 
-def missed(votes_PC: NDArray, number_P: NDArray) -> Floats:
-    """(P,) share of a parcel's tests that put it into another network; NaN where it was never tested."""
-    total_P = votes_PC.sum(1)
-    right_P = votes_PC[np.arange(len(number_P)), np.maximum(number_P, 0)]
+def missed(votes_PQ: NDArray[Any], number_P: NDArray[Any]) -> Floats:
+    """Share of each parcel's tests in which it was misclassified, (P,); NaN if it was never tested."""
+    total_P = votes_PQ.sum(1)
+    right_P = votes_PQ[np.arange(len(number_P)), np.maximum(number_P, 0)]
     tested_P = (total_P > 0) & (number_P >= 0)
     return np.where(tested_P, 1 - right_P / np.maximum(total_P, 1), np.nan)
 
@@ -67,15 +67,15 @@ def accuracy_figure(
     return figure
 
 
-def confusion_figure(confusion_CC: NDArray, names: Sequence[str], title: str) -> Figure:
+def confusion_figure(confusion_QQ: NDArray[Any], names: Sequence[str], title: str) -> Figure:
     """Confusion matrix, in per cent of the test parcels of each true network (row)."""
-    share_CC = 100 * confusion_CC / np.maximum(confusion_CC.sum(1, keepdims=True), 1)
+    share_QQ = 100 * confusion_QQ / np.maximum(confusion_QQ.sum(1, keepdims=True), 1)
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(share_CC, cmap="Blues", vmin=0, vmax=100)
-    for row, column in np.ndindex(share_CC.shape):
-        colour = "white" if share_CC[row, column] > 60 else "black"
-        axes.text(column, row, f"{share_CC[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=9)
+    image = axes.imshow(share_QQ, cmap="Blues", vmin=0, vmax=100)
+    for row, column in np.ndindex(share_QQ.shape):
+        colour = "white" if share_QQ[row, column] > 60 else "black"
+        axes.text(column, row, f"{share_QQ[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=9)
     labels = [plain_text(name) for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=40, ha="right")
     axes.set_yticks(range(len(names)), labels)
@@ -86,9 +86,11 @@ def confusion_figure(confusion_CC: NDArray, names: Sequence[str], title: str) ->
     return figure
 
 
-def network_map(votes_PC: NDArray, number_P: NDArray, xyz_mm: Floats, names: Sequence[str], title: str) -> Figure:
-    """The atlas's networks above; below, those that most divisions and recordings predict (paper, figure 5B)."""
-    predicted_P = np.where(votes_PC.sum(1) > 0, votes_PC.argmax(1), -1)
+def network_map(
+    votes_PQ: NDArray[Any], number_P: NDArray[Any], xyz_mm: Floats, names: Sequence[str], title: str
+) -> Figure:
+    """Networks of the atlas (top) and those predicted by most divisions and recordings (bottom; paper, figure 5B)."""
+    predicted_P = np.where(votes_PQ.sum(1) > 0, votes_PQ.argmax(1), -1)
     colours = [YEO_COLOURS.get(name, f"C{number}") for number, name in enumerate(names)]
     figure = Figure(figsize=(12, 6.6))
     for row, (values_P, text) in enumerate(((number_P, "atlas"), (predicted_P, "predicted by most votes"))):
@@ -100,13 +102,15 @@ def network_map(votes_PC: NDArray, number_P: NDArray, xyz_mm: Floats, names: Seq
     return figure
 
 
-def _draw_networks(figure: Figure, bottom: float, values_P: NDArray, xyz_mm: Floats, colours: Sequence[str]) -> None:
-    """One row of glass brains with a marker at each parcel's centre; parcels with a negative number are left out."""
+def _draw_networks(
+    figure: Figure, bottom: float, values_P: NDArray[Any], xyz_mm: Floats, colours: Sequence[str]
+) -> None:
+    """One row of glass brains with a marker per parcel; parcels with a negative number are left out."""
     drawn = values_P >= 0
     display = plot_markers(
         values_P[drawn].astype(float),
         xyz_mm[drawn],
-        node_size=float(np.clip(6000 / drawn.sum(), 8, 60)),
+        node_size=marker_size(int(drawn.sum())),
         node_cmap=ListedColormap(list(colours)),
         node_vmin=-0.5,
         node_vmax=len(colours) - 0.5,
@@ -115,6 +119,4 @@ def _draw_networks(figure: Figure, bottom: float, values_P: NDArray, xyz_mm: Flo
         axes=figure.add_axes((0.01, bottom, 0.86, 0.38)),
         colorbar=False,
     )
-    for side, name in (("l", "left hemisphere"), ("r", "right hemisphere")):
-        panel = display.axes[side].ax
-        panel.text(0.5, -0.02, name, transform=panel.transAxes, ha="center", va="top", fontsize=9)
+    name_hemispheres(display)

@@ -1,7 +1,7 @@
-"""A question's page of a report, and how all pages are found.
+"""A question's page of a report, and the discovery of all pages.
 
-To show results of another task, subclass `Page` in a module of this package, or in any installed package that names
-the class in its `pyproject.toml`:
+To show the results of another task, subclass `Page` in a module of this folder, or in any installed package that
+registers the class in its `pyproject.toml`:
 
     [project.entry-points."brainlm_lightning.pages"]
     sleep = "my_package.sleep_page:SleepPage"
@@ -30,7 +30,7 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReportFile:
-    """A file of a report, made when it is written: one that fails does not take the others with it.
+    """A file of a report, made when it is written, so that one that fails does not affect the others.
 
     Attributes:
         name: without a suffix; any characters are allowed.
@@ -42,19 +42,19 @@ class ReportFile:
 
 
 class Page(ABC):
-    """What a report shows of one question; finds its results by their names."""
+    """The part of a report about one question; finds its results by their names."""
 
     @abstractmethod
     def tables(self, metrics: Metrics) -> Iterable[ReportTable]:
-        """The tables of a run; none where it holds no results of this question."""
+        """The tables of a run; none if it has no results for this question."""
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterable[ReportFile]:
-        """The figures, HTML pages and CSV tables of a run; none unless a page has its own."""
+        """The figures, HTML pages and CSV tables of a run; by default none."""
         return ()
 
 
 def found_pages() -> list[Page]:
-    """A page of each class in this package's modules, then of each entry point; one that fails to load is left out."""
+    """One instance of each `Page` in this folder, then of each entry point; one that fails to load is left out."""
     folder = brainlm_lightning.report
     modules = [import_module(f"{folder.__name__}.{found.name}") for found in pkgutil.iter_modules(folder.__path__)]
     pages = [value() for module in modules for value in vars(module).values() if _is_page_of(module.__name__, value)]
@@ -65,7 +65,7 @@ def found_pages() -> list[Page]:
 
 
 def _is_page_of(module: str, value: object) -> bool:
-    """True for a complete page that is defined in the module, not imported into it."""
+    """True for a concrete `Page` that is defined in the module, not imported into it."""
     if not (isinstance(value, type) and issubclass(value, Page)):
         return False
     return value.__module__ == module and not inspect.isabstract(value)
@@ -73,7 +73,7 @@ def _is_page_of(module: str, value: object) -> bool:
 
 @contextmanager
 def left_out_if_it_fails(what: str) -> Iterator[None]:
-    """Logs an error as a warning that names what failed, and goes on: a report shows what it can."""
+    """Logs an exception as a warning that names what failed, so that the rest of the report is still made."""
     try:
         yield
     except Exception as error:

@@ -17,13 +17,13 @@ PAPER = "The paper (figure 7): from rest to task the largest perturbation is in 
 
 
 class PerturbationPage(ContrastPage):
-    """Contrasts of the perturbation that moves a recording's state to its target's."""
+    """Contrasts of the perturbation that moves a recording's state to that of its target."""
 
     title = "Perturbation"
     map_suffix = "_theta_size"
 
     def notes(self, metrics: Metrics, contrast: MetricName, maps: list[str]) -> list[str]:
-        """What the maps are, how close each model came to the targets, and what the paper found."""
+        """What the maps are, how close each model came to the targets, and the paper's finding."""
         nets = [name.removesuffix(self.map_suffix) for name in maps if name.endswith(self.map_suffix)]
         return [MAPS, *(_distances(metrics, contrast.by(net)) for net in nets), PAPER]
 
@@ -37,7 +37,7 @@ class PerturbationPage(ContrastPage):
 
 
 def _distances(metrics: Metrics, prefix: MetricName) -> str:
-    """How close one model's states came to those of the targets."""
+    """Distance of one model's states from the targets' before and after the perturbation."""
     before, after, null_before, null_after = (
         metrics[prefix.of(f"distance_{name}")] for name in ("before", "after", "before_null", "after_null")
     )

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
-from brainlm_lightning.report.figures import plain_text
+from brainlm_lightning.report.figures import legend_handles, plain_text
 from brainlm_lightning.report.page import Page, ReportFile
 from brainlm_lightning.report.report_table import ReportTable
 from brainlm_lightning.report.scores import (
@@ -27,7 +27,7 @@ from brainlm_lightning.report.scores import (
 # Table 1 of the paper: R² of the model trained on all of UKB with 75 % hidden, by cohort and hidden ratio.
 PAPER_R2 = {"UKB": {0.2: 0.402, 0.5: 0.389, 0.75: 0.343}, "HCP": {0.2: 0.316}}
 SCORE = "r2_pooled"
-MODEL = "mae"  # what a run is about where nothing is compared
+MODEL = "mae"  # the reference if a run has no comparisons
 
 R2ByRatio = dict[float, Estimate]
 Methods = dict[str, R2ByRatio]
@@ -45,7 +45,7 @@ class ReconstructionPage(Page):
             yield ReportTable(f"Reconstruction, {cohort}", _rows(methods), notes, tuple(conditions))
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
-        """The figure, where there are scores."""
+        """The figure of R² by hidden ratio, if there are scores."""
         if _conditions(metrics):
             yield ReportFile("r2_by_ratio", partial(r2_by_ratio_figure, metrics))
 
@@ -60,14 +60,14 @@ def _conditions(metrics: Metrics) -> dict[str, Conditions]:
 
 
 def _reference(metrics: Metrics, conditions: Conditions) -> str:
-    """The model that the run is about."""
+    """The model under test."""
     return reference_method(metrics, conditions, MODEL)
 
 
 def reconstruction_scores(metrics: Metrics) -> dict[str, Methods]:
     """Cohort -> method -> hidden ratio -> R², pooled over all hidden values.
 
-    The method that the others are compared with comes first, the others in the order of the metrics.
+    The reference method comes first, the others follow in the order of the metrics.
     """
     return {cohort: _methods(metrics, conditions) for cohort, conditions in _conditions(metrics).items()}
 
@@ -81,7 +81,7 @@ def _methods(metrics: Metrics, conditions: Conditions) -> Methods:
 
 
 def _by_ratio(metrics: Metrics, conditions: Conditions, reference: str, method: str) -> R2ByRatio:
-    """One method's R² at each hidden ratio, with the mark of the paired test of R² per subject."""
+    """One method's R² at each hidden ratio, marked by the paired test of R² per subject."""
     found = {}
     for condition, methods in conditions.items():
         if method in methods:
@@ -111,14 +111,14 @@ def _notes(metrics: Metrics, conditions: Conditions) -> list[str]:
 
 
 def _rows(methods: Methods) -> list[list[str]]:
-    """The header, and one row per method; a dash where a method has no score."""
+    """The header, and one row per method; a dash where a score is missing."""
     ratios = sorted({ratio for row in methods.values() for ratio in row})
     header = ["method", *(f"{100 * ratio:g} % hidden" for ratio in ratios)]
     return [header] + [[method, *(str(row.get(ratio, MISSING)) for ratio in ratios)] for method, row in methods.items()]
 
 
 def side_by_side(runs: Mapping[str, Metrics]) -> ReportTable:
-    """The models of several runs beside one another, like the paper's Table 1: runs in columns, conditions in rows."""
+    """The models of several runs side by side, like the paper's Table 1: one column per run, one row per condition."""
     found: dict[tuple[str, float], dict[str, Estimate]] = {}
     for run, metrics in runs.items():
         for cohort, conditions in _conditions(metrics).items():
@@ -139,7 +139,7 @@ def r2_by_ratio_figure(metrics: Metrics) -> Figure:
         metrics: of a test run, with names `test/<cohort>/hidden<ratio>/<method>/r2_pooled`.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: there are none.
     """
     cohorts = reconstruction_scores(metrics)
     if not cohorts:
@@ -150,20 +150,18 @@ def r2_by_ratio_figure(metrics: Metrics) -> Figure:
     for axes, (cohort, methods) in zip(panels, cohorts.items(), strict=True):
         _draw_methods(axes, cohort, methods, order)
     panels[0].set_ylabel("R² over all hidden values\n(95 % interval over subjects)")
-    handles = {
-        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
+    handles = legend_handles(panels)
     figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9)
     return figure
 
 
 def _draw_methods(axes: Axes, cohort: str, methods: Methods, order: Sequence[str]) -> None:
-    """A line for each method, in one colour in all panels; shifted sideways, so that the intervals do not overlap."""
+    """One line per method, in the same colour in all panels; offset sideways so that intervals do not overlap."""
     for method, by_ratio in methods.items():
         number = order.index(method)
         colour, shift = f"C{number % 10}", 0.008 * (number - (len(order) - 1) / 2)
         ratio, r2, low, high = np.array([[x, y.value, y.low, y.high] for x, y in sorted(by_ratio.items())]).T
-        # A percentile interval need not contain the estimate: error bars would be negative.
+        # Not error bars: a percentile interval need not contain the estimate, and their lengths could be negative.
         axes.vlines(ratio + shift, low, high, color=colour, linewidth=1.4)
         marker, label = "os^Dv<>P"[number % 8], plain_text(method)
         axes.plot(ratio + shift, r2, marker=marker, markersize=5, color=colour, label=label)

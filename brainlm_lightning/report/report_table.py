@@ -1,4 +1,4 @@
-"""A table before it is printed: for the terminal, or as Markdown."""
+"""A table of a report, rendered for the terminal or as Markdown."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ class ReportTable:
         title: the heading.
         rows: the cells of each row; the first row is the header.
         notes: lines below the table.
-        conditions: whose results it shows (`MetricName(cohort, condition)`); no generic table is made for these.
+        conditions: conditions that it shows, as `MetricName(cohort, condition)`; these get no generic table.
     """
 
     title: str
@@ -25,8 +25,8 @@ class ReportTable:
     conditions: tuple[MetricName, ...] = ()
 
     def rich(self) -> Table:
-        """The table for the terminal: intervals move to a second line, so that narrow terminals cut no digits."""
-        # Text: rich would read [words] in a name as markup.
+        """Renders for the terminal; intervals go on a second line, so that narrow terminals do not truncate them."""
+        # As Text, since rich would interpret [words] in a string as markup.
         notes = Text("\n".join(self.notes))
         table = Table(title=Text(self.title), caption=notes, caption_justify="left", show_lines=True)
         for name in self.rows[0]:
@@ -36,7 +36,7 @@ class ReportTable:
         return table
 
     def markdown(self) -> str:
-        """The table as Markdown, for a web page."""
+        """Renders as Markdown."""
         header, *rows = ([_escaped(cell) for cell in row] for row in self.rows)
         lines = [f"### {_escaped(self.title)}", ""]
         lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]

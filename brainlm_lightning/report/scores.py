@@ -1,4 +1,4 @@
-"""What every page reads from a run's metrics: estimates with intervals, methods of a condition, paired tests."""
+"""Reads a run's metrics for all pages: estimates with intervals, methods of a condition, paired tests."""
 
 import math
 from collections import Counter
@@ -14,7 +14,7 @@ from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
 Metrics = Mapping[str, float]
 Arrays = Mapping[str, NDArray[Any]]
 
-MARKS = {None: "", True: " *↓", False: " *↑"}  # is it significantly worse than the reference?
+MARKS = {None: "", True: " *↓", False: " *↑"}  # by `Estimate.worse`
 MISSING = "–"
 
 
@@ -23,10 +23,10 @@ class Estimate:
     """A score with its 95 % interval.
 
     Attributes:
-        value: NaN where the score is undefined or was not computed.
-        low: lower end of the interval; NaN where there is none.
+        value: NaN if the score is undefined or was not computed.
+        low: lower end of the interval; NaN if there is none.
         high: upper end.
-        worse: True or False where the method is significantly worse or better than the reference, else None.
+        worse: True / False if the method is significantly worse / better than the reference, else None.
     """
 
     value: float
@@ -36,7 +36,7 @@ class Estimate:
 
     @classmethod
     def read(cls, metrics: Metrics, name: str, worse: bool | None = None) -> "Estimate":
-        """The estimate of this name, with the `_low` and `_high` beside it."""
+        """Reads the metric of this name, and its `_low` and `_high`."""
         value, low, high = (metrics.get(name + end, math.nan) for end in ENDS)
         return cls(value, low, high, worse)
 
@@ -45,7 +45,7 @@ class Estimate:
         return self.text()
 
     def text(self, digits: int = 3, scale: float = 1) -> str:
-        """The estimate times `scale` with so many decimals; a dash where it is undefined."""
+        """Formats the estimate times `scale` with `digits` decimals; a dash if it is undefined."""
         if math.isnan(self.value):
             return MISSING
         value, low, high = (f"{number * scale:.{digits}f}" for number in (self.value, self.low, self.high))
@@ -53,7 +53,7 @@ class Estimate:
 
 
 def methods_with(metrics: Metrics, score: str) -> dict[MetricName, list[str]]:
-    """Condition -> the methods that have this score, in the order of the metrics; comparisons are left out."""
+    """Condition -> methods that have this score, in the order of the metrics, without comparisons."""
     found: dict[MetricName, list[str]] = {}
     for name in parsed(metrics):
         if name.score == score and name.method and not name.pair:
@@ -62,18 +62,18 @@ def methods_with(metrics: Metrics, score: str) -> dict[MetricName, list[str]]:
 
 
 def names_under(names: Iterable[str], conditions: Iterable[MetricName]) -> list[MetricName]:
-    """The names of these conditions among the names of a run."""
+    """Parses the names of a run and keeps those of these conditions."""
     wanted = set(conditions)
     return [name for name in parsed(names) if name.by() in wanted]
 
 
 def reference_method(metrics: Metrics, conditions: Mapping[MetricName, Iterable[str]], default: str = "") -> str:
-    """The method that the others are compared with: the first of the most comparisons.
+    """The method that the others are compared with: the one that is first in most comparisons.
 
     Args:
         metrics: of a run.
-        conditions: condition -> its methods, at least one; the first of them where the comparisons do not tell.
-        default: the choice among methods with equally many comparisons.
+        conditions: condition -> its methods, at least one; the first is the answer if there are no comparisons.
+        default: breaks ties between methods with equally many comparisons.
     """
     pairs = {(name.by(), name.pair) for name in names_under(metrics, conditions) if name.pair}
     counts = Counter(first for _, (first, _) in pairs)
@@ -82,16 +82,16 @@ def reference_method(metrics: Metrics, conditions: Mapping[MetricName, Iterable[
 
 
 def is_worse(metrics: Metrics, comparison: MetricName, score: str) -> bool | None:
-    """Whether the second method of a comparison has significantly less of a score than the first.
+    """True if the second method of a comparison scores significantly lower than the first, False if higher.
 
     Returns:
-        None where they do not differ significantly or were not compared.
+        None if they do not differ significantly or were not compared.
     """
     p = metrics.get(comparison.of("p_corrected"), math.nan)
     return metrics[comparison.of(score)] > 0 if p < SIGNIFICANCE else None
 
 
 def num_significant(metrics: Metrics, conditions: Iterable[MetricName]) -> tuple[int, int]:
-    """How many comparisons under these conditions are significant, and how many there are."""
+    """Number of significant comparisons under these conditions, and of all comparisons."""
     p = [metrics[str(name)] for name in names_under(metrics, conditions) if name.score == "p_corrected"]
     return sum(value < SIGNIFICANCE for value in p), len(p)

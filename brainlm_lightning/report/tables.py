@@ -1,4 +1,4 @@
-"""Every table of a run: those of all pages, and a generic one for results that no page shows."""
+"""All tables of a run: those of the pages, and generic ones for results that no page shows."""
 
 from rich.table import Table
 
@@ -9,23 +9,23 @@ from brainlm_lightning.report.scores import Metrics
 
 
 def report_tables(metrics: Metrics) -> list[ReportTable]:
-    """The tables of all results of a run."""
+    """The tables of a run."""
     found = [table for page in found_pages() for table in _tables_of(page, metrics)]
     return [*found, *generic_tables(metrics, {condition for table in found for condition in table.conditions})]
 
 
 def _tables_of(page: Page, metrics: Metrics) -> list[ReportTable]:
-    """A page's tables; [] where it fails, so that its results get the generic table."""
+    """A page's tables; [] if it fails, so that its results get generic tables."""
     with left_out_if_it_fails(f"the table of {type(page).__name__}"):
         return list(page.tables(metrics))
     return []
 
 
 def tables(metrics: Metrics) -> list[Table]:
-    """The same for the terminal."""
+    """The tables of a run, rendered for the terminal."""
     return [table.rich() for table in report_tables(metrics)]
 
 
 def markdown(metrics: Metrics) -> str:
-    """The same as Markdown."""
+    """The tables of a run as Markdown."""
     return "\n".join(table.markdown() for table in report_tables(metrics))

@@ -1,1 +1,1 @@
-"""A cohort with a known answer, and the best that any method can do on it."""
+"""A simulated cohort, and the best possible prediction of it, which is known exactly."""

@@ -1,12 +1,12 @@
-"""A cohort with a known answer: a linear-Gaussian brain, whose best possible reconstruction is exact.
+"""A simulated cohort of linear-Gaussian brains, for which the best possible reconstruction is known exactly.
 
-Every recording is drawn from its own state-space model (`state_space.py`), in which each network is a noise-driven
-resonator at 0.01–0.1 Hz seen through slow haemodynamics, and parcels see networks through white sensor noise. So a
-Kalman smoother that knows the parameters is the best predictor of hidden values that there can be, and the distance of
-any method from the best is known and not guessed.
+Every recording is drawn from its own state-space model (`state_space.py`): each network is a noise-driven resonator at
+0.01–0.1 Hz, filtered by slow haemodynamics, and parcels are mixtures of networks plus white sensor noise. A Kalman
+smoother with the true parameters is therefore the best possible predictor of hidden values, and the gap between any
+method and the optimum can be measured.
 
-Subjects differ in the strength, frequency and layout of their networks; age, symptoms and sex depend on the strengths,
-`noise_score` on nothing. A second cohort of the same parcels is another `Simulation` (see `OTHER_COHORT`).
+Subjects differ in the strength, frequency and layout of their networks. Age, symptoms and sex depend on the strengths;
+`noise_score` is pure noise. A second cohort of the same parcels is another `Simulation` (see `OTHER_COHORT`).
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from brainlm_lightning.simulation.state_space import STAGES, Array, LinearGaussi
 
 __all__ = ["OTHER_COHORT", "LinearGaussian", "Simulation", "load_truth", "place_parcels", "simulate"]
 
-ELLIPSOID_MM = np.array([65.0, 85.0, 60.0])  # half axes of the brain in x (right), y (front), z (up)
+ELLIPSOID_MM = np.array([65.0, 85.0, 60.0])  # half axes of the brain: x (right), y (anterior), z (superior)
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """What a simulated cohort is made of; this is its whole configuration.
+    """Configuration of a simulated cohort.
 
     Attributes:
-        name: of the cohort; the subjects' ids begin with it, so two cohorts share no subject.
+        name: of the cohort and prefix of the subject ids, so that two cohorts share no subject.
         subjects: number of subjects, each with one resting recording.
-        parcels: number of parcels, even: every parcel has its mirror image in the other hemisphere.
+        parcels: number of parcels; even, since every parcel has a mirror image in the other hemisphere.
         frames: frames of each recording.
         tr_s: seconds between frames.
         networks: number of planted networks.
-        seed: of the cohort's subjects, loadings and noise.
-        atlas_seed: of the parcels' positions; cohorts with one `atlas_seed` share their atlas.
-        task_recordings: the first so many subjects also have a task recording, of blocks that drive one network.
-        driven_network: which network the blocks drive, from 0.
-        block_s: seconds that a block lasts, and the rest after it.
-        drive: height of the response to a long block, in standard deviations of the network at rest.
-        frequency_hz: lowest and highest resonance; the networks' own are spread evenly between them on a log scale.
-        bandwidth_hz: width of a resonance; the wider, the sooner the past is forgotten.
+        seed: of subjects, loadings and noise.
+        atlas_seed: of the parcels' positions; cohorts with the same `atlas_seed` share an atlas.
+        task_recordings: number of subjects (the first ones) who also have a block-design task recording.
+        driven_network: index of the network that the blocks drive, from 0.
+        block_s: duration of a block, and of the rest between blocks, in seconds.
+        drive: plateau of the response to a long block, in standard deviations of the network at rest.
+        frequency_hz: lowest and highest resonance frequency; networks are spaced evenly between them on a log scale.
+        bandwidth_hz: width of the resonances; a wider one has a shorter memory.
         haemodynamic_s: time constant of each of the two haemodynamic stages.
-        correlation: of any two networks' driving noise.
-        reach_mm: how far a network reaches into its neighbours' parcels.
+        correlation: between the driving noise of any two networks.
+        reach_mm: spatial scale over which a network extends into neighbouring parcels.
         strength_sd: standard deviation over subjects of the log of a network's strength.
         frequency_sd: standard deviation over subjects of the log of a network's frequency.
-        loading_sd: standard deviation over subjects of one loading of one parcel (its own network's is about 1).
-        noise: standard deviation of the sensor noise of a typical parcel, where that of its signal is about 1.
-        phenotype_r: correlation of age, log symptoms and the inclination behind sex with the network strengths.
+        loading_sd: standard deviation over subjects of each loading (that of a parcel on its own network is about 1).
+        noise: standard deviation of the sensor noise of a typical parcel, whose signal has about 1.
+        phenotype_r: correlation of age, log symptoms and the latent variable behind sex with network strengths.
     """
 
     name: str = "simulated"
@@ -80,7 +80,7 @@ class Simulation:
     phenotype_r: float = 0.7
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be simulated."""
+        """Validates the values."""
         low, high = self.frequency_hz
         allowed = {
             "parcels": self.parcels % 2 == 0,
@@ -96,30 +96,30 @@ class Simulation:
         wrong = {name: getattr(self, name) for name, right in allowed.items() if not right}
         if wrong:
             raise ValueError(
-                f"a simulation cannot have {wrong}: parcels must be even, networks from 2 to half of them, "
-                f"frequency_hz rising and below {0.5 / self.tr_s} Hz, task_recordings at most {self.subjects}, "
+                f"invalid simulation settings {wrong}: parcels must be even, networks from 2 to half of them, "
+                f"frequency_hz increasing and below {0.5 / self.tr_s} Hz, task_recordings at most {self.subjects}, "
                 "driven_network below networks, correlation in [0, 1), phenotype_r in [0, 1], bandwidth_hz and noise "
                 "above 0"
             )
 
 
-# Unseen scanner and population, known atlas: the part of HCP in Table 1 of the paper.
+# Another scanner and population, the same atlas: the role of HCP in Table 1 of the paper.
 OTHER_COHORT = Simulation(
     name="simulated_other", seed=1, frequency_hz=(0.02, 0.1), bandwidth_hz=0.06, reach_mm=32.0, noise=1.4
 )
 
 
 def simulate(simulation: Simulation, folder: str | Path) -> Path:
-    """Writes a simulated cohort as the files that a manifest names.
+    """Writes a simulated cohort as files for a manifest.
 
-    `timeseries.npz` (float32 (frames, parcels) by recording), `recordings.tsv`, `parcels.tsv`, `truth.npz`.
-    The same simulation gives the same bytes; further subjects leave the earlier ones as they were.
+    `timeseries.npz` (one float32 array (frames, parcels) per recording), `recordings.tsv`, `parcels.tsv`, `truth.npz`.
+    The same configuration gives identical bytes; adding subjects does not change the earlier ones.
 
     Returns:
-        The folder. It is written beside and renamed, so it is there whole or not at all.
+        The folder. It is written under another name and renamed, so it is either complete or absent.
 
     Raises:
-        FileExistsError: the folder is there and not empty.
+        FileExistsError: the folder is not empty.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -143,12 +143,12 @@ def simulate(simulation: Simulation, folder: str | Path) -> Path:
 def place_parcels(simulation: Simulation) -> pd.DataFrame:
     """Returns the atlas (index, label, network, x, y, z in mm): mirrored hemispheres tiled by compact networks.
 
-    The parcels of the right are spread by always taking, of many random points, the one farthest from those taken;
-    networks are their clusters.
+    Parcels of the right hemisphere are chosen from many random points by farthest-point sampling; networks are their
+    k-means clusters.
     """
     points = np.random.default_rng(simulation.atlas_seed).uniform(-1, 1, (40 * simulation.parcels, 3))
     points = points[np.linalg.norm(points, axis=1) < 1] * ELLIPSOID_MM
-    right = spread(points[points[:, 0] > 5], simulation.parcels // 2)  # parcels keep clear of the midline
+    right = spread(points[points[:, 0] > 5], simulation.parcels // 2)  # keeps parcels away from the midline
     owner = kmeans2(right, spread(right, simulation.networks), minit="matrix", missing="raise")[1]
     right, owner = right[np.argsort(owner, kind="stable")], np.sort(owner)
     xyz_mm = np.concatenate([right * [-1, 1, 1], right])
@@ -161,7 +161,7 @@ def place_parcels(simulation: Simulation) -> pd.DataFrame:
 
 
 def spread(points: Array, count: int) -> Array:
-    """Returns `count` of the points, each the farthest from those before it; the first is the foremost."""
+    """Farthest-point sampling: returns `count` of the points, starting with the most anterior."""
     chosen = [int(points[:, 1].argmax())]
     distance = np.full(len(points), np.inf)
     while len(chosen) < count:
@@ -173,8 +173,8 @@ def spread(points: Array, count: int) -> Array:
 def draw_subjects(simulation: Simulation) -> tuple[Array, pd.DataFrame]:
     """Returns standardised log strengths (subjects, networks) and a table of ids and phenotypes.
 
-    Each phenotype with a cause depends on the contrast of two networks: age on the first two, symptoms on the next two,
-    sex on the two after. Age is in years; symptoms are log-normal, as questionnaire scores nearly are.
+    Each phenotype except `noise_score` depends on the contrast of two networks: age on the first two, symptoms on the
+    next two, sex on the two after. Age is in years; symptoms are log-normal, roughly like questionnaire scores.
     """
     networks, r = simulation.networks, simulation.phenotype_r
     draws = draw_per_subject(simulation, "person", networks + 4)
@@ -182,7 +182,8 @@ def draw_subjects(simulation: Simulation) -> tuple[Array, pd.DataFrame]:
 
     def caused(pair: int) -> Array:
         contrast = strengths[:, 2 * pair % networks] - strengths[:, (2 * pair + 1) % networks]
-        return r * contrast / np.sqrt(2) + np.sqrt(1 - r**2) * own[:, pair]
+        mixed: Array = r * contrast / np.sqrt(2) + np.sqrt(1 - r**2) * own[:, pair]
+        return mixed
 
     table = pd.DataFrame({"subject": [f"{simulation.name}-{i:05d}" for i in range(simulation.subjects)]})
     table["age"] = (62 + 7.5 * caused(0)).round(2)
@@ -193,13 +194,13 @@ def draw_subjects(simulation: Simulation) -> tuple[Array, pd.DataFrame]:
 
 
 def draw_per_subject(simulation: Simulation, purpose: str, *shape: int) -> Array:
-    """Returns (subjects, *shape) standard normal numbers: functions of seed, subject and purpose, and nothing else."""
+    """Returns (subjects, *shape) standard normal numbers that depend on seed, subject and purpose alone."""
     seeds = [[simulation.seed, subject, *purpose.encode()] for subject in range(simulation.subjects)]
     return np.stack([np.random.default_rng(seed).standard_normal(shape) for seed in seeds])
 
 
 def list_recordings(simulation: Simulation, people: pd.DataFrame) -> pd.DataFrame:
-    """Returns a row a recording: everyone at rest, then the first `task_recordings` subjects again, at the task."""
+    """Returns one row per recording: all subjects at rest, then the first `task_recordings` subjects at the task."""
     at_task = people.iloc[: simulation.task_recordings]
     table = pd.concat([people.assign(task="rest"), at_task.assign(task="blocks")], ignore_index=True)
     table.insert(0, "recording", table["subject"] + "_" + table["task"])
@@ -208,11 +209,13 @@ def list_recordings(simulation: Simulation, people: pd.DataFrame) -> pd.DataFram
 
 
 def draw_models(simulation: Simulation, parcels: pd.DataFrame, strengths: Array) -> dict[str, Array]:
-    """Returns the fields of `LinearGaussian` stacked over recordings; `driven` are the rows that `drive` belongs to."""
+    """Returns the fields of `LinearGaussian` stacked over recordings; `driven` holds the rows of `drive`."""
     subjects, networks = strengths.shape
     own = draw_per_subject(simulation, "layout", simulation.parcels, networks)
     layout = group_loading(simulation, parcels) + simulation.loading_sd * own
-    unseen = np.zeros((subjects, simulation.parcels, (STAGES - 1) * networks))  # parcels see the last stage alone
+    unseen = np.zeros(
+        (subjects, simulation.parcels, (STAGES - 1) * networks)
+    )  # only the last stage reaches the parcels
     tempo = np.exp(simulation.frequency_sd * draw_per_subject(simulation, "tempo", networks))
     varied = np.exp(0.2 * np.random.default_rng(simulation.seed).standard_normal(simulation.parcels))
     models = resonators(
@@ -231,19 +234,22 @@ def draw_models(simulation: Simulation, parcels: pd.DataFrame, strengths: Array)
 
 
 def group_loading(simulation: Simulation, parcels: pd.DataFrame) -> Array:
-    """Returns (parcels, networks): mostly a parcel's own network, fading smoothly into its neighbours; unit rows."""
+    """Returns (parcels, networks) with unit rows: mostly a parcel's own network, decaying with distance to others."""
     xyz_mm = parcels[["x", "y", "z"]].to_numpy(float)
     owner = parcels["network"].str.removeprefix("network").to_numpy(int) - 1
     apart = np.linalg.norm(xyz_mm[:, None] - xyz_mm, axis=2)
     nearest = np.stack([apart[:, owner == k].min(1) for k in range(simulation.networks)], axis=1)
     loading = np.exp(-0.5 * (nearest / simulation.reach_mm) ** 2)
-    return loading / np.linalg.norm(loading, axis=1, keepdims=True)
+    unit: Array = loading / np.linalg.norm(loading, axis=1, keepdims=True)
+    return unit
 
 
 def block_drive(simulation: Simulation) -> Array:
-    """Returns (frames, states): rest and blocks by turns, fed to the first haemodynamic stage of the driven network."""
+    """Returns (frames, states): alternating rest and blocks, input to the driven network's first haemodynamic stage."""
     time_s = np.arange(simulation.frames) * simulation.tr_s
-    gain = 1 - np.exp(-simulation.tr_s / simulation.haemodynamic_s)  # with it, a long block settles at `drive`
+    gain = 1 - np.exp(
+        -simulation.tr_s / simulation.haemodynamic_s
+    )  # the response to a long block then converges to `drive`
     drive = np.zeros((simulation.frames, STAGES * simulation.networks))
     driven = 2 * simulation.networks + simulation.driven_network
     drive[:, driven] = gain * simulation.drive * (time_s // simulation.block_s % 2)
@@ -251,7 +257,7 @@ def block_drive(simulation: Simulation) -> Array:
 
 
 def draw_noise(simulation: Simulation) -> dict[str, Array]:
-    """Returns the standard normal numbers that `draw_series` wants, rows as in `list_recordings`."""
+    """Returns the standard normal numbers for `draw_series`, with rows as in `list_recordings`."""
     shapes = {
         "start": (1, STAGES * simulation.networks),
         "pushes": (simulation.frames, simulation.networks),

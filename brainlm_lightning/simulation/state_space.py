@@ -1,9 +1,9 @@
-"""Linear-Gaussian models of single recordings: how the networks of simulated brains move, and how to draw from them.
+"""Linear-Gaussian state-space models of simulated recordings: their parameters, and sampling from them.
 
     x_0 = drive_0 + N(0, initial_cov)        x_t = transition x_{t-1} + drive_t + N(0, process_cov)
     y_t = loading x_t + N(0, diag(noise_var))
 
-Arrays are stacked over recordings or subjects, the first axis; n states are STAGES x networks, stage by stage.
+Arrays are stacked over recordings or subjects on the first axis. The Z = STAGES x networks states are ordered by stage.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-STAGES = 4  # states of a network: activity, activity one frame ago, first and second haemodynamic stage
+STAGES = 4  # states of a network: activity, previous activity, first and second haemodynamic stage
 
 
 @dataclass(frozen=True)
 class LinearGaussian:
-    """The model that one recording was drawn from; n states, P parcels, T frames, in the recording's own units."""
+    """The model that one recording was drawn from; Z states, P parcels, T frames, in the recording's own units."""
 
-    transition: Array  # (n, n)
-    process_cov: Array  # (n, n), of rank `networks`
-    loading: Array  # (P, n)
+    transition: Array  # (Z, Z)
+    process_cov: Array  # (Z, Z), of rank `networks`
+    loading: Array  # (P, Z)
     noise_var: Array  # (P,)
-    initial_cov: Array  # (n, n), the stationary one
-    drive: Array | None = None  # (T, n), the known input of a task recording
+    initial_cov: Array  # (Z, Z), the stationary one
+    drive: Array | None = None  # (T, Z), the known input of a task recording
 
 
 def load_truth(path: str | Path) -> dict[str, LinearGaussian]:
-    """Returns the model of each recording of a `truth.npz`, by recording id."""
+    """Reads the true models of a `truth.npz`: recording id -> model."""
     with np.load(path, allow_pickle=False) as file:
         arrays: dict[str, Any] = {name: file[name] for name in file.files}
     drives = dict(zip(arrays.pop("driven"), arrays.pop("drive"), strict=True))
@@ -47,18 +47,18 @@ def load_truth(path: str | Path) -> dict[str, LinearGaussian]:
 def resonators(
     frequency_hz: Array, *, tr_s: float, bandwidth_hz: float, haemodynamic_s: float, correlation: float
 ) -> dict[str, Array]:
-    """Returns `transition`, `process_cov` and `initial_cov` of networks that resonate at `frequency_hz`.
+    """Returns `transition`, `process_cov` and `initial_cov` of networks with resonances at `frequency_hz`.
 
-    Poles of radius exp(-pi bandwidth tr) at the angles +-2 pi frequency tr make a resonator; each haemodynamic stage
-    is h_t = c h_{t-1} + (1 - c) input_{t-1} with c = exp(-tr / haemodynamic_s). The last one, which parcels see, gets
-    variance 1 in every network.
+    A resonator has poles of radius exp(-pi bandwidth tr) at angles +-2 pi frequency tr; each haemodynamic stage is
+    h_t = c h_{t-1} + (1 - c) input_{t-1} with c = exp(-tr / haemodynamic_s). The last stage, which reaches the parcels,
+    is scaled to variance 1 in every network.
 
     Args:
         frequency_hz: (subjects, networks).
         tr_s: seconds between frames.
-        bandwidth_hz: of a resonance; the wider, the sooner the past is forgotten.
+        bandwidth_hz: width of the resonances; a wider one has a shorter memory.
         haemodynamic_s: time constant of each of the two haemodynamic stages.
-        correlation: of the noise that pushes any two networks.
+        correlation: between the driving noise of any two networks.
     """
     networks = frequency_hz.shape[1]
     radius, keep = np.exp(-np.pi * bandwidth_hz * tr_s), np.exp(-tr_s / haemodynamic_s)
@@ -69,17 +69,17 @@ def resonators(
     stage[..., 2, 0] = stage[..., 3, 2] = 1 - keep
     states = STAGES * networks
     transition = np.einsum("skij,kl->sikjl", stage, np.eye(networks)).reshape(-1, states, states)
-    process_cov = np.zeros_like(transition)  # only activity is pushed
+    process_cov = np.zeros_like(transition)  # only the activity is driven by noise
     process_cov[:, :networks, :networks] = correlation + (1 - correlation) * np.eye(networks)
     seen = np.diagonal(stationary_cov(transition, process_cov), axis1=1, axis2=2)[:, -networks:]
-    scale = np.tile(seen**-0.5, STAGES)  # no network feeds another, so it leaves the transition as it is
+    scale = np.tile(seen**-0.5, STAGES)  # the transition is unchanged, since networks are not coupled
     process_cov = process_cov * scale[:, :, None] * scale[:, None]
     initial_cov = stationary_cov(transition, process_cov)
     return {"transition": transition, "process_cov": process_cov, "initial_cov": initial_cov}
 
 
 def stationary_cov(transition: Array, process_cov: Array) -> Array:
-    """Returns the S of S = A S A' + Q for stacked stable A: the sum of A^k Q A'^k, doubled until A^k has vanished."""
+    """Solves S = A S A' + Q for stacked stable A: sums A^k Q A'^k by repeated doubling until A^k vanishes."""
     total, power = process_cov, transition
     while np.abs(power).max() > 1e-18:
         total = total + power @ total @ power.swapaxes(1, 2)
@@ -88,10 +88,10 @@ def stationary_cov(transition: Array, process_cov: Array) -> Array:
 
 
 def draw_series(truth: dict[str, Array], start: Array, pushes: Array, sensor: Array) -> NDArray[np.float32]:
-    """Returns (recordings, frames, parcels) float32 drawn from stacked models: all at once, frame by frame.
+    """Samples (recordings, frames, parcels) float32 from stacked models, frame by frame for all recordings at once.
 
     Args:
-        truth: the fields of `LinearGaussian`, stacked; `drive` belongs to the rows `driven`.
+        truth: the fields of `LinearGaussian`, stacked; `drive` has the rows listed in `driven`.
         start: (recordings, 1, states) standard normal.
         pushes: (recordings, frames, networks) standard normal.
         sensor: (recordings, frames, parcels) standard normal.
@@ -107,6 +107,7 @@ def draw_series(truth: dict[str, Array], start: Array, pushes: Array, sensor: Ar
 
 
 def root(cov: Array) -> Array:
-    """Returns the symmetric square root of stacked covariances; they may be singular."""
+    """Symmetric square root of stacked covariances, which may be singular."""
     values, vectors = np.linalg.eigh(cov)
-    return (vectors * np.sqrt(values.clip(0))[:, None]) @ vectors.swapaxes(1, 2)
+    symmetric: Array = (vectors * np.sqrt(values.clip(0))[:, None]) @ vectors.swapaxes(1, 2)
+    return symmetric

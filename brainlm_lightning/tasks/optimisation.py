@@ -86,12 +86,12 @@ def layerwise_groups(
     Raises:
         AssertionError: a trained parameter is in no layer, or in two.
     """
-    place = {id(parameter): depth for depth, layer in enumerate(layers) for parameter in layer}
-    assert len(place) == sum(map(len, layers))
+    depth_of = {id(parameter): depth for depth, layer in enumerate(layers) for parameter in layer}
+    assert len(depth_of) == sum(map(len, layers))
     found = []
     for group in parameter_groups(module, weight_decay):
-        for depth in sorted({place[id(parameter)] for parameter in group["params"]}):
-            members = [parameter for parameter in group["params"] if place[id(parameter)] == depth]
+        for depth in sorted({depth_of[id(parameter)] for parameter in group["params"]}):
+            members = [parameter for parameter in group["params"] if depth_of[id(parameter)] == depth]
             rate = {"params": members, "lr": learning_rate * decay**depth}
             found.append({**group, **rate})
     return found

@@ -73,7 +73,9 @@ def test_even_who_asks_for_pickles_gets_none(tmp_path):
 )
 def test_the_last_checkpoint_is_due_between_steps(every, accumulate, epoch, expected, tmp_path):
     saved = []
-    trainer = SimpleNamespace(accumulate_grad_batches=accumulate, max_steps=12, log_dir=str(tmp_path))
+    trainer = SimpleNamespace(
+        accumulate_grad_batches=accumulate, max_steps=12, lightning_module=torch.nn.Module(), log_dir=str(tmp_path)
+    )
     trainer.save_checkpoint = lambda path: saved.append((trainer.global_step, path.name))
     callback = LastCheckpoint(every)
     for batch in range(12 * accumulate):

@@ -36,7 +36,12 @@ def signals_restored():
 
 def test_a_signal_waits_for_the_end_of_the_optimiser_step(signals_restored, tmp_path):
     saved, callback = [], GracefulStop()
-    trainer = a_trainer(accumulate_grad_batches=3, log_dir=str(tmp_path), save_checkpoint=saved.append)
+    trainer = a_trainer(
+        accumulate_grad_batches=3,
+        lightning_module=torch.nn.Module(),
+        log_dir=str(tmp_path),
+        save_checkpoint=saved.append,
+    )
     callback.on_train_start(trainer, None)
     callback.on_train_batch_end(trainer, None, None, None, 2)
     signal.raise_signal(signal.SIGTERM)
@@ -51,7 +56,12 @@ def test_a_signal_waits_for_the_end_of_the_optimiser_step(signals_restored, tmp_
 
 def test_a_rank_that_was_not_told_stops_with_the_others(signals_restored, tmp_path):
     saved, callback = [], GracefulStop()
-    trainer = a_trainer(strategy=ranks_that(lambda asked: True), log_dir=str(tmp_path), save_checkpoint=saved.append)
+    trainer = a_trainer(
+        strategy=ranks_that(lambda asked: True),
+        lightning_module=torch.nn.Module(),
+        log_dir=str(tmp_path),
+        save_checkpoint=saved.append,
+    )
     callback.on_train_start(trainer, None)
     with pytest.raises(SystemExit):
         callback.on_train_batch_end(trainer, None, None, None, 0)

@@ -219,7 +219,9 @@ def test_arrays_outside_of_their_file_are_refused(tiny_store, tmp_path, offset):
     metadata = json.loads((folder / "store.json").read_text())
     metadata["shards"][0]["offsets"]["series"] = offset
     (folder / "store.json").write_text(json.dumps(metadata))
-    with pytest.raises(ValueError, match=r"series of shard-00000\.h5 would lie from byte"):
+    with pytest.raises(
+        ValueError, match=r"series of shard-00000\.h5 would lie from byte|offsets.series is '-4096', expected an offset"
+    ):
         Store(folder)
 
 

@@ -61,7 +61,7 @@ def test_maps_are_means_over_windows_then_recordings(runs, settings, pretrained)
     for row, task in enumerate(data.recordings.table["task"]):
         series, observed = data.dataset.scaled_recording(row)
         windows_BPT = torch.tensor(np.stack([series[:, :40], series[:, 40:80]]))
-        maps = cls_attention(model, windows_BPT, torch.tensor(observed).expand(2, -1)).patches_BEHPN
+        maps = cls_attention(model, windows_BPT, torch.tensor(observed).expand(2, -1)).patches_BlhPN
         expected[task].append(maps.mean((1, 2)).sum(2).mean(0))
     for group, task in (("a", "blocks"), ("b", "rest")):
         found = arrays[f"{PLACE}/mae_cls_attention/mean_{group}_P"]

@@ -83,7 +83,7 @@ def test_a_file_that_does_not_fit_is_refused(case, exported, tmp_path):
 
 def test_a_file_that_says_nothing_of_itself_is_refused(exported, tmp_path):
     save_file(load_file(exported[1]), tmp_path / "bare.safetensors")
-    with pytest.raises(ValueError, match="does not say what it is"):
+    with pytest.raises(ValueError, match="has no description"):
         load_model(tmp_path / "bare.safetensors")
 
 

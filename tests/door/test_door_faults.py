@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,9 @@ def other_atlas(store):
     table = (store / "parcels.csv").read_text().splitlines()
     table[1], table[2] = table[2], table[1]
     (store / "parcels.csv").write_text("\n".join(table) + "\n")
+    metadata = json.loads((store / "store.json").read_text())  # as if it had been prepared with this atlas
+    metadata["tables"]["parcels.csv"] = sha256((store / "parcels.csv").read_bytes()).hexdigest()
+    (store / "store.json").write_text(json.dumps(metadata))
 
 
 def other_tr(store):
@@ -231,7 +235,7 @@ def test_a_checkpoint_of_another_experiment_is_refused(difference, verb, trained
 
 @pytest.mark.parametrize("verb", ["fit", "test"])
 @pytest.mark.parametrize(
-    ("entry", "message"), [(None, "does not say what it is"), ({"format_version": 99}, "format 99")]
+    ("entry", "message"), [(None, "has no description"), ({"format_version": 99}, "format 99")]
 )
 def test_a_checkpoint_of_another_package_is_refused(entry, message, verb, trained, runs, tmp_path, capsys):
     content = torch.load(trained, weights_only=True) | {"brainlm": entry}

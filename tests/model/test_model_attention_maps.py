@@ -69,13 +69,13 @@ def test_attention_of_cls_is_the_explicit_softmax(norm, window):
     found = cls_attention(model, *window)
     for b in range(2):
         row_EHL = explicit(model, window[0][b], window[1][b])[:, :, 0]
-        kept = found.patches_BEHPN[b][:, :, window[1][b]].flatten(2).double()
+        kept = found.patches_BlhPN[b][:, :, window[1][b]].flatten(2).double()
         torch.testing.assert_close(kept, row_EHL[..., 1:], rtol=0, atol=1e-5)
-        torch.testing.assert_close(found.itself_BEH[b].double(), row_EHL[..., 0], rtol=0, atol=1e-5)
-    assert found.patches_BEHPN[1][:, :, [1, 4]].eq(0).all()
-    total_BEH = found.itself_BEH + found.patches_BEHPN.sum(dim=(-1, -2))
+        torch.testing.assert_close(found.itself_Blh[b].double(), row_EHL[..., 0], rtol=0, atol=1e-5)
+    assert found.patches_BlhPN[1][:, :, [1, 4]].eq(0).all()
+    total_BEH = found.itself_Blh + found.patches_BlhPN.sum(dim=(-1, -2))
     torch.testing.assert_close(total_BEH, torch.ones(2, DEPTH, HEADS))
-    assert torch.equal(found.parcels_BEHP, found.patches_BEHPN.mean(-1))
+    assert torch.equal(found.parcels_BlhP, found.patches_BlhPN.mean(-1))
 
 
 @NORMS
@@ -93,10 +93,10 @@ def test_attention_between_parcels_is_that_of_the_explicit_softmax(norm, reading
         else:
             whole = weights_ELL[list(reading.layers or range(DEPTH))].mean(0)
         expected = between_units(whole, window[1][b])
-        torch.testing.assert_close(found.units_BQQ[b].double(), expected, rtol=0, atol=1e-5, equal_nan=True)
-    torch.testing.assert_close(found.units_BQQ[0].sum(-1), torch.ones(1 + PARCELS))
-    assert torch.equal(found.parcels_BPP[0], found.units_BQQ[0, 1:, 1:])
-    assert torch.equal(found.cls_BP, found.units_BQQ[:, 0, 1:])
+        torch.testing.assert_close(found.units_Buu[b].double(), expected, rtol=0, atol=1e-5, equal_nan=True)
+    torch.testing.assert_close(found.units_Buu[0].sum(-1), torch.ones(1 + PARCELS))
+    assert torch.equal(found.parcels_BPP[0], found.units_Buu[0, 1:, 1:])
+    assert torch.equal(found.cls_BP, found.units_Buu[:, 0, 1:])
 
 
 @NORMS
@@ -110,7 +110,7 @@ def test_the_layers_walked_are_those_of_the_encoder(norm, window):
     assert len(seen) == 2
     torch.testing.assert_close(seen[0], seen[1], rtol=1e-4, atol=1e-4)
     q_BLD = seen[1].chunk(3, dim=-1)[0] / (16 / HEADS) ** 0.5
-    torch.testing.assert_close(last.q_BHLd.transpose(1, 2).flatten(2), q_BLD)
+    torch.testing.assert_close(last.q_BhLd.transpose(1, 2).flatten(2), q_BLD)
 
 
 @pytest.mark.parametrize("reading", READINGS)
@@ -123,7 +123,7 @@ def test_permuting_parcels_with_their_embeddings_permutes_attention(reading, win
         parcel_attention(*given, reading).parcels_BPP for given in ((model, *window), (permuted, *moved))
     )
     torch.testing.assert_close(other, straight[:, order][:, :, order], equal_nan=True)
-    straight, other = (cls_attention(*given).patches_BEHPN for given in ((model, *window), (permuted, *moved)))
+    straight, other = (cls_attention(*given).patches_BlhPN for given in ((model, *window), (permuted, *moved)))
     torch.testing.assert_close(other, straight[:, :, :, order])
 
 

@@ -79,10 +79,10 @@ def random_covariance(parcels=PARCELS):
 @pytest.mark.parametrize("count", [PARCELS, PARCELS + 5])
 def test_inner_products_of_directions_are_correlations(count):
     covariance_PP = random_covariance()
-    direction_PK = parcel_directions(torch.from_numpy(covariance_PP), count)
-    assert direction_PK.shape == (PARCELS, PARCELS)
+    direction_PZ = parcel_directions(torch.from_numpy(covariance_PP), count)
+    assert direction_PZ.shape == (PARCELS, PARCELS)
     sd_P = np.sqrt(np.diagonal(covariance_PP))
-    np.testing.assert_allclose(direction_PK @ direction_PK.T, covariance_PP / np.outer(sd_P, sd_P), atol=1e-6)
+    np.testing.assert_allclose(direction_PZ @ direction_PZ.T, covariance_PP / np.outer(sd_P, sd_P), atol=1e-6)
 
 
 def test_fewer_directions_are_the_leading_ones():
@@ -90,8 +90,8 @@ def test_fewer_directions_are_the_leading_ones():
     values, vectors = np.linalg.eigh(covariance_PP)
     best_PP = (vectors[:, -4:] * values[-4:]) @ vectors[:, -4:].T
     root_P = np.sqrt(np.diagonal(best_PP))
-    direction_PK = parcel_directions(torch.from_numpy(covariance_PP), 4)
-    np.testing.assert_allclose(direction_PK @ direction_PK.T, best_PP / np.outer(root_P, root_P), atol=1e-6)
+    direction_PZ = parcel_directions(torch.from_numpy(covariance_PP), 4)
+    np.testing.assert_allclose(direction_PZ @ direction_PZ.T, best_PP / np.outer(root_P, root_P), atol=1e-6)
 
 
 def test_permuting_parcels_permutes_their_directions():
@@ -138,14 +138,14 @@ def test_the_same_seed_gives_the_same_weights():
     assert not torch.equal(first["patch_projection.weight"], other["patch_projection.weight"])
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
-def test_neighbour_prediction_is_the_ridge_regression_of_the_exact_covariance(place):
+@pytest.mark.parametrize("shift", ["before", "after"])
+def test_neighbour_prediction_is_the_ridge_regression_of_the_exact_covariance(shift):
     joint = 3 * temporal(2 * PATCH, phi=0.8)
     first, second = slice(0, PATCH), slice(PATCH, 2 * PATCH)
-    source, target = (first, second) if place == "before" else (second, first)
+    source, target = (first, second) if shift == "before" else (second, first)
     ridge_SS = RIDGE * 3 * np.eye(PATCH)
     expected = joint[target, source] @ np.linalg.inv(joint[source, source] + ridge_SS)
-    np.testing.assert_allclose(neighbour_prediction(torch.from_numpy(joint[0]), place), expected, atol=1e-6)
+    np.testing.assert_allclose(neighbour_prediction(torch.from_numpy(joint[0]), shift), expected, atol=1e-6)
 
 
 def test_neighbour_prediction_without_ridge_continues_an_autoregression(monkeypatch):
@@ -205,9 +205,9 @@ def test_a_parcel_without_variance_leaves_weights_and_predictions_finite():
         ({"norm": "post"}, "needs norm: pre and learnable"),
         ({"spatial_embedding": "xyz"}, "needs norm: pre and learnable"),
         ({"temporal_embedding": "sinusoidal"}, "needs norm: pre and learnable"),
-        ({"embed_dim": 16}, "a width of 16 is too narrow .* takes 10 dimensions .* 8 for the patches"),
+        ({"embed_dim": 16}, "a width of 16 is too narrow .* needs 10 dimensions .* 8 for the patches"),
         ({"decoder_embed_dim": 16}, "a width of 16 is too narrow"),
-        ({"num_heads": 32}, "heads are 2 wide; the kernel start needs 3"),
+        ({"num_heads": 32}, "heads are 2 wide; the kernel start needs at least 3"),
     ],
 )
 def test_what_the_kernel_start_cannot_serve_is_refused(changes, message):

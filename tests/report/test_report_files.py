@@ -83,7 +83,7 @@ def test_a_page_that_cannot_list_its_files_keeps_those_before_and_those_of_other
 
 def test_what_cannot_be_written_is_said(write, caplog):
     assert write(page_of(ReportFile("odd", lambda: 3))) == ([], [])
-    assert "it is a int; expected a matplotlib Figure" in caplog.text
+    assert "got a int; expected a matplotlib Figure" in caplog.text
 
 
 def test_labels_that_become_the_same_name_do_not_overwrite_each_other(write):

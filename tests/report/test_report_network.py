@@ -65,8 +65,8 @@ def test_another_reading_may_be_the_reference(metrics):
 
 
 def test_missed_is_the_share_of_wrong_votes_of_tested_parcels():
-    votes_PC = np.array([[3, 1, 0], [0, 0, 0], [0, 0, 5], [1, 0, 0]])
-    np.testing.assert_array_equal(missed(votes_PC, np.array([0, 1, 2, -1])), [0.25, np.nan, 0, np.nan])
+    votes_PQ = np.array([[3, 1, 0], [0, 0, 0], [0, 0, 5], [1, 0, 0]])
+    np.testing.assert_array_equal(missed(votes_PQ, np.array([0, 1, 2, -1])), [0.25, np.nan, 0, np.nan])
 
 
 def made(metrics, arrays):
@@ -76,12 +76,12 @@ def made(metrics, arrays):
 @pytest.fixture
 def arrays():
     generator = np.random.default_rng(0)
-    votes_PC = generator.integers(0, 9, (12, 3))
+    votes_PQ = generator.integers(0, 9, (12, 3))
     return {
         "networks/names": np.array(NAMES),
         "networks/number_P": np.repeat([0, 1, 2, -1], 3),
         "networks/xyz_mm": generator.uniform(-60, 60, (12, 3)),
-        "test/abide/networks/attention/votes_PC": votes_PC,
+        "test/abide/networks/attention/votes_PC": votes_PQ,
         "test/abide/networks/attention/confusion_RCC": generator.integers(0, 9, (5, 3, 3)),
     }
 

@@ -50,7 +50,7 @@ def titles(metrics):
 def test_every_question_of_the_package_has_one_page():
     names = [type(found).__name__ for found in found_pages()]
     assert names == [
-        "AttentionPage", "ClinicalPage", "ForecastPage", "NetworkPage", "PerturbationPage", "ReconstructionPage"
+        "AttentionPage", "ClinicalPage", "ForecastPage", "IdentityPage", "NetworkPage", "PerturbationPage", "ReconstructionPage"
     ]  # fmt: skip
 
 

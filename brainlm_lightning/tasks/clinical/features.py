@@ -19,7 +19,19 @@ from brainlm_lightning.tasks.clinical.folds import Fold
 from brainlm_lightning.tasks.clinical.question import Question
 
 Floats = NDArray[np.floating]
-FeatureName = Literal["none", "confounds", "raw", "connectivity", "tangent", "embedding", "untrained_embedding"]
+FeatureName = Literal[
+    "none",
+    "confounds",
+    "raw",
+    "connectivity",
+    "tangent",
+    "embedding",
+    "untrained_embedding",
+    "window_connectivity",
+    "gram",
+    "untrained_gram",
+    "connectivity_gram",
+]
 LARGEST_CORRELATION = 0.999999  # arctanh(1) is infinite
 
 
@@ -54,7 +66,9 @@ class RecordingFeatures:
         Args:
             name: ``none``; ``confounds``, a table; ``raw``, the first window's series; ``connectivity``, see
                 `correlations`; ``tangent``, the series themselves, (T, P) each, for a tangent space that is fitted in
-                the fold; ``embedding``, CLS and mean token of the pretrained encoder; ``untrained_embedding``.
+                the fold; ``embedding``, CLS and mean token of the pretrained encoder; ``gram``, its second-order
+                embedding (`embedding.definitions.Gram`); both also ``untrained_``; ``window_connectivity``, of the
+                frames alone that the encoder sees; ``connectivity_gram``, connectivity and ``gram`` side by side.
             rows: of the table.
             fold: from whose training subjects an untrained encoder may start.
         """
@@ -69,8 +83,17 @@ class RecordingFeatures:
             return [self.series(row).T for row in rows]
         if name == "connectivity":
             return self._correlations[np.searchsorted(self.question.rows, rows)]
+        if name in ("window_connectivity", "gram", "untrained_gram", "connectivity_gram"):
+            return self._second_order(name, fold)[np.searchsorted(self.question.rows, rows)]
         found = self.question.features(name == "untrained_embedding", fold, self.parts)
         return np.concatenate([found[pooling] for pooling in POOLINGS], axis=1)[rows]
+
+    def _second_order(self, name: FeatureName, fold: Fold) -> NDArray[np.float32]:
+        """Second-order features of all recordings with a label."""
+        found = self.question.embeddings(name.startswith("untrained"), fold, self.parts)
+        if name == "connectivity_gram":
+            return np.concatenate([self._correlations, found["gram"]], axis=1)
+        return found["connectivity" if name == "window_connectivity" else "gram"]
 
     def depends_on(self, name: FeatureName) -> dict[str, Any]:
         """What features depend on beside the recordings and the fold, as plain values."""
@@ -78,7 +101,7 @@ class RecordingFeatures:
         confounds = {column: table[column].astype(str).tolist() for column in self.confounds}
         return {
             "confounds": confounds if name == "confounds" else None,
-            "parts": self.parts if name.endswith("embedding") else None,
+            "parts": self.parts if name.endswith(("embedding", "gram")) or name.startswith("window") else None,
         }
 
     def series(self, row: int) -> NDArray[np.float32]:

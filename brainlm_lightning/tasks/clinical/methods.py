@@ -153,6 +153,10 @@ def default_baselines(confounds: bool) -> dict[str, ClinicalMethod]:
         "untrained_embedding_svm": SklearnMethod("untrained_embedding", "svm"),
         "embedding_linear": SklearnMethod("embedding", "linear"),
         "embedding_svm": SklearnMethod("embedding", "svm"),
+        "window_connectivity_linear": SklearnMethod("window_connectivity", "linear"),
+        "untrained_gram_linear": SklearnMethod("untrained_gram", "linear"),
+        "gram_linear": SklearnMethod("gram", "linear"),
+        "connectivity_gram_linear": SklearnMethod("connectivity_gram", "linear"),
     }
     return {name: method for name, method in methods.items() if confounds or name != "confounds_linear"}
 
@@ -178,6 +182,10 @@ def pipeline(features: FeatureName, estimator: EstimatorName, learning: FoldLear
         "tangent": [ConnectivityMeasure(kind="tangent", vectorize=True), components],
         "embedding": [StandardScaler()],
         "untrained_embedding": [StandardScaler()],
+        "window_connectivity": [components],
+        "gram": [components],
+        "untrained_gram": [components],
+        "connectivity_gram": [components],
     }
     return make_pipeline(*steps[features], MeanSquaredNorm(), _searched(estimator, learning))
 

@@ -29,7 +29,13 @@ Floats = NDArray[np.float64]
 
 # The model that others are compared with: the first of these that there is, else the first baseline.
 REFERENCES = ("tuned", "frozen", "connectivity_linear")
-CONTROLS = (("frozen", "untrained_frozen"), ("embedding_linear", "untrained_embedding_linear"))
+CONTROLS = (
+    ("frozen", "untrained_frozen"),
+    ("embedding_linear", "untrained_embedding_linear"),
+    ("gram_linear", "untrained_gram_linear"),
+    ("gram_linear", "window_connectivity_linear"),
+    ("connectivity_gram_linear", "connectivity_linear"),  # is the embedding worth anything beside connectivity?
+)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from brainlm_lightning.checkpoint.description import subject_digest
 from brainlm_lightning.checkpoint.pretrained import Pretrained, untrained
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.embedding.definitions import Connectivity, Gram, WindowEmbedding
+from brainlm_lightning.embedding.recordings import embed_recordings
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.tasks.clinical.cache import cached, digest_of
 from brainlm_lightning.tasks.clinical.embedding import embed
@@ -24,6 +26,7 @@ from brainlm_lightning.tasks.clinical.folds import Fold, FoldPlan
 from brainlm_lightning.tasks.clinical.labels import Labels, Target, TargetScale, read_labels
 from brainlm_lightning.tasks.clinical.recording_folds import recording_folds
 
+SECOND_ORDER: dict[str, WindowEmbedding] = {"gram": Gram(), "connectivity": Connectivity()}
 KEY = "clinical"  # of a checkpoint's entry that says what is predicted
 
 
@@ -193,3 +196,29 @@ class Question:
         for name, array in found.items():
             full[name][rows] = array
         return full
+
+    def embeddings(self, without_pretraining: bool, fold: Fold, parts: int) -> dict[str, NDArray[np.float32]]:
+        """Second-order embeddings of all recordings by a frozen encoder, computed once.
+
+        Args:
+            without_pretraining: of the control.
+            fold: from whose training subjects the control may start.
+            parts: see `hidden_parts`.
+
+        Returns:
+            ``gram`` and ``connectivity`` of the same windows, each (R, F) for the recordings in ``rows``.
+        """
+        key = {
+            "embeddings": sorted(SECOND_ORDER),
+            "checkpoint": self.checkpoint_sha256(),
+            "control_from": self._recordings(self.start_rows(fold)) if without_pretraining else None,
+            "parts": parts,
+            "of": self._recordings(self.rows),
+            "seed": self.data.seed,
+        }
+
+        def embed_all() -> dict[str, NDArray[np.float32]]:
+            encoder = self.encoder(without_pretraining, fold)
+            return embed_recordings(encoder, self.data, self.rows, SECOND_ORDER, parts)
+
+        return cached(self.runs, key, embed_all)

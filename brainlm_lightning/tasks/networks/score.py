@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from brainlm_lightning.evaluation.comparison import paired_comparison
-from brainlm_lightning.evaluation.metrics import ENDS, mean_defined
-from brainlm_lightning.evaluation.names import pair_name
+from brainlm_lightning.evaluation.metrics import mean_defined
+from brainlm_lightning.evaluation.names import ENDS, pair_name
 from brainlm_lightning.evaluation.resampling import percentile_interval, subject_bootstrap, sum_by_subject
 
 Floats = NDArray[np.float64]

@@ -1,0 +1,122 @@
+"""What `store.json` must hold, checked when a store is opened: a damaged or edited one is refused before it is used."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+Check = Callable[[Any], bool]
+TABLES = ("recordings.csv", "parcels.csv")
+ARRAYS = ("series", "mean", "std", "observed")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_file_name(value: Any) -> bool:
+    return _is_text(value) and Path(value).name == value and value not in (".", "..")
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+WHOLE: dict[str, tuple[Check, str]] = {
+    "cohort": (_is_file_name, "a name"),
+    "tr_s": (_is_positive, "a number of seconds above 0"),
+    "dtype": (lambda value: value in ("float16", "float32"), "float16 or float32"),
+    "atlas": (_is_mapping, "a mapping"),
+    "shards": (_is_list, "a list"),
+}
+FINISHED: dict[str, tuple[Check, str]] = dict.fromkeys(("statistics", "tables", "made_by"), (_is_mapping, "a mapping"))
+SHARD: dict[str, tuple[Check, str]] = {
+    "file": (_is_file_name, "the name of a file in the store"),
+    "bytes": (_is_count, "a number of bytes"),
+    "num_frames": (_is_count, "a number of frames"),
+    "num_recordings": (_is_count, "a number of recordings"),
+    "offsets": (_is_mapping, "a mapping"),
+}
+
+
+def check_metadata(metadata: dict[str, Any], path: Path) -> None:
+    """Checks types and ranges of what is needed to read the series of a store.
+
+    Args:
+        metadata: contents of `store.json`.
+        path: of the file, for the message.
+
+    Raises:
+        ValueError: something is missing, of another type or out of range.
+    """
+    _refuse(chain(_problems(metadata, WHOLE, ""), _shard_problems(metadata)), path)
+
+
+def check_finished(metadata: dict[str, Any], folder: Path) -> None:
+    """Checks what is written last: scaling statistics, and tables as they were when the store was made.
+
+    Raises:
+        ValueError: something is missing, of another type or out of range; or a table was changed since, so that its
+            split, order or names may not be those that the statistics are of.
+    """
+    _refuse(chain(_problems(metadata, FINISHED, ""), _scale_problems(metadata)), folder / "store.json")
+    for name in TABLES:
+        found, expected = hashlib.sha256((folder / name).read_bytes()).hexdigest(), metadata["tables"].get(name)
+        if found != expected:
+            raise ValueError(
+                f"{folder / name} was changed since the store was prepared (sha256 {found[:12]}…, expected "
+                f"{str(expected)[:12]}…), so split and scaling may no longer belong together. Change the manifest or "
+                "its tables instead, and prepare the cohort again"
+            )
+
+
+def _refuse(problems: Iterator[str], path: Path) -> None:
+    """Raises for the first problem."""
+    for problem in problems:
+        raise ValueError(
+            f"{path}: {problem}; the file is damaged or was edited. Restore it, or prepare the cohort again"
+        )
+
+
+def _problems(found: dict[str, Any], expected: dict[str, tuple[Check, str]], prefix: str) -> Iterator[str]:
+    for name, (check, meaning) in expected.items():
+        if name not in found:
+            yield f"{prefix}{name} is missing, expected {meaning}"
+        elif not check(found[name]):
+            yield f"{prefix}{name} is {str(found[name])[:80]!r}, expected {meaning}"
+
+
+def _shard_problems(metadata: dict[str, Any]) -> Iterator[str]:
+    for number, shard in enumerate(metadata["shards"]):
+        if not _is_mapping(shard):
+            yield f"shards[{number}] is no mapping"
+            continue
+        yield from _problems(shard, SHARD, f"shards[{number}].")
+        offsets = shard["offsets"]
+        yield from _problems(offsets, dict.fromkeys(ARRAYS, (_is_count, "an offset")), f"shards[{number}].offsets.")
+
+
+def _scale_problems(metadata: dict[str, Any]) -> Iterator[str]:
+    """Scales are above 0 where they are known; a parcel without variation has none."""
+    for recipe in ("robust", "robust_centred"):
+        given = metadata["statistics"].get(recipe)
+        if not _is_mapping(given) or not all(_is_list(given.get(name)) for name in ("centre", "scale")):
+            yield f"statistics.{recipe} lacks centre or scale"
+            continue
+        wrong = [value for value in given["scale"] if value is not None and not _is_positive(value)]
+        if wrong:
+            yield f"statistics.{recipe}.scale has {wrong[0]!r}, expected numbers above 0"
