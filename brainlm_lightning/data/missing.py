@@ -21,7 +21,7 @@ def missing_frames(series: np.ndarray) -> np.ndarray:
     if not carrying.any():
         return np.zeros(len(series), bool)
     silent = zero[:, carrying].all(axis=1) & (carrying.sum() >= FEWEST_PARCELS)
-    return nan[:, carrying].all(axis=1) | silent
+    return np.asarray(nan[:, carrying].all(axis=1) | silent)
 
 
 def fill_frames(series: np.ndarray, missing: np.ndarray) -> np.ndarray:
@@ -57,7 +57,7 @@ def resample_missing(missing: np.ndarray, tr_s: float, target_tr_s: float) -> np
     place = np.arange(num_resampled(len(missing), ratio)) / float(ratio)
     before = np.floor(place + 1e-9).astype(int)
     after = np.minimum(np.ceil(place - 1e-9).astype(int), len(missing) - 1)
-    return missing[before] | missing[after]
+    return np.asarray(missing[before] | missing[after])
 
 
 def as_ranges(missing: np.ndarray) -> str:

@@ -35,7 +35,7 @@ def resample(series: np.ndarray, tr_s: float, target_tr_s: float) -> np.ndarray:
     # The filter's gain differs by some thousandths from frame to frame: nothing around 0, but 10 units at 10,000.
     level = values.mean(axis=0, dtype=np.float64)
     new = resample_poly(values - level, ratio.numerator, ratio.denominator, axis=0, padtype="antireflect")
-    return (new[: num_resampled(len(values), ratio)] + level).astype(np.float32)
+    return np.asarray((new[: num_resampled(len(values), ratio)] + level).astype(np.float32))
 
 
 def ratio_of(tr_s: float, target_tr_s: float) -> Fraction:

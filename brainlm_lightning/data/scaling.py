@@ -185,7 +185,7 @@ def _values(keys: np.ndarray) -> np.ndarray:
 def _interpolate(low: np.ndarray, high: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Linear interpolation with numpy's own rounding: from the nearer end."""
     step = high - low
-    return np.where(weight >= 0.5, high - step * (1 - weight), low + step * weight)
+    return np.asarray(np.where(weight >= 0.5, high - step * (1 - weight), low + step * weight))
 
 
 def _to_list(values: np.ndarray) -> list[float | None]:

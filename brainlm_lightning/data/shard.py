@@ -102,4 +102,4 @@ def _create_arrays(file: h5py.File, shapes: dict[str, tuple[int, int]], dtype: n
 def population_std(series: np.ndarray) -> np.ndarray:
     """Returns the standard deviation of each parcel, float32, from sums in float64."""
     with np.errstate(over="ignore", invalid="ignore"):  # damaged or overflown values: the result says so
-        return series.astype(np.float64).std(axis=0).astype(np.float32)
+        return np.asarray(series.astype(np.float64).std(axis=0).astype(np.float32))

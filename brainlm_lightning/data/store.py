@@ -150,7 +150,7 @@ class Store:
     def _table(self, array: str, row: int) -> np.ndarray:
         shard = self._shard[row]
         maps = self._maps.get(shard) or self._open(shard)
-        return maps[array][self._row[row]]
+        return np.asarray(maps[array][self._row[row]])
 
     def _open(self, shard: int) -> dict[str, np.ndarray]:
         """Maps a shard. The offsets come from store.json, so the file is not opened with HDF5."""
@@ -270,7 +270,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
             f"python -m brainlm_lightning.cli prepare --config data_manifests/{folder.name}.yaml"
         )
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); restore it, or prepare the cohort again") from error
     if metadata.get("format_version") != FORMAT_VERSION:

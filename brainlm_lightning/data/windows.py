@@ -155,7 +155,7 @@ def usable_parcels(recipe: str, statistics: ScalingStatistics) -> np.ndarray:
     used: dict[str, CentreScale] = {"robust": statistics.robust, "robust_centred": statistics.robust_centred}
     if recipe not in used:
         return np.ones(len(statistics.robust.scale), dtype=bool)
-    return np.isfinite(used[recipe].scale) & np.isfinite(used[recipe].centre)
+    return np.asarray(np.isfinite(used[recipe].scale) & np.isfinite(used[recipe].centre))
 
 
 def scale_on_device(batch: Batch) -> Batch:

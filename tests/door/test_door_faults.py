@@ -234,9 +234,7 @@ def test_a_checkpoint_of_another_experiment_is_refused(difference, verb, trained
 
 
 @pytest.mark.parametrize("verb", ["fit", "test"])
-@pytest.mark.parametrize(
-    ("entry", "message"), [(None, "has no description"), ({"format_version": 99}, "format 99")]
-)
+@pytest.mark.parametrize(("entry", "message"), [(None, "has no description"), ({"format_version": 99}, "format 99")])
 def test_a_checkpoint_of_another_package_is_refused(entry, message, verb, trained, runs, tmp_path, capsys):
     content = torch.load(trained, weights_only=True) | {"brainlm": entry}
     torch.save(content, tmp_path / "foreign.ckpt")

@@ -49,9 +49,8 @@ def titles(metrics):
 
 def test_every_question_of_the_package_has_one_page():
     names = [type(found).__name__ for found in found_pages()]
-    assert names == [
-        "AttentionPage", "ClinicalPage", "ForecastPage", "IdentityPage", "NetworkPage", "PerturbationPage", "ReconstructionPage"
-    ]  # fmt: skip
+    questions = ("Attention", "Clinical", "Forecast", "Identity", "Network", "Perturbation", "Reconstruction")
+    assert names == [f"{question}Page" for question in questions]
 
 
 def test_a_page_that_a_module_imports_is_not_found_twice(monkeypatch):

@@ -53,7 +53,7 @@ class _Unread:
         return _Unread(shape, self.dtype, self.load, number)
 
     def read(self) -> np.ndarray:
-        return self.load() if self.row is None else self.load()[self.row]
+        return np.asarray(self.load() if self.row is None else self.load()[self.row])
 
 
 def _entry(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _Unread:

@@ -71,4 +71,4 @@ def _outliers(path: Path, frames: int) -> np.ndarray | None:
     name = next((name for name in ("framewise_displacement", *columns.columns) if name in columns), None)
     if name is None or len(columns) != frames:
         raise ValueError(f"{table}: {len(columns)} rows for {frames} frames of {path.name}")
-    return columns[name].to_numpy(float) > 0
+    return np.asarray(columns[name].to_numpy(float) > 0)

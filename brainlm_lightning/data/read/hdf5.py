@@ -63,7 +63,7 @@ class _Dataset:
     @property
     def shape(self) -> tuple[int, ...]:
         whole = self.dataset.shape[::-1] if self.matlab else self.dataset.shape
-        return whole if self.row is None else whole[1:]
+        return tuple(whole if self.row is None else whole[1:])
 
     @property
     def dtype(self) -> np.dtype:
@@ -88,7 +88,7 @@ class _Dataset:
             values = self.dataset[()]
         else:
             values = self.dataset[..., self.row] if self.matlab else self.dataset[self.row]
-        return values.T if self.matlab else values
+        return np.asarray(values.T if self.matlab else values)
 
 
 class _Cells:
@@ -102,7 +102,7 @@ class _Cells:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.dataset.shape[::-1]
+        return tuple(self.dataset.shape[::-1])
 
     def names(self) -> list[str]:
         return []

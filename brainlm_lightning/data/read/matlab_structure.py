@@ -35,7 +35,7 @@ def sound_variables(path: Path) -> list[str] | None:
     raw = memoryview(path.read_bytes())  # views of it cost nothing
     if len(raw) < HEADER_BYTES or 0 in raw[:4]:
         return None
-    order = "<" if raw[126:128] == b"IM" else ">"
+    order = "<" if bytes(raw[126:128]) == b"IM" else ">"
     names, place = [], HEADER_BYTES
     try:
         while place < len(raw):

@@ -6,6 +6,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.cifti2 import cifti2_axes
 
 from brainlm_lightning.data.read.expected import Expected
 
@@ -20,7 +21,7 @@ def read_ptseries(path: Path) -> tuple[np.ndarray, list[str], float | None]:
     """
     image: Any = nib.load(path)
     time, parcels = (image.header.get_axis(number) for number in (0, 1))
-    if not isinstance(parcels, nib.cifti2.ParcelsAxis) or not isinstance(time, nib.cifti2.SeriesAxis):
+    if not isinstance(parcels, cifti2_axes.ParcelsAxis) or not isinstance(time, cifti2_axes.SeriesAxis):
         raise ValueError(f"{path}: expected frames × parcels, got {type(time).__name__} × {type(parcels).__name__}")
     return np.asarray(image.dataobj, np.float32), [str(name) for name in parcels.name], _tr_s(time)
 
@@ -39,7 +40,7 @@ def read_dtseries(path: Path, expected: Expected) -> tuple[np.ndarray, float | N
         raise ValueError(f"{path}: a dtseries needs the atlas's .dlabel.nii; name it in `atlas.image`")
     image: Any = nib.load(path)
     time, brain = (image.header.get_axis(number) for number in (0, 1))
-    if not isinstance(brain, nib.cifti2.BrainModelAxis) or not isinstance(time, nib.cifti2.SeriesAxis):
+    if not isinstance(brain, cifti2_axes.BrainModelAxis) or not isinstance(time, cifti2_axes.SeriesAxis):
         raise ValueError(f"{path}: expected frames × grayordinates, got {type(brain).__name__}")
     labels = np.array([_labels(expected.image).get(key, 0) for key in _keys(brain)])
     values = np.asarray(image.dataobj, np.float64)
@@ -71,7 +72,7 @@ def _keys(brain: Any) -> list[Key]:
 def _labels(path: str) -> dict[Key, int]:
     image: Any = nib.load(path)
     brain = image.header.get_axis(1)
-    if not isinstance(brain, nib.cifti2.BrainModelAxis):
+    if not isinstance(brain, cifti2_axes.BrainModelAxis):
         raise ValueError(f"{path}: expected a .dlabel.nii of grayordinates, got {type(brain).__name__}")
     return dict(zip(_keys(brain), np.asarray(image.dataobj)[0].astype(int).tolist(), strict=True))
 
