@@ -172,7 +172,7 @@ class VAR(LinearForecast):
         assert self.choice is not None, "fit it first"
         past_BFK = self._features(context_BPC[:, :, -self.choice.order :].double()).flip(-1)
         forecast_BG = past_BFK.mT.flatten(1) @ self.choice.coefficients.to(past_BFK)
-        return forecast_BG.unflatten(1, (-1, context_BPC.shape[1])).mT.to(context_BPC.dtype)
+        return torch.unflatten(forecast_BG, 1, (-1, context_BPC.shape[1])).mT.to(context_BPC.dtype)
 
 
 def principal_components(training: Iterable[ForecastWindow], count: int) -> Tensor:
@@ -187,7 +187,8 @@ def principal_components(training: Iterable[ForecastWindow], count: int) -> Tens
         gram_PP = gram_PP + frames_SP.T @ frames_SP
     if not 1 <= count <= len(gram_PP):
         raise ValueError(f"{count} principal components of {len(gram_PP)} parcels; expected 1 to {len(gram_PP)}")
-    return torch.linalg.eigh(gram_PP).eigenvectors[:, -count:].flip(1)
+    vectors_PP: Tensor = torch.linalg.eigh(gram_PP).eigenvectors
+    return vectors_PP[:, -count:].flip(1)
 
 
 def default_baselines() -> dict[str, ForecastMethod]:

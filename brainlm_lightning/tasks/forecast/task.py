@@ -154,7 +154,8 @@ class ForecastTask(Task):
     def forward(self, window: ForecastWindow) -> Tensor:
         """Forecasts the horizon of windows, (B, P, H)."""
         assert self.net is not None
-        return self.net(window.context_BPC, window.observed_BP)
+        forecast_BPH: Tensor = self.net(window.context_BPC, window.observed_BP)
+        return forecast_BPH
 
     @contextmanager
     def naming(self, batch: Batch) -> Iterator[None]:

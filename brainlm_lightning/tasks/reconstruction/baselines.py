@@ -94,7 +94,7 @@ class ConditionalGaussian(ReconstructionMethod):
         for rows, seen_F in patterns(seen):
             solved = cholesky_solve(covariance_FF[seen_F][:, seen_F], values[rows][:, seen_F].T)
             filled[rows] += (covariance_FF[self._now][:, seen_F] @ solved).T
-        filled_BTP = filled.unflatten(0, (len(signal_BPT), -1))
+        filled_BTP = torch.unflatten(filled, 0, (len(signal_BPT), -1))
         return signal_BPT.where(visible_BPT, filled_BTP.transpose(1, 2).to(signal_BPT.dtype))
 
 
@@ -126,7 +126,7 @@ def patterns(seen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     _, first, pattern = np.unique(packed.view(f"V{packed.shape[1]}"), return_index=True, return_inverse=True)
     order = torch.from_numpy(np.argsort(pattern.ravel(), kind="stable")).to(seen.device)
     counts = np.bincount(pattern.ravel()).tolist()
-    for rows, row in zip(order.split(counts), first.tolist(), strict=True):
+    for rows, row in zip(torch.split(order, counts), first.tolist(), strict=True):
         yield rows, seen[row].nonzero().ravel()
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from brainlm_lightning.data.atlas import UNKNOWN_NETWORK
+from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.model.masking import Grid, MaskingName, draw_mask
 

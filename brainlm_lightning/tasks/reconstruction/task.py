@@ -119,7 +119,8 @@ class PretrainTask(Task):
         scored_BPN = hidden_BPN if self.masking.loss_on == "hidden" else observed_BPN
         loss = reconstruction_loss(output.prediction_BPT, batch["signal_BPT"], scored_BPN)
         self._log_training(loss.detach(), batch["signal_BPT"], scored_BPN, batch_idx)
-        return loss + output.regularisation
+        regularisation: Tensor = output.regularisation
+        return loss + regularisation
 
     def training_ratio(self) -> float:
         """The share hidden in this optimiser step: fixed, or drawn anew, the same on every rank."""
