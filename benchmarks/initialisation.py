@@ -36,13 +36,10 @@ from brainlm_lightning.experiment import quieten
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.tasks.compare import LearningData
 from brainlm_lightning.tasks.optimisation import OptimisationPlan
-from brainlm_lightning.tasks.reconstruction.methods import (
-    ConditionalGaussian,
-    MaskedWindows,
-    NetworkReconstruction,
-    ReconstructionMethod,
-)
-from brainlm_lightning.tasks.reconstruction.task import MaskingPlan, PretrainTask
+from brainlm_lightning.tasks.reconstruction.baselines import ConditionalGaussian
+from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows, NetworkReconstruction, ReconstructionMethod
+from brainlm_lightning.tasks.reconstruction.plan import MaskingPlan
+from brainlm_lightning.tasks.reconstruction.task import PretrainTask
 
 RATIOS = (0.2, 0.5, 0.75)
 SEEDS = (0, 1, 2)

@@ -71,8 +71,9 @@ def check(request):
 
 def test_reconstruction(runs, pretrained, check):
     check("reconstruction_fit", pretrained)
-    tested = door("test", runs, {"data.test_cohorts": "[other]", f"{MODEL}.test_ratios": "[0.2, 0.75]"})
-    check("reconstruction_test", tested)
+    hidden = {"test_ratios": "[0.2, 0.75]", "test_strategies": "{parcels: [0.5], networks: [0.5]}", "baselines": "{}"}
+    settings = {f"{MODEL}.{name}": value for name, value in hidden.items()}
+    check("reconstruction_test", door("test", runs, {"data.test_cohorts": "[other]", **settings}))
 
 
 def test_forecast(runs, pretrained, check):

@@ -44,7 +44,11 @@ TINY_MAE = {
 }
 # What else makes an experiment tiny, by the class of its task, or by the class of its model where it names one.
 SIZES_OF: dict[str, dict] = {
-    "PretrainTask": {"model.init_args.test_ratios": "[0.75]"},
+    "PretrainTask": {
+        "model.init_args.test_ratios": "[0.75]",
+        "model.init_args.test_strategies": "{}",
+        "model.init_args.baselines": "{adaptive_smoother: null}",  # takes a second to choose its settings
+    },
     "NetworkTask": {
         "model.init_args.neighbours": "{folds: 2, test_share: 0.25, repeats: 2}",
         "model.init_args.embeddings": "{}",

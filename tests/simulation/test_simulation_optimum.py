@@ -10,13 +10,8 @@ import torch
 from brainlm_lightning.simulation.optimum import Optimum
 from brainlm_lightning.simulation.simulate import Simulation, load_truth, simulate
 from brainlm_lightning.simulation.state_space import LinearGaussian, stationary_cov
-from brainlm_lightning.tasks.reconstruction.methods import (
-    ConditionalGaussian,
-    LinearInterpolation,
-    MaskedWindows,
-    OptimalReconstruction,
-    Zero,
-)
+from brainlm_lightning.tasks.reconstruction.baselines import ConditionalGaussian, LinearInterpolation, Zero
+from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows, OptimalReconstruction
 
 FRAMES, PARCELS = 12, 3
 

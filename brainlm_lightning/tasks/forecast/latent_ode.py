@@ -59,7 +59,8 @@ class LatentODE(Forecaster):
         kl_B = (mean_BZ.square() + log_variance_BZ.exp() - log_variance_BZ - 1).sum(dim=1) / 2
         # The bound is Σ(y − ŷ)² / 2 + KL for noise of variance 1: over the mean squared error KL weighs 2 / count.
         count_B = window.observed_BP.sum(dim=1).clamp(min=1) * self.setting.horizon_frames
-        return forecast_loss(self._emit(drawn_BZ), window) + self.config.kl_weight * (2 * kl_B / count_B).mean()
+        divergence: Tensor = self.config.kl_weight * (2 * kl_B / count_B).mean()
+        return forecast_loss(self._emit(drawn_BZ), window) + divergence
 
     def _posterior(self, context_BPC: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latent state at the context's end, each (B, Z)."""
@@ -69,4 +70,5 @@ class LatentODE(Forecaster):
 
     def _emit(self, state_BZ: Tensor) -> Tensor:
         states_HBZ = integrate(self.field, state_BZ, self.setting.horizon_frames, self.config)
-        return self.emission(states_HBZ).permute(1, 2, 0)
+        emitted_HBP: Tensor = self.emission(states_HBZ)
+        return emitted_HBP.permute(1, 2, 0)

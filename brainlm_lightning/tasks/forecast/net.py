@@ -93,7 +93,7 @@ def cut(
         horizon_frames: H.
         standardise: by the context, or not again.
     """
-    context_BPC, future_BPH = signal_BPT.split([signal_BPT.shape[2] - horizon_frames, horizon_frames], dim=2)
+    context_BPC, future_BPH = signal_BPT.tensor_split([signal_BPT.shape[2] - horizon_frames], dim=2)
     centre_BP, scale_BP = torch.zeros_like(signal_BPT[:, :, 0]), torch.ones_like(signal_BPT[:, :, 0])
     if standardise == "context":
         centre_BP, scale_BP = context_BPC.mean(2), context_BPC.std(2, correction=0)
@@ -221,4 +221,5 @@ class MAEForecaster(Forecaster):
         future_N = torch.arange(self.autoencoder.num_patches, device=signal_BPT.device)
         future_N = future_N >= self.autoencoder.num_patches - horizon_frames // self.config.patch_frames
         hidden_BPN = observed_BP[:, :, None] & future_N
-        return self.autoencoder(signal_BPT, hidden_BPN, observed_BP).prediction_BPT[:, :, -horizon_frames:]
+        filled_BPT: Tensor = self.autoencoder(signal_BPT, hidden_BPN, observed_BP).prediction_BPT
+        return filled_BPT[:, :, -horizon_frames:]

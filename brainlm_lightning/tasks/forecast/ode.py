@@ -46,7 +46,8 @@ class VectorField(nn.Module):
 
     def forward(self, time: Tensor, state_BD: Tensor) -> Tensor:
         """The change of the state in one unit of time."""
-        return self.outer(torch.tanh(self.inner(state_BD)))
+        change_BD: Tensor = self.outer(torch.tanh(self.inner(state_BD)))
+        return change_BD
 
 
 def integrate(field: nn.Module, start_BD: Tensor, num_frames: int, solver: SolverConfig) -> Tensor:
@@ -60,7 +61,7 @@ def integrate(field: nn.Module, start_BD: Tensor, num_frames: int, solver: Solve
     solve = odeint_adjoint if solver.adjoint else odeint
     with torch.autocast(start_BD.device.type, enabled=False):  # a solver in half precision chokes on its own rounding
         try:
-            states = solve(
+            states: Tensor = solve(
                 field, start_BD, times, rtol=solver.rtol, atol=solver.atol, method=solver.method, options=options
             )
         except AssertionError as error:  # so torchdiffeq says that it cannot go on

@@ -42,7 +42,10 @@ class HorizonSums:
 
 
 def frame_scores(
-    sums_RHK: ArrayLike, subject_of_recording: Sequence[str] | NDArray, num_resamples: int = 1000, seed: int = 0
+    sums_RHK: ArrayLike,
+    subject_of_recording: Sequence[str] | NDArray[np.str_],
+    num_resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Floats]:
     """R², Pearson's r and MSE at each frame of a horizon, pooled over recordings and parcels.
 

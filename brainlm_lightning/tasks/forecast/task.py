@@ -40,13 +40,9 @@ from brainlm_lightning.tasks.compare import (
     tested_sets,
     with_baselines,
 )
+from brainlm_lightning.tasks.forecast.baselines import default_baselines
 from brainlm_lightning.tasks.forecast.compare import ForecastScore, correct_frames, learning_data
-from brainlm_lightning.tasks.forecast.methods import (
-    ForecastMethod,
-    NetworkForecast,
-    OptimalForecast,
-    default_baselines,
-)
+from brainlm_lightning.tasks.forecast.methods import ForecastMethod, NetworkForecast, OptimalForecast
 from brainlm_lightning.tasks.forecast.net import (
     Forecaster,
     ForecastPlan,
@@ -158,7 +154,8 @@ class ForecastTask(Task):
     def forward(self, window: ForecastWindow) -> Tensor:
         """Forecasts the horizon of windows, (B, P, H)."""
         assert self.net is not None
-        return self.net(window.context_BPC, window.observed_BP)
+        forecast_BPH: Tensor = self.net(window.context_BPC, window.observed_BP)
+        return forecast_BPH
 
     @contextmanager
     def naming(self, batch: Batch) -> Iterator[None]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from brainlm_lightning.evaluation.names import ENDS
 from brainlm_lightning.evaluation.resampling import percentile_interval, subject_bootstrap
@@ -47,19 +49,21 @@ class LinearReading:
     Attributes:
         mean_F: of the training embeddings.
         norm: root mean square norm of the training embeddings about their mean.
-        ridge: fitted.
+        ridge: fitted, on the training subjects' principal components: all of them, so that it is the same regression
+            with as few features as subjects, where connectivity would have its square in weights.
     """
 
     mean_F: Floats
     norm: float
-    ridge: RidgeCV
+    ridge: Pipeline
 
     @classmethod
     def fit(cls, features_UF: Floats, values_UY: Floats) -> "LinearReading":
         """Fits on training subjects."""
         mean_F = features_UF.mean(0)
         norm = float(np.sqrt(((features_UF - mean_F) ** 2).sum(1).mean())) or 1.0
-        return cls(mean_F, norm, RidgeCV(ALPHAS).fit((features_UF - mean_F) / norm, values_UY))
+        ridge = make_pipeline(PCA(svd_solver="full"), RidgeCV(ALPHAS))
+        return cls(mean_F, norm, ridge.fit((features_UF - mean_F) / norm, values_UY))
 
     def predict(self, features_UF: Floats) -> Floats:
         """Values of other subjects, (U, Y)."""

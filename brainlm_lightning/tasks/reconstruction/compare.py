@@ -1,93 +1,125 @@
 """How well hidden values are reconstructed: every method on the same windows and masks.
 
-For every test set and hidden ratio each method's sums over hidden values are kept by recording and parcel; all scores,
-intervals and paired tests follow from them (paper, section 4.1, table 1 and figure 3).
+For every test set and way of hiding each method's sums over hidden values are kept by recording and parcel, and where
+tokens are hidden at random by recording and distance to what is visible, too; all scores, intervals and paired tests
+follow from them (paper, section 4.1, table 1 and figure 3).
 
-Shapes: B batch, P parcels, T frames, N patches per parcel, R recordings.
+Shapes: B windows of a batch, P parcels, T frames, N patches per parcel, R recordings, Q classes of distance.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import compare
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2, scores
 from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.model.masking import MaskingName
 from brainlm_lightning.tasks.compare import Arrays, Numbers, Shown, TestedSet
-from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows, ReconstructionMethod, by_value
+from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows, ReconstructionMethod
+from brainlm_lightning.tasks.reconstruction.plan import Hiding
+from brainlm_lightning.tasks.reconstruction.score import (
+    CLASSES,
+    DistanceSums,
+    by_distance,
+    centred_r2,
+    distance_class,
+    named,
+)
 
-DrawMask = Callable[[Batch, float], Tensor]
+DrawMask = Callable[[Batch, float, MaskingName], Tensor]
+Sets = TestedSet[ReconstructionMethod]
 
 
 class ReconstructionScore:
     """Keeps each method's sums over hidden values; see `Score`.
 
     Args:
-        draw_mask: a batch and a ratio to its hidden patches, (B, P, N).
-        ratios: shares hidden at random.
+        draw_mask: a batch, a ratio and a strategy to its hidden patches, (B, P, N).
+        hidings: what is hidden.
         reference: the method that the others are compared with.
         num_parcels: P.
         device: where the windows are.
     """
 
     def __init__(
-        self, draw_mask: DrawMask, ratios: Sequence[float], reference: str, num_parcels: int, device: torch.device
+        self, draw_mask: DrawMask, hidings: Sequence[Hiding], reference: str, num_parcels: int, device: torch.device
     ) -> None:
-        self.draw_mask, self.ratios, self.reference = draw_mask, tuple(ratios), reference
+        self.draw_mask, self.hidings, self.reference = draw_mask, tuple(hidings), reference
         self.num_parcels, self.device = num_parcels, device
-        self._sums: dict[tuple[str, float, str], HiddenSums] = {}
+        self._sums: dict[MetricName, HiddenSums] = {}
+        self._by_distance: dict[MetricName, DistanceSums] = {}
         self._shown = Shown()
 
-    def update(
-        self, test_set: TestedSet[ReconstructionMethod], methods: Mapping[str, ReconstructionMethod], batch: Batch
-    ) -> None:
+    def update(self, test_set: Sets, methods: Mapping[str, ReconstructionMethod], batch: Batch) -> None:
         """See `Score.update`."""
-        signal_BPT, ids, index_B = batch["signal_BPT"], test_set.ids(batch), test_set.index(batch)
-        for ratio in self.ratios:
-            hidden_BPN = self.draw_mask(batch, ratio)
-            hidden_BPT = by_value(hidden_BPN, signal_BPT.shape[2])
-            windows = MaskedWindows.of(signal_BPT, hidden_BPN, batch["observed_BP"], ids, batch["start_B"])
+        signal_BPT, index_B = batch["signal_BPT"], test_set.index(batch)
+        for hiding in self.hidings:
+            hidden_BPN = self.draw_mask(batch, hiding.ratio, hiding.strategy)
+            observed_BP, ids = batch["observed_BP"], test_set.ids(batch)
+            windows = MaskedWindows.of(signal_BPT, hidden_BPN, observed_BP, ids, batch["start_B"])
+            hidden_BPT, class_BPT = windows.hidden_BPT, distance_class(windows.visible_BPT)
+            class_BPT = class_BPT.where(hidden_BPT, -1)
             for name, method in methods.items():
+                of = hiding.named(test_set.name, name)
                 with method.precision(signal_BPT.device):
                     prediction_BPT = method.reconstruct(windows)
-                self._sums_of(test_set, ratio, name).update(prediction_BPT, signal_BPT, hidden_BPT, index_B)
+                self._sums_of(of, test_set).update(prediction_BPT, signal_BPT, hidden_BPT, index_B)
+                if hiding.strategy == "random":
+                    self._distances_of(of, test_set).update(prediction_BPT, signal_BPT, class_BPT, index_B)
                 if name == self.reference:
                     shown = {"truth_BPT": signal_BPT, "prediction_BPT": prediction_BPT, "hidden_BPT": hidden_BPT}
-                    self._show(condition(test_set.name, ratio, name), shown)
+                    self._show(of, shown)
 
-    def compute(self, test_set: TestedSet[ReconstructionMethod], methods: Sequence[str]) -> tuple[Numbers, Arrays]:
+    def compute(self, test_set: Sets, methods: Sequence[str]) -> tuple[Numbers, Arrays]:
         """See `Score.compute`."""
         numbers: Numbers = {}
         arrays = self._shown.arrays()
         subject_R = test_set.subject_R
-        for ratio in self.ratios:
-            sums = {name: self._total(test_set, ratio, name) for name in methods}
+        for hiding in self.hidings:
+            whole = hiding.named(test_set.name)
+            sums = {name: self._total(hiding.named(test_set.name, name), test_set) for name in methods}
             for name, sums_RPK in sums.items():
-                of = condition(test_set.name, ratio, name)
-                numbers |= {of.of(score): value for score, value in scores(sums_RPK, subject_R).items()}
-            whole = condition(test_set.name, ratio)
+                of = hiding.named(test_set.name, name)
+                found = scores(sums_RPK, subject_R) | named("r2_centred", centred_r2(sums_RPK, subject_R))
+                numbers |= {of.of(score): value for score, value in found.items()}
             numbers |= {whole.of(pair): value for pair, value in compare(sums, subject_R, self.reference).items()}
-            arrays[condition(test_set.name, ratio, self.reference).of("r2_P")] = r2(sums[self.reference].sum(0))
+            arrays[hiding.named(test_set.name, self.reference).of("r2_P")] = r2(sums[self.reference].sum(0))
+            if hiding.strategy == "random":
+                self._add_distances(hiding, test_set, methods, numbers, arrays)
         return numbers, arrays
 
-    def _sums_of(self, test_set: TestedSet[ReconstructionMethod], ratio: float, name: str) -> HiddenSums:
-        key = (test_set.name, ratio, name)
-        if key not in self._sums:
-            self._sums[key] = HiddenSums(len(test_set.rows), self.num_parcels).to(self.device)
-        return self._sums[key]
+    def _add_distances(
+        self, hiding: Hiding, test_set: Sets, methods: Sequence[str], numbers: Numbers, arrays: Arrays
+    ) -> None:
+        """R² of each method by distance to the nearest visible frame of the same parcel."""
+        arrays[hiding.named(test_set.name).of("distance_bins")] = np.array(CLASSES)
+        for name in methods:
+            of = hiding.named(test_set.name, name)
+            r2_3Q = by_distance(self._distances_of(of, test_set).compute(), test_set.subject_R)
+            arrays[of.of("r2_by_distance")] = r2_3Q[0]
+            for number, label in enumerate(CLASSES):
+                numbers |= named(of.of(f"r2_distance_{label}"), r2_3Q[:, number])
 
-    def _total(self, test_set: TestedSet[ReconstructionMethod], ratio: float, name: str) -> np.ndarray:
+    def _sums_of(self, of: MetricName, test_set: Sets) -> HiddenSums:
+        if of not in self._sums:
+            self._sums[of] = HiddenSums(len(test_set.rows), self.num_parcels).to(self.device)
+        return self._sums[of]
+
+    def _distances_of(self, of: MetricName, test_set: Sets) -> DistanceSums:
+        if of not in self._by_distance:
+            self._by_distance[of] = DistanceSums(len(test_set.rows), self.device)
+        return self._by_distance[of]
+
+    def _total(self, of: MetricName, test_set: Sets) -> NDArray[np.float64]:
         """Sums over all ranks; a rank that saw no window of the cohort adds nothing."""
-        return self._sums_of(test_set, ratio, name).compute().cpu().numpy()
+        sums_RPK: NDArray[np.float64] = self._sums_of(of, test_set).compute().cpu().numpy()
+        return sums_RPK
 
     def _show(self, name: MetricName, values: Mapping[str, Tensor]) -> None:
         for part, value in values.items():
             self._shown.add(MetricName(name.cohort, name.condition, name.method, part), value)
-
-
-def condition(cohort: str, ratio: float, method: str = "") -> MetricName:
-    """The name of a method's scores at a hidden ratio, or of the condition as a whole."""
-    return MetricName(cohort, f"hidden{ratio:g}", method)

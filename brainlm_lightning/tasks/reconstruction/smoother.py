@@ -6,6 +6,8 @@ correlated, and both together are what a linear method can know. See `kronecker`
 Shapes: B batch (windows), P parcels, T frames, N patches per parcel.
 """
 
+import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -28,10 +30,12 @@ from brainlm_lightning.tasks.reconstruction.kronecker import (
 from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows, ReconstructionMethod
 from brainlm_lightning.tasks.tuning import Axis, Setting, choose
 
+LOGGER = logging.getLogger(__name__)
 TUNING_RATIOS = (0.2, 0.75)  # shares hidden at random where settings are chosen
 # Tolerance where settings are compared, and for steps of EM. On restpain with a nugget of 0.001 R² at 75 % hidden is
 # 0.180 with 1e-2, 0.619 with 1e-3, 0.701 with 1e-4 and 0.703 from 1e-5: a looser one would speak against small nuggets.
 ROUGH = 1e-4
+TIMES = {"window": (0.0,), "stationary": (1.0,), None: (0.0, 1.0)}  # values of the setting ``stationary``
 
 
 class LinearSmoother(ReconstructionMethod):
@@ -41,7 +45,7 @@ class LinearSmoother(ReconstructionMethod):
 
     Args:
         time: covariance in time: ``window``, the second moment of training windows, which knows of the edges that
-            filters leave; or ``stationary``, a function of the lag alone.
+            filters leave; ``stationary``, a function of the lag alone; None = the better on validation windows.
         ridges: added to the diagonal of the parcels' covariance, as shares of its mean, to choose from.
         nuggets: variances of white noise, as shares of the mean variance, to choose from.
         patch_frames: of the masks on validation windows.
@@ -51,33 +55,37 @@ class LinearSmoother(ReconstructionMethod):
 
     def __init__(
         self,
-        time: Literal["window", "stationary"] = "window",
+        time: Literal["window", "stationary"] | None = None,
         ridges: Sequence[float] = (0.01, 0.03, 0.1),
         nuggets: Sequence[float] = (0.003, 0.01, 0.03, 0.1),
         patch_frames: int = 20,
         validation_windows: int = 4,
         accuracy: Accuracy | None = None,
     ) -> None:
-        if time not in ("window", "stationary"):
-            raise ValueError(f"time is {time!r}; expected 'window' or 'stationary'")
-        self.time, self.patch_frames, self.validation_windows = time, patch_frames, validation_windows
+        if time not in TIMES:
+            raise ValueError(f"time is {time!r}; expected 'window', 'stationary' or None")
+        self.patch_frames, self.validation_windows = patch_frames, validation_windows
         self.accuracy = accuracy or Accuracy()
-        self.axes = [Axis("nugget", tuple(nuggets)), Axis("ridge", tuple(ridges))]
+        self.axes = [
+            Axis("nugget", tuple(nuggets)),
+            Axis("ridge", tuple(ridges)),
+            Axis("stationary", TIMES[time], 0.0, 1.0),
+        ]
         self.iterations = 0  # of the last windows
 
     def fit(self, learning: LearningData) -> Numbers:
         """Learns mean and covariances from training subjects; chooses ridge and nugget on validation subjects.
 
         Returns:
-            The settings, ``at_edge`` (1 where one is at the end of a grid that was extended as far as it may be), and
-            ``r2_val``, on validation windows.
+            The settings (``stationary``: 0 or 1), ``at_edge`` (1 where one is at the end of a grid that was extended as
+            far as it may be), and ``r2_val``, on validation windows.
         """
         name, num_frames = type(self).__name__, learning.data.window_frames
         self._mean_P, covariance_PP = lagged_moments(learning.recordings("train", name))
         self._parcels = Spectrum.of(self._between(covariance_PP))
         spread_P = covariance_PP.diagonal().sqrt()
         moment_TT = time_moment(learning.recordings("train", name), self._mean_P, spread_P, num_frames)
-        self._time = Spectrum.of(moment_TT if self.time == "window" else stationary(moment_TT))
+        self._times = [Spectrum.of(moment_TT), Spectrum.of(stationary(moment_TT))]
         examples = self._examples(learning.recordings("val"), num_frames)
         chosen = choose(lambda setting: self._error(setting, examples), self.axes)
         self.setting = chosen.setting
@@ -96,7 +104,9 @@ class LinearSmoother(ReconstructionMethod):
         """The Gaussian that a ridge and a nugget make of what was learnt."""
         scale = float(self._parcels.values.mean())
         parcels = Spectrum(self._parcels.values + setting["ridge"] * scale, self._parcels.vectors).to(device)
-        return KroneckerGaussian.of(parcels, self._time.to(device), setting["nugget"] * scale)
+        return KroneckerGaussian.of(
+            parcels, self._times[int(setting["stationary"])].to(device), setting["nugget"] * scale
+        )
 
     def _between(self, covariance_PP: Tensor) -> Tensor:
         """What the smoother knows of the covariance of parcels."""
@@ -124,13 +134,17 @@ class LinearSmoother(ReconstructionMethod):
         return model
 
     def _error(self, setting: Setting, examples: Sequence[tuple[Tensor, MaskedWindows]]) -> float:
-        """1 - R², averaged over the shares hidden."""
+        """1 - R², averaged over the shares hidden; infinite where conjugate gradients cannot solve for a setting."""
         rough = Accuracy(max(self.accuracy.tolerance, ROUGH), self.accuracy.max_iterations)
         shares = []
         for signal_BPT, windows in examples:
             hidden_BPT = windows.hidden_BPT
             truth = signal_BPT[hidden_BPT].double()
-            error = self._expected(windows, setting, rough)[hidden_BPT] - truth
+            try:
+                error = self._expected(windows, setting, rough)[hidden_BPT] - truth
+            except ArithmeticError as failure:
+                LOGGER.warning("%s is not tried with %s: %s", type(self).__name__, setting, failure)
+                return math.inf
             shares.append(float(error.square().sum() / (truth - truth.mean()).square().sum()))
         return sum(shares) / len(shares)
 

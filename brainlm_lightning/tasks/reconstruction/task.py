@@ -6,9 +6,7 @@ Shapes: B batch, P parcels, T frames, N patches per parcel.
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -17,7 +15,6 @@ from torch import Tensor
 from brainlm_lightning.checkpoint.description import KEY, Description, check_format, check_matches, describe
 from brainlm_lightning.checkpoint.files import PREFIX
 from brainlm_lightning.checkpoint.start import ModelFactory, start_model
-from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2
 from brainlm_lightning.model.mae import MaskedAutoencoder
@@ -32,48 +29,16 @@ from brainlm_lightning.tasks.compare import (
     with_baselines,
 )
 from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
+from brainlm_lightning.tasks.reconstruction.baselines import default_baselines
 from brainlm_lightning.tasks.reconstruction.compare import ReconstructionScore
 from brainlm_lightning.tasks.reconstruction.methods import (
     NetworkReconstruction,
     OptimalReconstruction,
     ReconstructionMethod,
     by_value,
-    default_baselines,
 )
+from brainlm_lightning.tasks.reconstruction.plan import MaskingPlan, hidings_of, parcel_networks
 from brainlm_lightning.tasks.task import Task
-
-
-def check_ratios(name: str, ratios: Sequence[float]) -> None:
-    """Checks that shares of tokens to hide are in rising order and from 0 to 1.
-
-    Raises:
-        ValueError: they are not.
-    """
-    if not all(0 <= ratio <= 1 for ratio in ratios) or list(ratios) != sorted(ratios):
-        raise ValueError(f"{name} is {list(ratios)}; expected shares from 0 to 1 in rising order")
-
-
-@dataclass(frozen=True)
-class MaskingPlan:
-    """What is hidden in training, and what is scored.
-
-    Attributes:
-        ratio: share of tokens to hide (paper: 0.75), or a range from which each optimiser step draws its own.
-        strategy: ``random`` tokens (paper), ``future`` patches, whole ``parcels`` or whole ``networks``.
-        loss_on: ``hidden`` patches (paper) or ``all`` observed ones.
-        validation_ratio: share hidden in validation, at random.
-    """
-
-    ratio: float | tuple[float, float] = 0.75
-    strategy: MaskingName = "random"
-    loss_on: Literal["hidden", "all"] = "hidden"
-    validation_ratio: float = 0.75
-
-    def __post_init__(self) -> None:
-        """Refuses ratios that cannot be, before hours of training draw the first of them."""
-        ends = (self.ratio,) if isinstance(self.ratio, float | int) else self.ratio
-        check_ratios("masking.ratio", ends)
-        check_ratios("masking.validation_ratio", (self.validation_ratio,))
 
 
 class PretrainTask(Task):
@@ -86,12 +51,14 @@ class PretrainTask(Task):
         initialisation: name of the model's start, one of its ``starts``; None = its default. A masked autoencoder has
             ``kernel``, from which learning begins at once (`brainlm_lightning.model.kernel_start`), and ``standard``.
         test_ratios: shares hidden at random in `test`.
+        test_strategies: further ways of hiding in `test`, with the shares hidden: whole ``parcels`` or ``networks``,
+            where nothing can be interpolated in time, or the ``future``.
         baselines: tested beside the model and the default baselines, by name; null leaves a default out.
         default_baselines: False = the given baselines alone.
     """
 
     monitor = ("val/r2", "max")  # by which the best checkpoint is known
-    test_options = (*Task.test_options, "test_ratios")
+    test_options = (*Task.test_options, "test_ratios", "test_strategies")
 
     def __init__(
         self,
@@ -100,6 +67,7 @@ class PretrainTask(Task):
         optimisation: OptimisationPlan = OptimisationPlan(),
         initialisation: str | None = None,
         test_ratios: tuple[float, ...] = (0.2, 0.5, 0.75, 0.9),
+        test_strategies: dict[MaskingName, tuple[float, ...]] | None = None,
         baselines: dict[str, ReconstructionMethod | None] | None = None,
         default_baselines: bool = True,
     ) -> None:
@@ -108,8 +76,7 @@ class PretrainTask(Task):
         self.masking = masking
         self.optimisation = optimisation
         self.initialisation = initialisation
-        check_ratios("test_ratios", test_ratios)
-        self.test_ratios = test_ratios
+        self.hidings = hidings_of(test_ratios, test_strategies or {})
         self.baselines, self.use_defaults = baselines, default_baselines
         self.net: MaskedModel | None = None
         self.network_P: Tensor | None
@@ -127,6 +94,9 @@ class PretrainTask(Task):
         self.net = net.to(self.device)
         network_P = parcel_networks(list(data.stores[0].atlas.networks))
         self.register_buffer("network_P", network_P, persistent=False)
+        whole_1P = torch.ones(1, data.stores[0].atlas.num_parcels, dtype=torch.bool)
+        for hiding in self.hidings:
+            hiding.check_hides(Grid(whole_1P, net.num_patches, network_P))
 
     def forward(self, batch: Batch, hidden_BPN: Tensor) -> Any:
         """Reconstructs a scaled batch."""
@@ -149,7 +119,8 @@ class PretrainTask(Task):
         scored_BPN = hidden_BPN if self.masking.loss_on == "hidden" else observed_BPN
         loss = reconstruction_loss(output.prediction_BPT, batch["signal_BPT"], scored_BPN)
         self._log_training(loss.detach(), batch["signal_BPT"], scored_BPN, batch_idx)
-        return loss + output.regularisation
+        regularisation: Tensor = output.regularisation
+        return loss + regularisation
 
     def training_ratio(self) -> float:
         """The share hidden in this optimiser step: fixed, or drawn anew, the same on every rank."""
@@ -212,10 +183,12 @@ class PretrainTask(Task):
         name, data = self.net.name, self.datamodule
         networks = {name: self.net} | {f"{name}_untrained": net.to(self.device).eval() for net in self.untrained}
         methods: dict[str, ReconstructionMethod] = {key: NetworkReconstruction(net) for key, net in networks.items()}
-        methods = with_baselines(methods, default_baselines(), self.baselines, self.use_defaults)
+        methods = with_baselines(
+            methods, default_baselines(data.window_frames // self.net.num_patches), self.baselines, self.use_defaults
+        )
         self.chosen = fit_methods(methods, LearningData(data, self.trainer.is_global_zero))
         num_parcels = data.stores[0].atlas.num_parcels
-        score = ReconstructionScore(self.draw_mask, self.test_ratios, name, num_parcels, self.device)
+        score = ReconstructionScore(self.draw_mask, self.hidings, name, num_parcels, self.device)
         sets: list[TestedSet[ReconstructionMethod]] = tested_sets(data, OptimalReconstruction)
         self.comparison = Comparison(methods, sets, score)
 
@@ -251,15 +224,3 @@ class PretrainTask(Task):
         assert self.net is not None
         assert self.initialisation is not None
         return describe(self.net, self.datamodule, self.initialisation)
-
-
-def parcel_networks(networks: list[str]) -> Tensor | None:
-    """The parcels' networks as numbers in order of first appearance, (P,) int64; None where the atlas names none.
-
-    A parcel without one has −1: it is hidden with no network.
-    """
-    names = dict.fromkeys(name for name in networks if name != UNKNOWN_NETWORK)
-    if not names:
-        return None
-    order = {name: number for number, name in enumerate(names)}
-    return torch.tensor([order.get(name, -1) for name in networks])

@@ -7,9 +7,10 @@ import torch
 
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.tasks.forecast.baselines import AR, VAR, Persistence, Zero
 from brainlm_lightning.tasks.forecast.latent_ode import LatentODE, LatentODEConfig
 from brainlm_lightning.tasks.forecast.lstm import LSTM, LSTMConfig
-from brainlm_lightning.tasks.forecast.methods import AR, VAR, ForecastLearning, Past, Persistence, Zero
+from brainlm_lightning.tasks.forecast.methods import ForecastLearning, Past
 from brainlm_lightning.tasks.forecast.net import ForecastSetting, MAEForecaster, MAEForecasterConfig, cut
 from brainlm_lightning.tasks.forecast.neural_ode import NeuralODE, NeuralODEConfig
 

@@ -46,7 +46,7 @@ def test_a_linear_reading_is_ridge_on_features_of_unit_norm():
     features, values = RANDOM.standard_normal((40, 60)), RANDOM.standard_normal((40, 2))
     reading = LinearReading.fit(features, values)
     scale = np.sqrt(((features - features.mean(0)) ** 2).sum(1).mean())
-    expected = Ridge(reading.ridge.alpha_).fit((features - features.mean(0)) / scale, values)
+    expected = Ridge(reading.ridge[-1].alpha_).fit((features - features.mean(0)) / scale, values)
     new = RANDOM.standard_normal((5, 60))
     np.testing.assert_allclose(reading.predict(new), expected.predict((new - features.mean(0)) / scale), atol=1e-6)
 

@@ -6,7 +6,8 @@ import torch
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.model.masking import Grid, draw_mask
-from brainlm_lightning.tasks.reconstruction.task import PretrainTask, parcel_networks
+from brainlm_lightning.tasks.reconstruction.plan import parcel_networks
+from brainlm_lightning.tasks.reconstruction.task import PretrainTask
 
 
 def test_networks_are_numbered_in_order_of_appearance():

@@ -28,8 +28,8 @@ SETTINGS = {"ridges": (0.05,), "nuggets": (0.1,), "patch_frames": PATCH, "accura
 MAKERS = {
     "window": lambda: LinearSmoother("window", **SETTINGS),
     "stationary": lambda: LinearSmoother("stationary", **SETTINGS),
-    "time_only": lambda: TimeOnlySmoother(nuggets=(0.1,), patch_frames=PATCH, accuracy=EXACT),
-    "adaptive": lambda: AdaptiveSmoother(mixings=(0.5,), **SETTINGS),
+    "time_only": lambda: TimeOnlySmoother(time="window", nuggets=(0.1,), patch_frames=PATCH, accuracy=EXACT),
+    "adaptive": lambda: AdaptiveSmoother(mixings=(0.5,), time="window", **SETTINGS),
 }
 
 
@@ -239,7 +239,7 @@ def test_a_step_of_em_is_the_dense_expectation_where_all_is_visible():
 
 def test_adapting_with_no_weight_is_the_linear_smoother():
     train, (signal, hidden, observed) = recordings(12), windows()
-    adaptive = AdaptiveSmoother(mixings=(0.0,), **SETTINGS)
+    adaptive = AdaptiveSmoother(mixings=(0.0,), time="window", **SETTINGS)
     adaptive.fit(learning(train, recordings(3, seed=1)))
     expected = reconstruct(fitted("window", train), signal, hidden, observed)
     torch.testing.assert_close(reconstruct(adaptive, signal, hidden, observed), expected, atol=1e-8, rtol=0)
@@ -278,6 +278,25 @@ def test_settings_are_those_with_the_least_error_on_validation_subjects():
     for factor in (0.3, 3.0):
         other = LinearSmoother(ridges=(chosen["ridge"],), nuggets=(chosen["nugget"] * factor,), patch_frames=PATCH)
         assert other.fit(learning(train, val))["r2_val"] < chosen["r2_val"]
+
+
+def test_the_covariance_in_time_is_the_one_with_the_least_error_on_validation_subjects():
+    """Of twelve recordings of one slow process, the lag covariance knows more than 20 x 20 products do."""
+    train, val = recordings(12), recordings(3, seed=1)
+    r2_val = {}
+    for time in ("window", "stationary", None):
+        chosen = LinearSmoother(time, **SETTINGS).fit(learning(train, val))
+        r2_val[time, chosen["stationary"]] = chosen["r2_val"]
+    assert list(r2_val) == [("window", 0), ("stationary", 1), (None, 1)]
+    assert r2_val[None, 1] == r2_val["stationary", 1] > r2_val["window", 0]
+
+
+def test_a_setting_that_cannot_be_solved_for_is_not_chosen(caplog):
+    """Noise of 0.01 would be best, and takes 67 steps."""
+    settings = {"ridges": (0.0,), "nuggets": (0.01, 30.0), "patch_frames": PATCH}
+    method = LinearSmoother("window", accuracy=Accuracy(1e-6, 15), **settings)
+    assert method.fit(learning(recordings(12), recordings(3, seed=1)))["nugget"] == 30
+    assert "LinearSmoother is not tried with {'nugget': 0.01" in caplog.text
 
 
 @pytest.mark.parametrize(

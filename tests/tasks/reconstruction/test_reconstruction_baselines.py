@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from brainlm_lightning.tasks.reconstruction.methods import (
-    ConditionalGaussian,
-    LinearInterpolation,
-    MaskedWindows,
-    Zero,
-    patterns,
-)
+from brainlm_lightning.tasks.reconstruction.baselines import ConditionalGaussian, LinearInterpolation, Zero, patterns
+from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows
 
 METHODS = ["zero", "interpolation", "gaussian", "lagged"]
 

@@ -7,7 +7,8 @@ from sklearn.linear_model import Ridge
 
 from brainlm_lightning.simulation.optimum import Optimum
 from brainlm_lightning.simulation.simulate import Simulation, load_truth, simulate
-from brainlm_lightning.tasks.forecast.methods import AR, VAR, ForecastLearning, Past, Persistence, Zero
+from brainlm_lightning.tasks.forecast.baselines import AR, VAR, Persistence, Zero
+from brainlm_lightning.tasks.forecast.methods import ForecastLearning, Past
 from brainlm_lightning.tasks.forecast.net import cut
 
 PARCELS, FRAMES, HORIZON = 4, 40, 5

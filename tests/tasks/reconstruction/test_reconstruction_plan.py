@@ -1,0 +1,44 @@
+"""What a test hides: names of conditions, and what is refused before any long work starts."""
+
+import pytest
+import torch
+
+from brainlm_lightning.model.masking import Grid
+from brainlm_lightning.tasks.reconstruction.plan import Hiding, hidings_of
+
+GRID = Grid(torch.ones(1, 12, dtype=torch.bool), 10, torch.arange(12) % 3)
+
+
+def test_random_is_named_hidden_and_every_other_strategy_by_its_name():
+    hidings = hidings_of((0.2, 0.75), {"parcels": (0.5,), "future": (0.1,)})
+    assert [hiding.condition for hiding in hidings] == ["hidden0.2", "hidden0.75", "parcels0.5", "future0.1"]
+    assert str(hidings[2].named("abide", "mae")) == "test/abide/parcels0.5/mae"
+
+
+@pytest.mark.parametrize(
+    ("ratios", "strategies", "message"),
+    [
+        ((0.5, 0.2), {}, "test_ratios is .* rising order"),
+        ((0.5,), {"parcels": (0.5, 1.2)}, "test_strategies.parcels is .* shares from 0 to 1"),
+        ((0.5,), {"random": (0.5,)}, "whose shares are those of test_ratios"),
+    ],
+)
+def test_shares_that_cannot_be_are_refused(ratios, strategies, message):
+    with pytest.raises(ValueError, match=message):
+        hidings_of(ratios, strategies)
+
+
+@pytest.mark.parametrize(("strategy", "ratio"), [("random", 0.0), ("future", 0.04), ("networks", 0.1)])
+def test_a_share_that_hides_nothing_is_refused(strategy, ratio):
+    with pytest.raises(ValueError, match=rf"a share of {ratio:g} hides nothing of 12 parcels x 10 patches"):
+        Hiding(strategy, ratio).check_hides(GRID)
+
+
+def test_networks_of_an_atlas_without_them_are_refused():
+    with pytest.raises(ValueError, match="the atlas table has none"):
+        Hiding("networks", 0.5).check_hides(Grid(GRID.observed_BP, 10))
+
+
+@pytest.mark.parametrize("strategy", ["random", "future", "parcels", "networks"])
+def test_shares_that_hide_something_are_let_through(strategy):
+    Hiding(strategy, 0.5).check_hides(GRID)
