@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from tiny import REPOSITORY, SIZES, door, run_main
 
+from brainlm_lightning.data.read import Expected, read_series
+from brainlm_lightning.data.store import Store
 from brainlm_lightning.run_folder import newest_run, read_metrics
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -28,7 +30,7 @@ def files_of_the_page():
 
 
 FILES = files_of_the_page()
-MODULES = ("my_lab", "my_lab_page")
+MODULES = ("my_lab", "my_lab_page", "my_lab_files")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -142,3 +144,27 @@ def test_a_baseline_of_networks(run, make_tiny_store, tmp_path, monkeypatch, run
     assert 0 <= metrics["test/tiny/networks/amplitude/accuracy"] <= 1
     assert 0 <= metrics["test/tiny/networks/mixer/accuracy"] <= 1
     assert "test/tiny/networks/raw_series/accuracy" not in metrics
+
+
+def test_a_reader_of_files(lab, tmp_path, monkeypatch):
+    raw, series = tmp_path / "raw", {}
+    raw.mkdir()
+    atlas = [f"{parcel},p{parcel},{parcel},{-parcel},0" for parcel in range(1, 6)]
+    (raw / "atlas.csv").write_text("\n".join(["index,label,x,y,z", *atlas]))
+    for subject in ("a", "b", "c"):
+        series[subject] = np.random.default_rng(len(series)).standard_normal((210, 5)).astype("<f4")
+        (raw / f"{subject}.f32").write_bytes(np.int32(5).tobytes() + series[subject].tobytes())
+    (raw / "recordings.csv").write_text("\n".join(["subject", *series]))
+    monkeypatch.chdir(tmp_path)
+    stores = tmp_path / "stores"
+    run_main(["prepare", "--config", str(lab / "scanner.yaml"), "--output", str(stores / "scanner"), "--dtype=float32"])
+    store = Store(stores / "scanner")
+    assert list(store.recordings["recording_id"]) == list(series)
+    for row, values in enumerate(series.values()):
+        np.testing.assert_allclose(store.raw(row), values, atol=1e-6)
+
+
+def test_an_ending_that_nobody_reads_is_refused_with_those_that_are_read(tmp_path):
+    (tmp_path / "series.xyz").write_text("1 2")
+    with pytest.raises(ValueError, match=r"cannot read \.xyz; can read .*'\.f32'"):
+        read_series(tmp_path / "series.xyz", Expected("frames_parcels", 2))

@@ -6,6 +6,7 @@ Nothing here unpickles, follows a link out of a file, or shifts, pads or reorder
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +22,10 @@ from brainlm_lightning.data.read.table import read_table
 
 __all__ = ["Expected", "Orientation", "Reading", "agreed_tr_s", "check_there", "read_series", "read_table"]
 
-ARRAYS: dict[str, Callable[[Path, str], np.ndarray]] = {
+Reader = Callable[[Path, str], np.ndarray]  # a file, and the selector behind "::", which may be empty
+
+ENTRY_POINTS = "brainlm_lightning.readers"  # by the ending of the file, without its dot
+ARRAYS: dict[str, Reader] = {
     ".npz": read_npz,
     ".npy": read_npy,
     ".h5": read_hdf5,
@@ -54,7 +58,8 @@ def read_series(location: str | Path, expected: Expected) -> Reading:
 
     Args:
         location: A file (.npy .npz .h5 .hdf5 .mat, or text, also .gz), or `file::selector` for one array inside it:
-            see `selector`. The selector may be left out where the file holds a single array.
+            see `selector`. The selector may be left out where the file holds a single array. Other endings are read by
+            readers that other packages register for them.
         expected: What the atlas and the manifest say of it.
 
     Raises:
@@ -65,11 +70,11 @@ def read_series(location: str | Path, expected: Expected) -> Reading:
     file, _, selector = str(location).partition("::")
     path = Path(file)
     ending = _ending(path)
-    if ending not in (*ARRAYS, *TEXT, *IMAGES):
-        raise ValueError(f"{location}: cannot read {path.suffix or 'a file without ending'}; can read "
-                         f"{[*ARRAYS, *TEXT, *IMAGES]}, text also as .gz")  # fmt: skip
+    reader = ARRAYS.get(ending) or (None if ending in (*TEXT, *IMAGES) else _registered(path))
     check_there(path)
     try:
+        if reader is not None:
+            return Reading(_oriented(np.asarray(reader(path, selector)), expected, str(location)))
         return _read(path, ending, selector, expected)
     except (ValueError, OSError):
         raise
@@ -79,15 +84,23 @@ def read_series(location: str | Path, expected: Expected) -> Reading:
 
 
 def _read(path: Path, ending: str, selector: str, expected: Expected) -> Reading:
-    location = f"{path}::{selector}" if selector else str(path)
-    if ending in ARRAYS:
-        return Reading(_oriented(ARRAYS[ending](path, selector), expected, location))
     if selector:
-        raise ValueError(f"{location}: a {ending} file holds one array; leave out ::{selector}")
+        raise ValueError(f"{path}::{selector}: a {ending} file holds one array; leave out ::{selector}")
     if ending in IMAGES:
         return _from_image(path, ending, expected)
     reading = _from_grid(read_grid(path, expected), expected, str(path))
     return replace(reading, tr_s=sidecar_tr_s(path))
+
+
+def _registered(path: Path) -> Reader:
+    """The reader that another package has registered for the file's ending."""
+    found = {f".{entry.name.lower()}": entry for entry in entry_points(group=ENTRY_POINTS)}
+    fitting = [ending for ending in found if path.name.lower().endswith(ending)]
+    if not fitting:
+        raise ValueError(f"{path}: cannot read {path.suffix or 'a file without ending'}; can read "
+                         f"{[*ARRAYS, *TEXT, *IMAGES, *found]}, text also as .gz")  # fmt: skip
+    reader: Reader = found[max(fitting, key=len)].load()
+    return reader
 
 
 def agreed_tr_s(given: dict[str, float | None], where: str) -> float:
