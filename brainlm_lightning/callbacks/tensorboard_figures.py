@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from brainlm_lightning.report.figures import parcel_map, reconstruction_figure
 
+RECONSTRUCTION = {"prediction_BPT", "hidden_BPT"}  # what a validation step returns of a reconstruction
 PROJECTED_WINDOWS = 1000  # more make the projector slow
 
 
@@ -31,9 +32,9 @@ class TensorBoardFigures(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps the first window, and the CLS tokens of the first thousand, if the task reconstructs."""
-        if not trainer.is_global_zero or not outputs:
+        if not trainer.is_global_zero or not isinstance(outputs, dict):
             return
-        if self._shown is None:
+        if self._shown is None and outputs.keys() >= RECONSTRUCTION:
             parts = {"signal_BPT": batch["signal_BPT"], **outputs}  # a task may rescale the signal
             self._shown = {name: value[0].float().cpu().numpy() for name, value in parts.items()}
         if "cls_BD" in outputs and len(self._rows) < PROJECTED_WINDOWS:
@@ -50,10 +51,10 @@ class TensorBoardFigures(pl.Callback):
         shown, hidden_PT = self._shown, self._shown["hidden_BPT"].astype(bool)
         figure = reconstruction_figure(shown["signal_BPT"], shown["prediction_BPT"], hidden_PT, labels, store.tr_s)
         writer.add_figure("reconstruction", figure, trainer.global_step)
-        if np.isnan(pl_module.val_r2_P).all():  # type: ignore[arg-type]
-            return
-        brain = parcel_map(pl_module.val_r2_P, store.atlas.xyz_mm, "R² of hidden patches, validation", "R²")  # type: ignore[arg-type]
-        writer.add_figure("parcel_r2", brain, trainer.global_step)
+        r2_P = getattr(pl_module, "val_r2_P", None)
+        if r2_P is not None and not np.isnan(r2_P).all():
+            brain = parcel_map(r2_P, store.atlas.xyz_mm, "R² of hidden patches, validation", "R²")
+            writer.add_figure("parcel_r2", brain, trainer.global_step)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the CLS tokens of the last validation for the projector."""
