@@ -77,8 +77,9 @@ def _tables(manifest: Manifest) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
             raise ValueError(
                 f"recordings are in space {wanted['space']!r} and the atlas in {manifest.atlas.space!r}; use one space"
             )
-        found = find_recordings(Path(manifest.root), wanted)
-        return Path(manifest.root), found, found
+        root = Path(manifest.root).absolute()
+        found = find_recordings(root, wanted)
+        return root, found, found
     path = manifest.below_root(source.table)
     texts = tuple(
         column for key, column in asdict(source.named_columns).items() if column is not None and key != "tr_s"

@@ -101,7 +101,7 @@ class Manifest:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def below_root(self, relative: str) -> Path:
-        """Returns the place of a file of the cohort.
+        """Returns the place of a file of the cohort, absolute: workers need not stand in the same folder.
 
         Links below root are followed (large studies are linked together); names that climb out of it are not.
         """
@@ -174,7 +174,7 @@ def _below(root: str, relative: str) -> Path:
     path = os.path.normpath(relative)
     if os.path.isabs(path) or path.split(os.sep)[0] == "..":
         raise ValueError(f"{relative!r} is outside of the cohort's root {root}")
-    return Path(root) / path
+    return Path(root).absolute() / path
 
 
 def _check_filled_in(path: Path) -> None:

@@ -61,7 +61,7 @@ def prepare(
         ValueError: The manifest and the files disagree; float16 cannot hold a series; no recording is usable; or, under
             `policy: error`, a recording has a problem.
     """
-    target = Path(output) if output is not None else store_root() / manifest.cohort
+    target = (Path(output) if output is not None else store_root() / manifest.cohort).absolute()
     if target.exists():
         raise FileExistsError(f"{target} is there already; delete it to prepare it anew, or name another output")
     listing, atlas = list_recordings(manifest), manifest.read_atlas()

@@ -1,3 +1,4 @@
+import os
 import pickle
 import random
 import shutil
@@ -7,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -170,6 +172,14 @@ def test_a_store_has_the_same_bytes_with_one_process_and_with_two(healthy, tmp_p
     one = prepare(healthy, output=tmp_path / "one", shard_recordings=3)
     two = prepare(healthy, output=tmp_path / "two", jobs=2, shard_recordings=3)
     assert contents(one) == contents(two)
+
+
+def test_relative_paths_hold_for_workers_that_stand_in_another_folder(healthy, tmp_path, monkeypatch):
+    joblib.Parallel(n_jobs=2)(joblib.delayed(os.getcwd)() for _ in range(2))  # the pool stays, in this folder
+    monkeypatch.chdir(tmp_path)
+    store = prepare(replace(healthy, root="files"), output=Path("store"), jobs=2)
+    assert len(Store(store)) == 8
+    assert store == tmp_path / "store"
 
 
 def test_poisoned_test_subjects_move_no_training_statistic(healthy, tmp_path):

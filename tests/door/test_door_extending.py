@@ -157,7 +157,17 @@ def test_a_reader_of_files(lab, tmp_path, monkeypatch):
     (raw / "recordings.csv").write_text("\n".join(["subject", *series]))
     monkeypatch.chdir(tmp_path)
     stores = tmp_path / "stores"
-    run_main(["prepare", "--config", str(lab / "scanner.yaml"), "--output", str(stores / "scanner"), "--dtype=float32"])
+    run_main(
+        [
+            "prepare",
+            "--config",
+            str(lab / "scanner.yaml"),
+            "--output",
+            str(stores / "scanner"),
+            "--jobs=1",
+            "--dtype=float32",
+        ]
+    )
     store = Store(stores / "scanner")
     assert list(store.recordings["recording_id"]) == list(series)
     for row, values in enumerate(series.values()):
