@@ -7,8 +7,9 @@ Names of arrays and tensors end in their shape, one letter per axis, with one me
     R recordings              U subjects              K the six sums of a score (`evaluation.metrics`)
     C frames of the context   H frames of the horizon Q classes or networks    F features
     O outputs                 M metrics               J pairs of recordings    I optimiser steps
-    Z latent dimensions       E edges (parcel pairs)  A resampling draws       G groups
-    n rows of a fold
+    Z latent dimensions, or directions that a decomposition keeps               E edges (parcel pairs)
+    A resampling draws        G groups                X folds                  W repeats of folds
+    Y values to be read       n rows of a fold        k lags or neighbours     p observed parcels
 
 A digit is an axis of that length: `centre_BP1`, `mse_3H` (estimate, low, high). The axes of attention are in lower
 case: l layers, h heads, d width of a head, q queries, u units (CLS and the parcels). Arrays in run folders

@@ -13,6 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from brainlm_lightning.callbacks.checkpoints import BestCheckpoint
 from brainlm_lightning.callbacks.divergence import DivergedError
+from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.evaluation.names import data_name
 from brainlm_lightning.provenance import provenance, sha256_of
 from brainlm_lightning.run_folder import (
     find_checkpoint,
@@ -159,7 +161,8 @@ class RunFolder(SaveConfigCallback):
         if trainer.is_global_zero:
             for name, table in getattr(pl_module, "tables", {}).items():
                 write_table(folder_of(trainer) / f"{name}.csv", table)
-        self._finish(trainer, pl_module.results, pl_module.arrays)  # type: ignore[arg-type]
+        numbers = _data_numbers(trainer.datamodule)  # type: ignore[attr-defined]
+        self._finish(trainer, pl_module.results | numbers, pl_module.arrays)  # type: ignore[arg-type, operator]
         if trainer.is_global_zero:
             known = read_json(folder_of(trainer), "provenance.json") | {
                 "pretrained": self._pretrained(pl_module, "test")
@@ -176,6 +179,18 @@ class RunFolder(SaveConfigCallback):
         if isinstance(trainer.logger, TensorBoardLogger):
             shown = {f"hparams/{name}": value for name, value in metrics.items() if name.endswith(SHOWN)}
             trainer.logger.log_hyperparams(shown_settings(self.config.as_dict()), shown)
+
+
+def _data_numbers(data: CohortDataModule) -> dict[str, float]:
+    """How many frames of a window are free in each test cohort, as `prepare` measured them; {} in older stores."""
+    numbers = {}
+    stores = {store.name: store.metadata.get("effective_dimensions") or {} for store in data.stores}
+    for cohort in (test_set.name for test_set in data.test_sets):
+        free = stores.get(cohort, {})
+        if free.get("dimensions") is not None:
+            numbers[data_name(cohort, "effective_dimensions")] = float(free["dimensions"])
+            numbers[data_name(cohort, "dimensions_of_frames")] = float(free["window_frames"])
+    return numbers
 
 
 def folder_of(trainer: pl.Trainer) -> Path:

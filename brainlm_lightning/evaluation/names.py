@@ -4,11 +4,14 @@
     test/<cohort>/<condition>/<score>              test/abide_cc400/horizon20/num_windows (of no method)
 
 A comparison of two methods takes the place of a method, `<method>_minus_<other>`. A score can have several parts,
-`network/Visual/effect_size`. Slashes in labels are escaped as `%2F`.
+`network/Visual/effect_size`. Slashes in labels are escaped as `%2F`. Beside the results of a test stand
+
+    data/<cohort>/<what>                           data/abide_cc400/effective_dimensions
+    fitted/<method>/<what>                         fitted/linear_smoother/ridge: what was chosen on validation subjects
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 ENDS = ("", "_low", "_high")  # of an estimate and its 95 % interval
@@ -93,6 +96,22 @@ def pair_name(method: str, other: str) -> str:
 def parsed(names: Iterable[str]) -> list[MetricName]:
     """Parses the names of test results and leaves out all other names; keeps the order."""
     return [found for name in names if (found := MetricName.parse(name)) is not None]
+
+
+def data_name(cohort: str, what: str) -> str:
+    """Name of a number that describes a test cohort's data, not a method."""
+    return f"data/{quoted(cohort)}/{what}"
+
+
+def fitted_name(method: str, what: str) -> str:
+    """Name of what a method chose on validation subjects."""
+    return f"fitted/{method}/{what}"
+
+
+def methods_at_edge(metrics: Mapping[str, float]) -> list[str]:
+    """Methods with a setting chosen at the edge of its grid."""
+    ends = {name: name.removeprefix("fitted/").removesuffix("/at_edge") for name in metrics}
+    return [method for name, method in ends.items() if name == fitted_name(method, "at_edge") and metrics[name]]
 
 
 def check_method_name(name: str) -> None:

@@ -37,7 +37,7 @@ def _tables(metrics: Metrics, condition: MetricName, names: Iterable[MetricName]
     title = f"{condition.cohort}, {condition.condition}"
     if methods:
         notes = ["[95 % interval]"] if any(map(_has_interval, methods.values())) else []
-        yield ReportTable(title, _rows("method", methods), notes)
+        yield ReportTable(title, _rows("method", methods), notes, (condition,))
     if pairs:
         yield ReportTable(f"{title}: comparisons", _rows("first − second", pairs))
     if whole:

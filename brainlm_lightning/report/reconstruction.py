@@ -1,16 +1,13 @@
-"""Reconstruction: R² of each method by hidden ratio as a table and a figure, beside the paper's numbers."""
+"""Reconstruction: R² of each method by what is hidden, and by distance to what is visible, as tables and figures."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.evaluation.names import ENDS, MetricName
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
-from brainlm_lightning.report.figures import legend_handles, plain_text
 from brainlm_lightning.report.page import Page, ReportFile
+from brainlm_lightning.report.reconstruction_figures import r2_by_distance_figure, r2_by_ratio_figure
 from brainlm_lightning.report.report_table import ReportTable
 from brainlm_lightning.report.scores import (
     MISSING,
@@ -28,34 +25,73 @@ from brainlm_lightning.report.scores import (
 PAPER_R2 = {"UKB": {0.2: 0.402, 0.5: 0.389, 0.75: 0.343}, "HCP": {0.2: 0.316}}
 SCORE = "r2_pooled"
 MODEL = "mae"  # the reference if a run has no comparisons
+RANDOM = "hidden"  # conditions in which single patches are hidden at random
+# First word of a condition -> head of its column, by percentage.
+COLUMNS = {RANDOM: "{:g} % hidden", "parcels": "{:g} % of parcels", "networks": "{:g} % of networks",
+           "future": "last {:g} %"}  # fmt: skip
+DISTANCE = "r2_distance_"  # first part of the scores by distance
+SHOWN_RATIO = 0.5  # distances are tabulated at the hidden ratio next to this one
 
-R2ByRatio = dict[float, Estimate]
-Methods = dict[str, R2ByRatio]
+R2 = dict[MetricName, Estimate]
+Methods = dict[str, R2]
 Conditions = dict[MetricName, list[str]]
 
 
 class ReconstructionPage(Page):
-    """One table per cohort, and the figure of R² by hidden ratio."""
+    """Tables by what is hidden (random patches, or parcels, networks and the future) and by distance, and figures."""
 
     def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
-        """Methods by hidden ratio, `0.391 [0.380, 0.402]`."""
-        for cohort, conditions in _conditions(metrics).items():
-            methods = _methods(metrics, conditions)
-            notes = _notes(metrics, conditions)
-            yield ReportTable(f"Reconstruction, {cohort}", _rows(methods), notes, tuple(conditions))
+        """Methods in rows, `0.391 [0.380, 0.402]`."""
+        for cohort, conditions in _conditions(metrics, [RANDOM]).items():
+            notes = [*_notes(metrics, conditions), _papers_table()]
+            yield ReportTable(f"Reconstruction, {cohort}", _rows(metrics, conditions), notes, tuple(conditions))
+        for cohort, conditions in _conditions(metrics, set(COLUMNS) - {RANDOM}).items():
+            title = f"Reconstruction, {cohort}, whole parcels, networks or the end of a window hidden"
+            yield ReportTable(title, _rows(metrics, conditions), _notes(metrics, conditions), tuple(conditions))
+        for conditions in _conditions(metrics, [RANDOM]).values():
+            yield from _by_distance(metrics, conditions)
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
-        """The figure of R² by hidden ratio, if there are scores."""
-        if _conditions(metrics):
-            yield ReportFile("r2_by_ratio", partial(r2_by_ratio_figure, metrics))
+        """The figures, if there are scores."""
+        if _conditions(metrics, [RANDOM]):
+            yield ReportFile("r2_by_ratio", partial(r2_by_ratio_figure, reconstruction_scores(metrics)))
+        distances = _distances(metrics)
+        if distances:
+            yield ReportFile("r2_by_distance", partial(r2_by_distance_figure, distances))
 
 
-def _conditions(metrics: Metrics) -> dict[str, Conditions]:
-    """Cohort -> `test/<cohort>/hidden<ratio>` -> its methods."""
+def _conditions(metrics: Metrics, words: Iterable[str]) -> dict[str, Conditions]:
+    """Cohort -> conditions whose first word is one of these, such as `test/<cohort>/hidden<ratio>` -> methods."""
     found: dict[str, Conditions] = {}
     for condition, methods in methods_with(metrics, SCORE).items():
-        if condition.level("hidden") is not None:
+        if any(condition.level(word) is not None for word in words):
             found.setdefault(condition.cohort, {})[condition] = methods
+    return found
+
+
+def reconstruction_scores(metrics: Metrics) -> dict[str, dict[str, dict[float, Estimate]]]:
+    """Cohort -> method -> ratio hidden at random -> R², pooled over all hidden values.
+
+    The reference method comes first, the others follow in the order of the metrics.
+    """
+    return {
+        cohort: {
+            method: {condition.level(RANDOM) or 0.0: r2 for condition, r2 in by_condition.items()}
+            for method, by_condition in _methods(metrics, conditions).items()
+        }
+        for cohort, conditions in _conditions(metrics, [RANDOM]).items()
+    }
+
+
+def _methods(metrics: Metrics, conditions: Conditions) -> Methods:
+    """Method -> condition -> R² in one cohort, marked by the paired test of R² per subject."""
+    reference = _reference(metrics, conditions)
+    found: Methods = {}
+    for method in _ordered(conditions, reference):
+        for condition in (condition for condition, methods in conditions.items() if method in methods):
+            worse = is_worse(metrics, condition.by(reference).against(method), "r2_subject")
+            estimate = Estimate.read(metrics, condition.by(method).of(SCORE), worse)
+            found.setdefault(method, {})[condition] = estimate
     return found
 
 
@@ -64,30 +100,10 @@ def _reference(metrics: Metrics, conditions: Conditions) -> str:
     return reference_method(metrics, conditions, MODEL)
 
 
-def reconstruction_scores(metrics: Metrics) -> dict[str, Methods]:
-    """Cohort -> method -> hidden ratio -> R², pooled over all hidden values.
-
-    The reference method comes first, the others follow in the order of the metrics.
-    """
-    return {cohort: _methods(metrics, conditions) for cohort, conditions in _conditions(metrics).items()}
-
-
-def _methods(metrics: Metrics, conditions: Conditions) -> Methods:
-    """Method -> hidden ratio -> R² in one cohort."""
-    reference = _reference(metrics, conditions)
+def _ordered(conditions: Conditions, reference: str) -> list[str]:
+    """All methods, the reference first."""
     methods = dict.fromkeys(method for methods in conditions.values() for method in methods)
-    ordered = sorted(methods, key=lambda method: method != reference)
-    return {method: _by_ratio(metrics, conditions, reference, method) for method in ordered}
-
-
-def _by_ratio(metrics: Metrics, conditions: Conditions, reference: str, method: str) -> R2ByRatio:
-    """One method's R² at each hidden ratio, marked by the paired test of R² per subject."""
-    found = {}
-    for condition, methods in conditions.items():
-        if method in methods:
-            worse = is_worse(metrics, condition.by(reference).against(method), "r2_subject")
-            found[condition.level("hidden") or 0.0] = Estimate.read(metrics, condition.by(method).of(SCORE), worse)
-    return found
+    return sorted(methods, key=lambda method: method != reference)
 
 
 def _notes(metrics: Metrics, conditions: Conditions) -> list[str]:
@@ -103,26 +119,75 @@ def _notes(metrics: Metrics, conditions: Conditions) -> list[str]:
             f"p < {SIGNIFICANCE}, Wilcoxon signed-rank test, Benjamini–Hochberg over the whole test run; "
             f"{significant} of the {tests} comparisons here."
         )
+    return notes
+
+
+def _papers_table() -> str:
     numbers = "; ".join(
-        f"{paper_cohort} " + ", ".join(f"{r2:.3f} at {100 * ratio:g} %" for ratio, r2 in by_ratio.items())
-        for paper_cohort, by_ratio in PAPER_R2.items()
+        f"{cohort} " + ", ".join(f"{r2:.3f} at {100 * ratio:g} %" for ratio, r2 in by_ratio.items())
+        for cohort, by_ratio in PAPER_R2.items()
     )
-    return [*notes, f"The paper's Table 1: {numbers} hidden."]
+    return f"The paper's Table 1: {numbers} hidden."
 
 
-def _rows(methods: Methods) -> list[list[str]]:
+def _rows(metrics: Metrics, conditions: Conditions) -> list[list[str]]:
     """The header, and one row per method; a dash where a score is missing."""
-    ratios = sorted({ratio for row in methods.values() for ratio in row})
-    header = ["method", *(f"{100 * ratio:g} % hidden" for ratio in ratios)]
-    return [header] + [[method, *(str(row.get(ratio, MISSING)) for ratio in ratios)] for method, row in methods.items()]
+    columns = {column: head for word in COLUMNS for column, head in _columns(conditions, word)}
+    rows = [
+        [method, *(str(row.get(column, MISSING)) for column in columns)]
+        for method, row in _methods(metrics, conditions).items()
+    ]
+    return [["method", *columns.values()], *rows]
+
+
+def _columns(conditions: Conditions, word: str) -> list[tuple[MetricName, str]]:
+    """The conditions with this word by rising share, each with the head of its column."""
+    shares = {name: share for name in conditions if (share := name.level(word)) is not None}
+    return [
+        (name, COLUMNS[word].format(100 * share)) for name, share in sorted(shares.items(), key=lambda item: item[1])
+    ]
+
+
+def _by_distance(metrics: Metrics, conditions: Conditions) -> Iterator[ReportTable]:
+    """R² by distance to the nearest visible frame of the same parcel, at the hidden ratio next to `SHOWN_RATIO`."""
+    condition = min(conditions, key=lambda name: abs((name.level(RANDOM) or 0.0) - SHOWN_RATIO))
+    by_method = _distances(metrics).get(condition)
+    if by_method:
+        labels = next(iter(by_method.values()))
+        rows = [[method, *(str(r2) for r2 in row.values())] for method, row in by_method.items()]
+        percent = f"{100 * (condition.level(RANDOM) or 0.0):g} %"
+        note = ("Frames to the nearest visible frame of the same parcel: what is near can be interpolated. none: the "
+                "window shows no frame of the parcel. [95 % interval from resampling subjects]")  # fmt: skip
+        title = f"Reconstruction, {condition.cohort}, R² by distance at {percent} hidden"
+        yield ReportTable(title, [["method", *labels], *rows], [note])
+
+
+def _distances(metrics: Metrics) -> dict[MetricName, dict[str, dict[str, Estimate]]]:
+    """Condition -> method -> class of distance -> R²; classes in which nothing was hidden are left out."""
+    found: dict[MetricName, dict[str, dict[str, Estimate]]] = {}
+    for conditions in _conditions(metrics, [RANDOM]).values():
+        scored = {name: _classes(metrics, name) for name in names_under(metrics, conditions) if name.score == SCORE}
+        order = _ordered(conditions, _reference(metrics, conditions))
+        for name in sorted(scored, key=lambda name: order.index(name.method)):
+            if scored[name]:
+                found.setdefault(name.by(), {})[name.method] = scored[name]
+    return found
+
+
+def _classes(metrics: Metrics, method: MetricName) -> dict[str, Estimate]:
+    """Class of distance -> R² of one method in one condition."""
+    prefix = method.of(DISTANCE)
+    scores = [name.removeprefix(prefix) for name in metrics if name.startswith(prefix)]
+    found = {label: Estimate.read(metrics, prefix + label) for label in scores if not label.endswith(ENDS[1:])}
+    return {label: r2 for label, r2 in found.items() if not math.isnan(r2.value)}
 
 
 def side_by_side(runs: Mapping[str, Metrics]) -> ReportTable:
     """The models of several runs side by side, like the paper's Table 1: one column per run, one row per condition."""
     found: dict[tuple[str, float], dict[str, Estimate]] = {}
     for run, metrics in runs.items():
-        for cohort, conditions in _conditions(metrics).items():
-            for ratio, r2 in _methods(metrics, conditions).get(_reference(metrics, conditions), {}).items():
+        for cohort, methods in reconstruction_scores(metrics).items():
+            for ratio, r2 in next(iter(methods.values())).items():
                 found.setdefault((cohort, ratio), {})[run] = r2
     rows = [
         [f"{cohort}, {100 * ratio:g} % hidden", *(str(r2.get(run, MISSING)) for run in runs)]
@@ -130,44 +195,3 @@ def side_by_side(runs: Mapping[str, Metrics]) -> ReportTable:
     ]
     title = "R² of each run's model [95 % interval from resampling subjects]"
     return ReportTable(title, [["tested on", *runs], *rows])
-
-
-def r2_by_ratio_figure(metrics: Metrics) -> Figure:
-    """Pooled R² of every method against the hidden ratio, with 95 % intervals over subjects; one panel per cohort.
-
-    Args:
-        metrics: of a test run, with names `test/<cohort>/hidden<ratio>/<method>/r2_pooled`.
-
-    Raises:
-        ValueError: there are none.
-    """
-    cohorts = reconstruction_scores(metrics)
-    if not cohorts:
-        raise ValueError(f"none of {len(metrics)} metrics is named test/<cohort>/hidden<ratio>/<method>/{SCORE}")
-    figure = Figure(figsize=(1.9 + 4.6 * len(cohorts), 4), layout="constrained")
-    panels = figure.subplots(1, len(cohorts), sharey=True, squeeze=False)[0]
-    order = list(dict.fromkeys(method for methods in cohorts.values() for method in methods))
-    for axes, (cohort, methods) in zip(panels, cohorts.items(), strict=True):
-        _draw_methods(axes, cohort, methods, order)
-    panels[0].set_ylabel("R² over all hidden values\n(95 % interval over subjects)")
-    handles = legend_handles(panels)
-    figure.legend(handles.values(), handles.keys(), loc="outside right center", frameon=False, fontsize=9)
-    return figure
-
-
-def _draw_methods(axes: Axes, cohort: str, methods: Methods, order: Sequence[str]) -> None:
-    """One line per method, in the same colour in all panels; offset sideways so that intervals do not overlap."""
-    for method, by_ratio in methods.items():
-        number = order.index(method)
-        colour, shift = f"C{number % 10}", 0.008 * (number - (len(order) - 1) / 2)
-        ratio, r2, low, high = np.array([[x, y.value, y.low, y.high] for x, y in sorted(by_ratio.items())]).T
-        # Not error bars: a percentile interval need not contain the estimate, and their lengths could be negative.
-        axes.vlines(ratio + shift, low, high, color=colour, linewidth=1.4)
-        marker, label = "os^Dv<>P"[number % 8], plain_text(method)
-        axes.plot(ratio + shift, r2, marker=marker, markersize=5, color=colour, label=label)
-    ratios = sorted({ratio for by_ratio in methods.values() for ratio in by_ratio})
-    axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-    axes.set_xticks(ratios, [f"{100 * ratio:g}" for ratio in ratios])
-    axes.set_xlabel("hidden (%)")
-    axes.set_title(cohort, parse_math=False)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -19,7 +19,7 @@ from brainlm_lightning.data.datamodule import CohortDataModule, TestSet
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import with_corrected_p
 from brainlm_lightning.evaluation.covariance import ScaledRecording
-from brainlm_lightning.evaluation.names import MetricName, check_method_name
+from brainlm_lightning.evaluation.names import MetricName, check_method_name, fitted_name
 from brainlm_lightning.simulation.optimum import Optimum
 from brainlm_lightning.simulation.state_space import load_truth
 
@@ -106,7 +106,7 @@ def fit_methods(methods: Mapping[str, Method], learning: Any) -> Numbers:
     """Fits every method; returns what they chose, `fitted/<method>/<what>`."""
     chosen: Numbers = {}
     for name, method in methods.items():
-        chosen |= {f"fitted/{name}/{what}": float(value) for what, value in method.fit(learning).items()}
+        chosen |= {fitted_name(name, what): float(value) for what, value in method.fit(learning).items()}
     return chosen
 
 

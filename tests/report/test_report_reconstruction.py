@@ -10,11 +10,11 @@ from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.report.reconstruction import (
     PAPER_R2,
     ReconstructionPage,
-    r2_by_ratio_figure,
     reconstruction_scores,
     side_by_side,
 )
-from brainlm_lightning.report.tables import markdown, tables
+from brainlm_lightning.report.reconstruction_figures import r2_by_distance_figure, r2_by_ratio_figure
+from brainlm_lightning.report.tables import markdown, report_tables, tables
 
 
 def score(method, r2, ratio="0.75", cohort="abide", half=0.01):
@@ -146,7 +146,7 @@ def scored(cohort, ratio, method, r2, low, high):
 
 def test_each_method_is_a_line_of_r2_by_ratio_with_its_intervals():
     metrics = scored("a", 0.75, "mae", 0.3, 0.25, 0.32) | scored("a", 0.2, "mae", 0.4, 0.39, 0.45)
-    axes = drawn(r2_by_ratio_figure(metrics)).axes[0]
+    axes = drawn(r2_by_ratio_figure(reconstruction_scores(metrics))).axes[0]
     (curve,) = [line for line in axes.lines if line.get_label() == "mae"]
     np.testing.assert_allclose(curve.get_xydata(), [[0.2, 0.4], [0.75, 0.3]])
     segments = axes.collections[0].get_segments()
@@ -158,14 +158,14 @@ def test_a_method_has_one_colour_in_every_cohorts_panel_whichever_are_there():
     nan = float("nan")
     metrics = scored("a", 0.2, "lstm", 0.3, 0.2, 0.4) | scored("a", 0.2, "mae", 0.4, 0.3, 0.5)
     metrics |= scored("b", 0.2, "optimum", 0.6, nan, nan) | scored("b", 0.2, "lstm", nan, nan, nan)
-    figure = drawn(r2_by_ratio_figure(metrics))
+    figure = drawn(r2_by_ratio_figure(reconstruction_scores(metrics)))
     colours = [{line.get_label(): line.get_color() for line in axes.lines} for axes in figure.axes]
     assert colours[0]["lstm"] == colours[1]["lstm"]
     assert len({colours[0]["mae"], colours[0]["lstm"], colours[1]["optimum"]}) == 3
     assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["mae", "lstm", "optimum"]
-    with pytest.raises(ValueError, match="none of 1 metrics is named"):
-        r2_by_ratio_figure({"loss": 1.0})
+    with pytest.raises(ValueError, match="at least one cohort"):
+        r2_by_ratio_figure({})
 
 
 def test_odd_names_of_cohorts_and_methods_are_shown_and_drawn():
@@ -175,3 +175,53 @@ def test_odd_names_of_cohorts_and_methods_are_shown_and_drawn():
     assert table.rows[1] == ["my $_{$ model/2", "0.250"]
     (file,) = ReconstructionPage().files(metrics, {})
     drawn(file.make())
+
+
+def by_distance(method, ratio, **r2):
+    name = f"test/a/hidden{ratio}/{method}/r2_distance_"
+    scores = {name + label.strip("_").replace("_", "-"): value for label, value in r2.items()}
+    return scored("a", ratio, method, 0.3, 0.2, 0.4) | {
+        key + end: value + half
+        for key, value in scores.items()
+        for end, half in (("", 0), ("_low", -0.1), ("_high", 0.1))
+    }
+
+
+def test_other_ways_to_hide_have_a_table_of_their_own_with_marks():
+    metrics = {}
+    for condition, r2 in (("networks0.5", 0.1), ("future0.1", 0.2), ("parcels0.75", 0.3), ("parcels0.2", 0.4)):
+        name = f"test/abide/{condition}/"
+        metrics |= {f"{name}mae/r2_pooled": r2, f"{name}zero/r2_pooled": 0.0}
+        metrics |= {f"{name}mae_minus_zero/r2_subject": r2, f"{name}mae_minus_zero/p_corrected": 0.01}
+    (table,) = report_tables(metrics)
+    assert table.rows == [
+        ["method", "20 % of parcels", "75 % of parcels", "50 % of networks", "last 10 %"],
+        ["mae", "0.400", "0.300", "0.100", "0.200"],
+        ["zero", "0.000 *↓", "0.000 *↓", "0.000 *↓", "0.000 *↓"],
+    ]
+    assert "4 of the 4 comparisons" in " ".join(table.notes)
+
+
+def test_distances_are_tabulated_at_the_ratio_next_to_a_half_without_empty_classes():
+    metrics = by_distance("zero", 0.2, _1=0.9) | by_distance("zero", 0.6, _1=0.0, _2_3=0.1, none=math.nan)
+    metrics |= by_distance("mae", 0.6, _1=0.8, _2_3=0.7, none=math.nan) | {
+        "test/a/hidden0.6/mae_minus_zero/p_corrected": 0.5
+    }
+    table = list(ReconstructionPage().tables(metrics))[-1]
+    assert table.title == "Reconstruction, a, R² by distance at 60 % hidden"
+    assert table.rows == [
+        ["method", "1", "2-3"],
+        ["mae", "0.800 [0.700, 0.900]", "0.700 [0.600, 0.800]"],
+        ["zero", "0.000 [-0.100, 0.100]", "0.100 [0.000, 0.200]"],
+    ]
+
+
+def test_distances_are_drawn_by_ratio_in_the_order_of_the_classes():
+    metrics = by_distance("mae", 0.2, _1=0.9, _2_3=0.7) | by_distance("mae", 0.6, _1=0.8)
+    figure = drawn({file.name: file for file in ReconstructionPage().files(metrics, {})}["r2_by_distance"].make())
+    assert [axes.get_title() for axes in figure.axes] == ["a, 20 % hidden", "a, 60 % hidden"]
+    (curve,) = [line for line in figure.axes[0].lines if line.get_label() == "mae"]
+    np.testing.assert_allclose(curve.get_xydata(), [[0, 0.9], [1, 0.7]])
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "2-3"]
+    with pytest.raises(ValueError, match="at least one condition"):
+        r2_by_distance_figure({})

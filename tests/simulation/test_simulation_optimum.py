@@ -10,7 +10,11 @@ import torch
 from brainlm_lightning.simulation.optimum import Optimum
 from brainlm_lightning.simulation.simulate import Simulation, load_truth, simulate
 from brainlm_lightning.simulation.state_space import LinearGaussian, stationary_cov
-from brainlm_lightning.tasks.reconstruction.baselines import ConditionalGaussian, LinearInterpolation, Zero
+from brainlm_lightning.tasks.reconstruction.baselines import (
+    ConditionalGaussian,
+    LinearInterpolation,
+    ZeroReconstruction,
+)
 from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows, OptimalReconstruction
 
 FRAMES, PARCELS = 12, 3
@@ -174,7 +178,7 @@ def test_no_method_exceeds_the_optimum_and_the_cohort_is_as_hard_as_it_should_be
     signal = torch.stack([torch.from_numpy(scaled[name][:, 10:210]) for name in names])
     train = [(scaled[name], np.ones(64, bool)) for name in list(truth)[:40]]
     methods = {
-        "zero": Zero(),
+        "zero": ZeroReconstruction(),
         "interpolation": LinearInterpolation(),
         "gaussian": gaussian(train),
         "lagged": gaussian(train, (-2, 0, 2)),

@@ -74,12 +74,12 @@ class Predictions:
             parts.append(mean.assign(fold=number))
         table = pd.concat(parts)
         names, subject_n = np.unique(table.index.to_numpy(dtype=str), return_inverse=True)
-        repeat_F = np.array([fold.repeat for fold in question.folds])
+        repeat_X = np.array([fold.repeat for fold in question.folds])
         output_nO = {
             name: table[[f"{name}/{k}" for k in range(question.num_outputs)]].to_numpy(dtype=float)
             for name in predicted
         }
-        layout = Layout(subject_n, table["fold"].to_numpy(), repeat_F)
+        layout = Layout(subject_n, table["fold"].to_numpy(), repeat_X)
         return cls(question, layout, names[subject_n], table["truth"].to_numpy(dtype=float), output_nO)
 
     def scored(self) -> tuple[dict[str, float], dict[str, NDArray[Any]], pd.DataFrame]:
@@ -146,7 +146,7 @@ class Predictions:
         parts = []
         for name, output_nO in self.output_nO.items():
             fold = self.layout.fold_n
-            columns = {"subject": self.subject_n, "repeat": self.layout.repeat_F[fold], "fold": fold, "method": name}
+            columns = {"subject": self.subject_n, "repeat": self.layout.repeat_X[fold], "fold": fold, "method": name}
             if self._classes:
                 classes = np.array(self._classes)
                 columns |= {"true": classes[self.truth_n.astype(int)], "predicted": classes[output_nO.argmax(1)]}

@@ -7,7 +7,7 @@ pairs of one fold; a method that knows nothing has r undefined or 0, and AUC exa
 Several repeats: every score is computed in each and averaged; a resampled subject brings its predictions of all
 repeats. Repeats share subjects: they lessen the noise of the dealing, not that of having few subjects.
 
-Shapes: n predictions (one for each subject and repeat), U subjects, F folds of all repeats, X repeats, A
+Shapes: n predictions (one for each subject and repeat), U subjects, X folds of all repeats, W repeats, A
 draws, Q classes, K sums.
 """
 
@@ -38,28 +38,28 @@ class Layout:
 
     Attributes:
         subject_n: number of the subject, 0 to U − 1.
-        fold_n: number of the fold, 0 to F − 1.
-        repeat_F: the repeat of each fold.
+        fold_n: number of the fold, 0 to X − 1.
+        repeat_X: the repeat of each fold.
     """
 
     subject_n: Ints
     fold_n: Ints
-    repeat_F: Ints
+    repeat_X: Ints
 
     @property
     def num_subjects(self) -> int:
         """U."""
         return int(self.subject_n.max()) + 1
 
-    def by_repeat(self, values_F: Floats) -> Floats:
-        """Adds up folds, (..., F) to (..., X)."""
-        member_FX = (self.repeat_F[:, None] == np.unique(self.repeat_F)).astype(float)
-        by_repeat: Floats = values_F @ member_FX
+    def by_repeat(self, values_X: Floats) -> Floats:
+        """Adds up folds, (..., X) to (..., W)."""
+        member_XW = (self.repeat_X[:, None] == np.unique(self.repeat_X)).astype(float)
+        by_repeat: Floats = values_X @ member_XW
         return by_repeat
 
     def spread(self, terms_nK: Floats) -> Floats:
-        """The predictions' terms as sums of each subject and fold, (U, F, K)."""
-        sums = np.zeros((self.num_subjects, len(self.repeat_F), terms_nK.shape[1]))
+        """The predictions' terms as sums of each subject and fold, (U, X, K)."""
+        sums = np.zeros((self.num_subjects, len(self.repeat_X), terms_nK.shape[1]))
         np.add.at(sums, (self.subject_n, self.fold_n), terms_nK)
         return sums
 
@@ -75,7 +75,7 @@ class Scores:
 
     Attributes:
         estimates: by name.
-        draws: by name, (D,) of the same draws of subjects for every method.
+        draws: by name, (A,) of the same draws of subjects for every method.
     """
 
     estimates: dict[str, float]
@@ -117,20 +117,20 @@ def regression_scores(
     """
     own, scaled = _terms(truth_n, predicted_n), _terms(*scaled_n)
     errors = np.abs(truth_n - predicted_n)[:, None]
-    sums_SFK = layout.spread(np.concatenate([own, scaled, errors], axis=1))
+    sums_UXK = layout.spread(np.concatenate([own, scaled, errors], axis=1))
     half = own.shape[1]
 
-    def statistic(sums_AFK: Floats) -> Floats:
-        pooled_DKQ = layout.by_repeat(np.moveaxis(sums_AFK, -1, 1))
-        own_DQK, scaled_DQK = (np.moveaxis(part, 1, -1) for part in np.split(pooled_DKQ[:, :-1], 2, axis=1))
-        mae_DQ = pooled_DKQ[:, -1] / own_DQK[..., 0]
-        r_DQ = _within_folds_r(sums_AFK[..., :half], layout)
-        scores = [r2(own_DQK), r_DQ, mae_DQ, mse(own_DQK), mse(scaled_DQK), r2(scaled_DQK)]
+    def statistic(sums_AXK: Floats) -> Floats:
+        pooled_AKW = layout.by_repeat(np.moveaxis(sums_AXK, -1, 1))
+        own_AWK, scaled_AWK = (np.moveaxis(part, 1, -1) for part in np.split(pooled_AKW[:, :-1], 2, axis=1))
+        mae_AW = pooled_AKW[:, -1] / own_AWK[..., 0]
+        r_AW = _within_folds_r(sums_AXK[..., :half], layout)
+        scores = [r2(own_AWK), r_AW, mae_AW, mse(own_AWK), mse(scaled_AWK), r2(scaled_AWK)]
         return np.stack([score.mean(-1) for score in scores], axis=-1)
 
     names = ("r2", "pearson_r", "mae", "mse", "mse_scaled", "r2_scaled")
-    found = _with_draws(names, statistic, sums_SFK, num_resamples, seed)
-    return _with_folds(found, "mse_scaled", mse(sums_SFK[..., half:-1].sum(0)))
+    found = _with_draws(names, statistic, sums_UXK, num_resamples, seed)
+    return _with_folds(found, "mse_scaled", mse(sums_UXK[..., half:-1].sum(0)))
 
 
 def _terms(truth_n: Floats, predicted_n: Floats) -> Floats:
@@ -139,9 +139,9 @@ def _terms(truth_n: Floats, predicted_n: Floats) -> Floats:
     return np.stack([np.ones(len(truth_n)), *columns], axis=1)
 
 
-def _within_folds_r(sums_AFK: Floats, layout: Layout) -> Floats:
-    """Pearson's r with each fold's means taken out, (A, X); NaN where either side is constant in every fold."""
-    n, y, yy, p, pp, yp = np.moveaxis(sums_AFK, -1, 0)
+def _within_folds_r(sums_AXK: Floats, layout: Layout) -> Floats:
+    """Pearson's r with each fold's means taken out, (A, W); NaN where either side is constant in every fold."""
+    n, y, yy, p, pp, yp = np.moveaxis(sums_AXK, -1, 0)
     size = np.maximum(n, 1)
     products = (yp - y * p / size, yy - y * y / size, pp - p * p / size)
     rounding = (0.0, 1e-12 * yy, 1e-12 * pp)
@@ -157,14 +157,14 @@ def _within_folds_r(sums_AFK: Floats, layout: Layout) -> Floats:
 
 
 def class_scores(
-    layout: Layout, truth_n: Ints, score_nC: Floats, num_resamples: int = NUM_RESAMPLES, seed: int = 0
+    layout: Layout, truth_n: Ints, score_nQ: Floats, num_resamples: int = NUM_RESAMPLES, seed: int = 0
 ) -> Scores:
     """AUC and balanced accuracy of classes.
 
     Args:
         layout: of the predictions.
         truth_n: numbers of the classes.
-        score_nC: of each class; the highest is the prediction. For AUC compared within a fold alone.
+        score_nQ: of each class; the highest is the prediction. For AUC compared within a fold alone.
         num_resamples: draws of the subjects.
         seed: of the draws.
 
@@ -173,17 +173,17 @@ def class_scores(
         ``balanced_accuracy``, the mean over classes of the share found; without draws ``auc_fold_mean`` and
         ``_fold_std`` (n − 1).
     """
-    num_classes = score_nC.shape[1]
+    num_classes = score_nQ.shape[1]
     shown = range(1, 2) if num_classes == 2 else range(num_classes)
-    member_nC = truth_n[:, None] == np.arange(num_classes)
-    found_nC = member_nC & (score_nC.argmax(1) == truth_n)[:, None]
-    hits_S2QC = _by_subject_and_repeat(layout, np.stack([member_nC, found_nC], axis=1).astype(float))
+    member_nQ = truth_n[:, None] == np.arange(num_classes)
+    found_nQ = member_nQ & (score_nQ.argmax(1) == truth_n)[:, None]
+    hits_U2WQ = _by_subject_and_repeat(layout, np.stack([member_nQ, found_nQ], axis=1).astype(float))
 
     def statistic(weight_AU: Floats) -> Floats:
-        pairs = [_auc_pairs(layout, score_nC[:, c], member_nC[:, c], weight_AU) for c in shown]
-        auc_DQ = np.mean([layout.by_repeat(won) / _positive(layout.by_repeat(all_)) for won, all_ in pairs], axis=0)
-        count, found = np.moveaxis(np.tensordot(weight_AU, hits_S2QC, axes=1), 1, 0)
-        return np.stack([auc_DQ.mean(-1), (found / _positive(count)).mean((-1, -2))], axis=-1)
+        pairs = [_auc_pairs(layout, score_nQ[:, c], member_nQ[:, c], weight_AU) for c in shown]
+        auc_AW = np.mean([layout.by_repeat(won) / _positive(layout.by_repeat(all_)) for won, all_ in pairs], axis=0)
+        count, found = np.moveaxis(np.tensordot(weight_AU, hits_U2WQ, axes=1), 1, 0)
+        return np.stack([auc_AW.mean(-1), (found / _positive(count)).mean((-1, -2))], axis=-1)
 
     estimate = statistic(np.ones((1, layout.num_subjects)))[0]
     weights = subject_weights(layout.num_subjects, num_resamples, seed)
@@ -191,7 +191,7 @@ def class_scores(
     names = ("auc", "balanced_accuracy")
     scores = Scores(dict(zip(names, estimate.tolist(), strict=True)), dict(zip(names, draws.T, strict=True)))
     everyone = np.ones((1, layout.num_subjects))
-    pairs = [_auc_pairs(layout, score_nC[:, c], member_nC[:, c], everyone) for c in shown]
+    pairs = [_auc_pairs(layout, score_nQ[:, c], member_nQ[:, c], everyone) for c in shown]
     return _with_folds(scores, "auc", np.mean([(won / _positive(all_))[0] for won, all_ in pairs], axis=0))
 
 
@@ -201,19 +201,19 @@ def _positive(count: Floats) -> Floats:
 
 
 def _by_subject_and_repeat(layout: Layout, terms_n2Q: Floats) -> Floats:
-    """(n, 2, Q) to (U, 2, X, Q)."""
-    spread_UFK = layout.spread(terms_n2Q.reshape(len(terms_n2Q), -1))
-    by_repeat = layout.by_repeat(np.moveaxis(spread_UFK, -1, 1))
+    """(n, 2, Q) to (U, 2, W, Q)."""
+    spread_UXK = layout.spread(terms_n2Q.reshape(len(terms_n2Q), -1))
+    by_repeat = layout.by_repeat(np.moveaxis(spread_UXK, -1, 1))
     return np.moveaxis(by_repeat.reshape(layout.num_subjects, 2, terms_n2Q.shape[2], -1), 2, 3)
 
 
 def _auc_pairs(
     layout: Layout, score_n: Floats, positive_n: NDArray[np.bool_], weight_AU: Floats
 ) -> tuple[Floats, Floats]:
-    """Of the pairs of a member and another subject in each fold: how many are in order (ties half), and all; (A, F)."""
+    """Of the pairs of a member and another subject in each fold: how many are in order (ties half), and all; (A, X)."""
     weight_An = weight_AU[:, layout.subject_n]
-    won, pairs = (np.zeros((len(weight_AU), len(layout.repeat_F))) for _ in range(2))
-    for fold in range(len(layout.repeat_F)):
+    won, pairs = (np.zeros((len(weight_AU), len(layout.repeat_X))) for _ in range(2))
+    for fold in range(len(layout.repeat_X)):
         here = np.flatnonzero(layout.fold_n == fold)
         here = here[np.argsort(score_n[here], kind="stable")]
         _, starts = np.unique(score_n[here], return_index=True)
@@ -237,9 +237,9 @@ def _with_draws(
     return Scores(dict(zip(names, estimate.tolist(), strict=True)), dict(zip(names, draws.T, strict=True)))
 
 
-def _with_folds(scores: Scores, name: str, value_F: Floats) -> Scores:
+def _with_folds(scores: Scores, name: str, value_X: Floats) -> Scores:
     """Adds mean and standard deviation over folds, as papers report; no interval, since folds share training data."""
-    defined = value_F[~np.isnan(value_F)]
+    defined = value_X[~np.isnan(value_X)]
     mean = float(defined.mean()) if len(defined) else float("nan")
     std = float(defined.std(ddof=1)) if len(defined) > 1 else float("nan")
     return Scores(scores.estimates | {f"{name}_fold_mean": mean, f"{name}_fold_std": std}, scores.draws)

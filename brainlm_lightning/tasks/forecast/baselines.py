@@ -1,7 +1,7 @@
 """Baselines of forecasting: zero, persistence, and linear maps of the last frames of one parcel or of all.
 
-Shapes: B windows of a batch, P parcels, T frames of a window, C of its context, H of the horizon, K lags, F features,
-S samples, G = H x P targets.
+Shapes: B windows of a batch, P parcels, T frames of a window, C of its context, H of the horizon, k lags, F features,
+n samples, O = H x P outputs.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from brainlm_lightning.tasks.forecast.net import ForecastWindow
 from brainlm_lightning.tasks.tuning import Setting
 
 
-class Zero(ForecastMethod):
+class ZeroForecast(ForecastMethod):
     """Forecasts 0: the centre of the scale."""
 
     def forecast(self, past: Past) -> Tensor:
@@ -67,28 +67,28 @@ class AR(LinearForecast):
         """Products of the last frames, latest first, with each other and with what followed, over all origins."""
         if order not in self._sums:
             moment_PTT, num_frames = self._moment_PTT, self._moment_PTT.shape[-1]
-            gram_PKK = cross_PKH = torch.zeros((), dtype=torch.float64)
+            gram_Pkk = cross_PkH = torch.zeros((), dtype=torch.float64)
             for origin in range(order, num_frames - self._horizon_frames + 1):
                 past, future = slice(origin - order, origin), slice(origin, origin + self._horizon_frames)
-                gram_PKK = gram_PKK + moment_PTT[:, past, past]
-                cross_PKH = cross_PKH + moment_PTT[:, past, future]
-            self._sums[order] = gram_PKK.flip(1, 2), cross_PKH.flip(1)
+                gram_Pkk = gram_Pkk + moment_PTT[:, past, past]
+                cross_PkH = cross_PkH + moment_PTT[:, past, future]
+            self._sums[order] = gram_Pkk.flip(1, 2), cross_PkH.flip(1)
         return self._sums[order]
 
     def _solve(self, setting: Setting) -> Choice:
         order, ridge = int(setting["order"]), setting["ridge"]
-        gram_PKK, cross_PKH = self._sums_of(order)
-        mean_P11 = gram_PKK.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        gram_Pkk, cross_PkH = self._sums_of(order)
+        mean_P11 = gram_Pkk.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
         # 1 where a parcel has no data: its coefficients are 0.
-        loaded_PKK = gram_PKK + (ridge * mean_P11 + (mean_P11 == 0)) * torch.eye(order, dtype=gram_PKK.dtype)
-        return Choice(order, ridge, torch.cholesky_solve(cross_PKH, torch.linalg.cholesky(loaded_PKK)))
+        loaded_Pkk = gram_Pkk + (ridge * mean_P11 + (mean_P11 == 0)) * torch.eye(order, dtype=gram_Pkk.dtype)
+        return Choice(order, ridge, torch.cholesky_solve(cross_PkH, torch.linalg.cholesky(loaded_Pkk)))
 
     def extrapolate(self, context_BPC: Tensor) -> Tensor:
         """See `LinearForecast.extrapolate`."""
         assert self.choice is not None, "fit it first"
-        past_BPK = context_BPC[:, :, -self.choice.order :].flip(-1).double()
-        coefficients_PKH = self.choice.coefficients.to(past_BPK).expand(past_BPK.shape[1], -1, -1)
-        return torch.einsum("bpk,pkh->bph", past_BPK, coefficients_PKH).to(context_BPC.dtype)
+        past_BPk = context_BPC[:, :, -self.choice.order :].flip(-1).double()
+        coefficients_PkH = self.choice.coefficients.to(past_BPk).expand(past_BPk.shape[1], -1, -1)
+        return torch.einsum("bpk,pkh->bph", past_BPk, coefficients_PkH).to(context_BPC.dtype)
 
 
 class VAR(LinearForecast):
@@ -129,9 +129,9 @@ class VAR(LinearForecast):
                 return highest, window.context_BPC.shape[2]
             parts = self._products(window, highest)
             sums = [total + part for total, part in zip(sums, parts, strict=True)] if sums else parts
-        gram_FF, cross_FG, count_FF, count_FP = sums
+        gram_FF, cross_FO, count_FF, count_FP = sums
         self._gram_FF = gram_FF / count_FF.clamp(min=1).repeat(highest, highest)
-        self._cross_FG = cross_FG / count_FP.clamp(min=1).repeat(highest, window.future_BPH.shape[2])
+        self._cross_FG = cross_FO / count_FP.clamp(min=1).repeat(highest, window.future_BPH.shape[2])
         self._spectra, self._num_features = dict[int, tuple[Tensor, Tensor, Tensor]](), num_features
         return highest, window.context_BPC.shape[2]
 
@@ -145,12 +145,12 @@ class VAR(LinearForecast):
         signal_BPT = torch.cat([window.context_BPC, window.future_BPH], dim=2).double()
         features_BFT, horizon_frames = self._features(signal_BPT), window.future_BPH.shape[2]
         origins = range(order, signal_BPT.shape[2] - horizon_frames + 1, self.stride)
-        past_SF = torch.cat([features_BFT[:, :, o - order : o].flip(2).mT.flatten(1) for o in origins])
-        next_SG = torch.cat([signal_BPT[:, :, o : o + horizon_frames].mT.flatten(1) for o in origins])
+        past_nF = torch.cat([features_BFT[:, :, o - order : o].flip(2).mT.flatten(1) for o in origins])
+        next_nO = torch.cat([signal_BPT[:, :, o : o + horizon_frames].mT.flatten(1) for o in origins])
         known_BP = window.observed_BP.double()
         known_BF = known_BP if self._basis_PF is None else torch.ones_like(features_BFT[:, :, 0])
         counts = [len(origins) * known_BF.T @ known for known in (known_BF, known_BP)]
-        return [past_SF.T @ past_SF, past_SF.T @ next_SG, *counts]
+        return [past_nF.T @ past_nF, past_nF.T @ next_nO, *counts]
 
     def _solve(self, setting: Setting) -> Choice:
         order, ridge = int(setting["order"]), setting["ridge"]
@@ -158,10 +158,10 @@ class VAR(LinearForecast):
             features = order * self._num_features
             values_F, vectors_FF = torch.linalg.eigh(self._gram_FF[:features, :features])
             self._spectra[order] = values_F, vectors_FF, vectors_FF.T @ self._cross_FG[:features]
-        values_F, vectors_FF, projected_FG = self._spectra[order]
+        values_F, vectors_FF, projected_FO = self._spectra[order]
         # Averages over different windows need not make a covariance: what falls below 0 is rounding.
         loaded_F = values_F.clamp(min=0) + ridge * values_F.mean()
-        return Choice(order, ridge, vectors_FF @ (projected_FG / loaded_F[:, None]))
+        return Choice(order, ridge, vectors_FF @ (projected_FO / loaded_F[:, None]))
 
     def _features(self, signal_BPT: Tensor) -> Tensor:
         """What it forecasts from, (B, F, T): parcels or components."""
@@ -170,9 +170,9 @@ class VAR(LinearForecast):
     def extrapolate(self, context_BPC: Tensor) -> Tensor:
         """See `LinearForecast.extrapolate`."""
         assert self.choice is not None, "fit it first"
-        past_BFK = self._features(context_BPC[:, :, -self.choice.order :].double()).flip(-1)
-        forecast_BG = past_BFK.mT.flatten(1) @ self.choice.coefficients.to(past_BFK)
-        return torch.unflatten(forecast_BG, 1, (-1, context_BPC.shape[1])).mT.to(context_BPC.dtype)
+        past_BFk = self._features(context_BPC[:, :, -self.choice.order :].double()).flip(-1)
+        forecast_BO = past_BFk.mT.flatten(1) @ self.choice.coefficients.to(past_BFk)
+        return torch.unflatten(forecast_BO, 1, (-1, context_BPC.shape[1])).mT.to(context_BPC.dtype)
 
 
 def principal_components(training: Iterable[ForecastWindow], count: int) -> Tensor:
@@ -183,8 +183,8 @@ def principal_components(training: Iterable[ForecastWindow], count: int) -> Tens
     """
     gram_PP = torch.zeros((), dtype=torch.float64)
     for window in training:
-        frames_SP = torch.cat([window.context_BPC, window.future_BPH], dim=2).double().mT.flatten(0, 1)
-        gram_PP = gram_PP + frames_SP.T @ frames_SP
+        frames_nP = torch.cat([window.context_BPC, window.future_BPH], dim=2).double().mT.flatten(0, 1)
+        gram_PP = gram_PP + frames_nP.T @ frames_nP
     if not 1 <= count <= len(gram_PP):
         raise ValueError(f"{count} principal components of {len(gram_PP)} parcels; expected 1 to {len(gram_PP)}")
     vectors_PP: Tensor = torch.linalg.eigh(gram_PP).eigenvectors
@@ -193,4 +193,10 @@ def principal_components(training: Iterable[ForecastWindow], count: int) -> Tens
 
 def default_baselines() -> dict[str, ForecastMethod]:
     """What every forecaster is compared with."""
-    return {"zero": Zero(), "persistence": Persistence(), "ar": AR(), "ar_shared": AR(shared=True), "var": VAR()}
+    return {
+        "zero": ZeroForecast(),
+        "persistence": Persistence(),
+        "ar": AR(),
+        "ar_shared": AR(shared=True),
+        "var": VAR(),
+    }

@@ -3,7 +3,7 @@
 For every test set each method's sums over the horizon are kept by recording, once for each parcel and once for each
 frame; all scores, intervals and paired tests follow from them.
 
-Shapes: B batch, P parcels, T frames, C context, H horizon, R recordings, S subjects.
+Shapes: B batch, P parcels, T frames, C context, H horizon, R recordings, U subjects.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ class ForecastScore:
         if not len(test_set.rows):
             return {}, arrays
         subject_R, of = test_set.subject_R, self._condition(test_set)
-        arrays[of.of("subject_S")] = np.unique(subject_R)
+        arrays[of.of("subject_U")] = np.unique(subject_R)
         arrays[of.of("time_s_H")] = np.arange(1, self.plan.horizon_frames + 1) * self.tr_s
         numbers: Numbers = {}
         for found, drawn in (
@@ -105,7 +105,7 @@ class ForecastScore:
             by_frame = frame_scores(sums_RHK, test_set.subject_R)
             arrays |= {of.of(f"{score}_3H"): value for score, value in by_frame.items()}
             arrays[of.of("r2_P")] = r2(sums_RPK.sum(0))
-            arrays[of.of("mse_SH")] = subject_mse(sums_RHK, test_set.subject_R)
+            arrays[of.of("mse_UH")] = subject_mse(sums_RHK, test_set.subject_R)
         return numbers, arrays
 
     def _pairs(self, condition: MetricName, test_set: Sets, methods: Sequence[str]) -> tuple[Numbers, Arrays]:

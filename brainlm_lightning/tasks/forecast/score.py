@@ -1,6 +1,6 @@
 """Forecast scores by parcel and by frame of the horizon, each from sums that are exact over batches and ranks.
 
-Shapes: B batch, R recordings, S subjects, P parcels, H frames of the horizon, K sums.
+Shapes: B batch, R recordings, U subjects, P parcels, H frames of the horizon, K sums.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Classifies the parcels of one recording into networks by several methods, on the same divisions.
 
-Shapes: P parcels, F features, Q networks, R recordings, M metrics.
+Shapes: P parcels, p observed ones, n labelled ones, F features, Q networks, R recordings, M metrics.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -105,41 +105,41 @@ def classify_recording(
         None where the observed parcels of a network are too few to divide.
     """
     labelled_P = observed_P & (networks.number_P != UNKNOWN)
-    label_L = networks.number_P[labelled_P]
-    if np.bincount(label_L, minlength=len(networks.names)).min() < plan.fewest:
+    label_n = networks.number_P[labelled_P]
+    if np.bincount(label_n, minlength=len(networks.names)).min() < plan.fewest:
         return None
     orders = {
         name: _orders(values_PF[observed_P], labelled_P[observed_P], name in relational, observed_P, plan)
         for name, values_PF in features.items()
     }
-    parcel_L = np.flatnonzero(labelled_P)
+    parcel_n = np.flatnonzero(labelled_P)
     votes = {name: np.zeros((len(observed_P), len(networks.names)), np.int64) for name in (*features, CHANCE)}
     choices: dict[str, list[tuple[str, int]]] = {name: [] for name in votes}
-    for number, (train, test) in enumerate(divisions(label_L, plan, seed)):
-        known_L = np.full_like(label_L, UNKNOWN)
-        known_L[train] = label_L[train]
+    for number, (train, test) in enumerate(divisions(label_n, plan, seed)):
+        known_n = np.full_like(label_n, UNKNOWN)
+        known_n[train] = label_n[train]
         for name, order in orders.items():
-            network, choice = classify(order, known_L, test, plan, seed + number)
-            votes[name][parcel_L[test], network] += 1
+            network, choice = classify(order, known_n, test, plan, seed + number)
+            votes[name][parcel_n[test], network] += 1
             choices[name].append(choice)
-        votes[CHANCE][parcel_L[test], most_frequent(known_L, test)] += 1
+        votes[CHANCE][parcel_n[test], most_frequent(known_n, test)] += 1
     return {name: Votes(votes[name], tuple(choices[name])) for name in votes}
 
 
 def _orders(
-    values_OF: Floats,
-    labelled_O: NDArray[np.bool_],
+    values_pF: Floats,
+    labelled_p: NDArray[np.bool_],
     relational: bool,
     observed_P: NDArray[np.bool_],
     plan: NeighbourPlan,
 ) -> dict[str, Ints]:
     """Metric -> each labelled parcel's labelled parcels from near to far."""
     if relational:
-        values_OO = values_OF[:, observed_P]
-        found = {metric: pair_distances(values_OO, metric)[labelled_O][:, labelled_O] for metric in plan.metrics}
+        values_pp = values_pF[:, observed_P]
+        found = {metric: pair_distances(values_pp, metric)[labelled_p][:, labelled_p] for metric in plan.metrics}
     else:
-        found = {metric: distances(values_OF[labelled_O], metric) for metric in plan.metrics}
-    return {metric: ranked(distances_LL) for metric, distances_LL in found.items()}
+        found = {metric: distances(values_pF[labelled_p], metric) for metric in plan.metrics}
+    return {metric: ranked(distances_nn) for metric, distances_nn in found.items()}
 
 
 @dataclass

@@ -3,7 +3,7 @@
 The same as scikit-learn's `GridSearchCV(KNeighborsClassifier(), {"metric", "n_neighbors"}, cv=StratifiedKFold)` fitted
 anew for each division, but distances are computed and sorted once for each recording and metric (paper, section 4.6).
 
-Shapes: P parcels, F features, R parcels asked about, Q networks.
+Shapes: P parcels, F features, n parcels asked about, k neighbours, Q networks.
 """
 
 from collections.abc import Mapping
@@ -128,7 +128,7 @@ def ranked(distances_PP: Floats) -> Ints:
     return np.argsort(distances_PP, axis=1, kind="stable")
 
 
-def vote(order_PP: Ints, known_P: Ints, rows_R: Ints, ks: tuple[int, ...]) -> Ints:
+def vote(order_PP: Ints, known_P: Ints, rows_n: Ints, ks: tuple[int, ...]) -> Ints:
     """The most frequent network among the k nearest parcels of known network, for each k, (numbers of neighbours, R).
 
     Of networks with as many votes the first wins, as in scikit-learn.
@@ -136,15 +136,15 @@ def vote(order_PP: Ints, known_P: Ints, rows_R: Ints, ks: tuple[int, ...]) -> In
     Args:
         order_PP: see `ranked`.
         known_P: network of each parcel, from 0, or `UNKNOWN`: that one does not vote.
-        rows_R: the parcels to classify, of unknown network themselves.
+        rows_n: the parcels to classify, of unknown network themselves.
         ks: numbers of neighbours, rising; none above the number of known parcels.
     """
-    order_RP = order_PP[rows_R]
-    votes_RP = known_P[order_RP] != UNKNOWN
-    nearest_RP = votes_RP & (votes_RP.cumsum(1) <= ks[-1])
-    labels_RN = known_P[order_RP[nearest_RP].reshape(len(rows_R), ks[-1])]
-    counts_RNQ = np.eye(known_P.max() + 1, dtype=np.int32)[labels_RN].cumsum(1)
-    winners: Ints = counts_RNQ[:, np.array(ks) - 1].argmax(-1).T
+    order_nP = order_PP[rows_n]
+    votes_nP = known_P[order_nP] != UNKNOWN
+    nearest_nP = votes_nP & (votes_nP.cumsum(1) <= ks[-1])
+    labels_nk = known_P[order_nP[nearest_nP].reshape(len(rows_n), ks[-1])]
+    counts_nkQ = np.eye(known_P.max() + 1, dtype=np.int32)[labels_nk].cumsum(1)
+    winners: Ints = counts_nkQ[:, np.array(ks) - 1].argmax(-1).T
     return winners
 
 

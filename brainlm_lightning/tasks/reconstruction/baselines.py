@@ -17,7 +17,7 @@ from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows, Recons
 from brainlm_lightning.tasks.reconstruction.smoother import AdaptiveSmoother, LinearSmoother, TimeOnlySmoother
 
 
-class Zero(ReconstructionMethod):
+class ZeroReconstruction(ReconstructionMethod):
     """Predicts 0, the centre of scaled data: R² of 0 is its score where the centre is the mean."""
 
     def reconstruct(self, windows: MaskedWindows) -> Tensor:
@@ -105,7 +105,7 @@ def default_baselines(patch_frames: int) -> dict[str, ReconstructionMethod]:
         patch_frames: of the masks that settings are chosen with, on validation windows.
     """
     return {
-        "zero": Zero(),
+        "zero": ZeroReconstruction(),
         "linear_interpolation": LinearInterpolation(),
         "conditional_gaussian": ConditionalGaussian(),
         "conditional_gaussian_lagged": ConditionalGaussian(lags=BOLD_LAGS),

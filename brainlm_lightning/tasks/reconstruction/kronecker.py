@@ -11,7 +11,7 @@ visible share of the window it is diagonal in the eigenvectors of C and S: that 
 200 frames and noise of 0.3 it takes 19 steps at 20 % hidden and 59 at 90 %. Solving for the visible values instead,
 preconditioned by the complete window, takes 60 to 75 steps that cost three times as much.
 
-Shapes: B batch (windows), P parcels, T frames, J kept directions in time.
+Shapes: B batch (windows), P parcels, T frames, Z kept directions in time.
 """
 
 from collections.abc import Iterable
@@ -85,9 +85,9 @@ class KroneckerGaussian:
         """The same in time, with another covariance of parcels: (P, P) or, of each window, (B, P, P)."""
         return replace(self, parcels=Spectrum.of(covariance))
 
-    def values(self, white_BPJ: Tensor) -> Tensor:
+    def values(self, white_BPZ: Tensor) -> Tensor:
         """A w: windows (B, P, T)."""
-        return self.parcels.root @ white_BPJ @ self.time.root.mT
+        return self.parcels.root @ white_BPZ @ self.time.root.mT
 
     def whitened(self, signal_BPT: Tensor) -> Tensor:
         """A' x, (B, P, J)."""
@@ -95,8 +95,8 @@ class KroneckerGaussian:
 
     def precision(self, share_B: Tensor) -> Tensor:
         """1 + s d / v, (B, P, J): the system's eigenvalues if each window's visible share s was spread evenly."""
-        variance_PJ = self.parcels.values[..., :, None] * self.time.values
-        return 1 + share_B[:, None, None] * variance_PJ / self.noise
+        variance_PZ = self.parcels.values[..., :, None] * self.time.values
+        return 1 + share_B[:, None, None] * variance_PZ / self.noise
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Accuracy:
 class Posterior:
     """The mean of W given the visible values, (B, P, J), and the steps that it took."""
 
-    white_BPJ: Tensor
+    white_BPZ: Tensor
     iterations: int
 
 
@@ -170,9 +170,9 @@ def expected_parcels(model: KroneckerGaussian, found: Posterior, visible_BPT: Te
     share was spread evenly. That is exact where all is visible: the likelihood of the visible values then cannot fall.
     """
     num_frames = visible_BPT.shape[2]
-    share_B = visible_BPT.to(found.white_BPJ).mean((1, 2))
-    spread_BP = (1 / model.precision(share_B)).sum(2) + num_frames - found.white_BPJ.shape[2]
-    second_BPP = found.white_BPJ @ found.white_BPJ.mT + torch.diag_embed(spread_BP)
+    share_B = visible_BPT.to(found.white_BPZ).mean((1, 2))
+    spread_BP = (1 / model.precision(share_B)).sum(2) + num_frames - found.white_BPZ.shape[2]
+    second_BPP = found.white_BPZ @ found.white_BPZ.mT + torch.diag_embed(spread_BP)
     return model.parcels.root @ second_BPP @ model.parcels.root.mT / num_frames
 
 

@@ -120,7 +120,7 @@ class LinearSmoother(ReconstructionMethod):
         model = self._adapted(model, centred_BPT, windows.visible_BPT, setting, accuracy)
         found = posterior(model, centred_BPT, windows.visible_BPT, accuracy)
         self.iterations = found.iterations
-        return mean_P1 + model.values(found.white_BPJ)
+        return mean_P1 + model.values(found.white_BPZ)
 
     def _adapted(
         self,

@@ -43,7 +43,7 @@ def test_repeats_are_averaged_and_folds_give_mean_and_standard_deviation():
     where = layout(folds=4, repeats=3)
     truth, said = numbers(where)
     found = regression_scores(where, truth, said, (truth, said), 10).estimates
-    repeat = where.repeat_F[where.fold_n]
+    repeat = where.repeat_X[where.fold_n]
     assert found["r2"] == pytest.approx(np.mean([r2_score(truth[repeat == q], said[repeat == q]) for q in range(3)]))
     by_fold = [mean_squared_error(truth[where.fold_n == f], said[where.fold_n == f]) for f in range(12)]
     assert found["mse_scaled_fold_mean"] == pytest.approx(np.mean(by_fold))

@@ -7,7 +7,7 @@ from sklearn.linear_model import Ridge
 
 from brainlm_lightning.simulation.optimum import Optimum
 from brainlm_lightning.simulation.simulate import Simulation, load_truth, simulate
-from brainlm_lightning.tasks.forecast.baselines import AR, VAR, Persistence, Zero
+from brainlm_lightning.tasks.forecast.baselines import AR, VAR, Persistence, ZeroForecast
 from brainlm_lightning.tasks.forecast.methods import ForecastLearning, Past
 from brainlm_lightning.tasks.forecast.net import cut
 
@@ -180,7 +180,7 @@ def test_var_comes_near_the_optimum_and_nobody_exceeds_it(cohort):
     optimum = Optimum({name: truth[name] for name in names[100:]}, zeros, ones)
     best = optimum.predict(signal[100:], ~future, names[100:], torch.zeros(40, dtype=torch.int64))
     errors = {"optimum": float((best - signal[100:])[:, :, -10:].double().square().sum())}
-    methods = {"zero": Zero(), "persistence": Persistence(), "ar": AR(), "var": VAR()}
+    methods = {"zero": ZeroForecast(), "persistence": Persistence(), "ar": AR(), "var": VAR()}
     for name, method in methods.items():
         method.fit(learning(part[0], validation=part[1]))
         errors[name] = squared_error(method, part[2])

@@ -7,7 +7,7 @@ import torch
 
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
-from brainlm_lightning.tasks.forecast.baselines import AR, VAR, Persistence, Zero
+from brainlm_lightning.tasks.forecast.baselines import AR, VAR, Persistence, ZeroForecast
 from brainlm_lightning.tasks.forecast.latent_ode import LatentODE, LatentODEConfig
 from brainlm_lightning.tasks.forecast.lstm import LSTM, LSTMConfig
 from brainlm_lightning.tasks.forecast.methods import ForecastLearning, Past
@@ -23,7 +23,7 @@ LEARNT = {
     "neural_ode": lambda: NeuralODE(SETTING, NeuralODEConfig(hidden=8, extra=3)),
     "latent_ode": lambda: LatentODE(SETTING, LatentODEConfig(latent=4, recurrent=8, hidden=8)),
 }
-LINEAR = {"zero": Zero, "persistence": Persistence, "ar": lambda: AR((1, 3)), "var": lambda: VAR((1, 3))}
+LINEAR = {"zero": ZeroForecast, "persistence": Persistence, "ar": lambda: AR((1, 3)), "var": lambda: VAR((1, 3))}
 
 
 def raw_signal(seed=0, batch=2, frames=60):

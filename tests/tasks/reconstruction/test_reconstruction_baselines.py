@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from brainlm_lightning.tasks.reconstruction.baselines import ConditionalGaussian, LinearInterpolation, Zero, patterns
+from brainlm_lightning.tasks.reconstruction.baselines import (
+    ConditionalGaussian,
+    LinearInterpolation,
+    ZeroReconstruction,
+    patterns,
+)
 from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows
 
 METHODS = ["zero", "interpolation", "gaussian", "lagged"]
@@ -48,7 +53,7 @@ def fitted(lags=(0,), ridge=1e-3, seed=1):
 
 @pytest.fixture(params=METHODS)
 def method(request):
-    makers = {"zero": Zero, "interpolation": LinearInterpolation, "gaussian": fitted}
+    makers = {"zero": ZeroReconstruction, "interpolation": LinearInterpolation, "gaussian": fitted}
     return makers.get(request.param, lambda: fitted(lags=(-3, 0, 2)))()
 
 
@@ -73,7 +78,7 @@ def test_visible_values_come_back_and_the_dtype_stays(method):
 
 def test_zero_is_zero_where_hidden():
     signal, hidden, observed = windows()
-    assert (predict(Zero(), signal, hidden, observed)[hidden] == 0).all()
+    assert (predict(ZeroReconstruction(), signal, hidden, observed)[hidden] == 0).all()
 
 
 def test_interpolation_is_numpys_in_every_parcel():

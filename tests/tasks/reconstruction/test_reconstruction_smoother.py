@@ -163,7 +163,7 @@ def test_without_noise_all_that_is_visible_is_given_back():
     model, _, _ = gaussian(noise=1e-10)
     signal = torch.randn(2, PARCELS, FRAMES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = posterior(model, signal, torch.ones_like(signal, dtype=torch.bool), EXACT)
-    torch.testing.assert_close(model.values(found.white_BPJ), signal, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.values(found.white_BPZ), signal, atol=1e-6, rtol=0)
     assert found.iterations <= 2  # the preconditioner is the inverse
 
 
@@ -355,5 +355,5 @@ def test_adapting_moves_the_covariance_between_the_training_subjects_and_the_win
         found = posterior(model, signal - mean_P1, visible, Accuracy(1e-4))
         own = expected_parcels(model, found, visible)
         model = model.with_parcels((group.parcels.covariance + own) / 2)
-    expected = mean_P1 + model.values(posterior(model, signal - mean_P1, visible, EXACT).white_BPJ)
+    expected = mean_P1 + model.values(posterior(model, signal - mean_P1, visible, EXACT).white_BPZ)
     torch.testing.assert_close(filled[~visible], expected[~visible], atol=1e-8, rtol=0)
