@@ -46,16 +46,27 @@ def test_a_forecast_runs_through_the_door(path, runs, pretrained, caplog):
         assert max(scores, key=scores.get) == "optimum"
 
 
-def test_the_abide_forecasters_differ_in_what_they_are_alone():
+@pytest.mark.parametrize("main", ["forecast_abide", "forecast_ukb", "forecast_ukb_40"])
+def test_forecasters_that_are_compared_differ_in_what_they_are_alone(main):
     """Each is what the comparison names, with the cohort, the windows and the budget of all."""
-    read = {path.stem: yaml.safe_load(path.read_text()) for path in EXPERIMENTS if "forecast_abide" in path.stem}
-    compared = read["forecast_abide"]["model"]["init_args"]["compare_with"].values()
-    assert {f"${{runs}}/{stem}" for stem in read} - set(compared) == {"${runs}/forecast_abide"}
-    assert set(compared) - {f"${{runs}}/{stem}" for stem in read} == {"${runs}/pretrain_abide"}
+    read = {path.stem: yaml.safe_load(path.read_text()) for path in EXPERIMENTS}
+    compared = [path.removeprefix("${runs}/") for path in read[main]["model"]["init_args"]["compare_with"].values()]
+    others = [stem for stem in compared if stem.startswith("forecast")]
+    assert set(compared) - set(others) <= {read[main]["model"]["init_args"]["pretrained"].removeprefix("${runs}/")}
+    assert len(others) == len({stem for stem in read if re.fullmatch(f"{main}_[a-z_]+", stem)}) >= 4
+    for stem in others:
+        assert read[stem]["experiment"] == stem
+        assert read[stem]["data"] == read[main]["data"]
+        assert read[stem]["trainer"] == read[main]["trainer"]
+        for name in ("horizon_frames", "standardise"):
+            assert read[stem]["model"]["init_args"][name] == read[main]["model"]["init_args"][name]
+
+
+def test_the_horizon_of_table_3_follows_from_180_frames():
+    read = {path.stem: yaml.safe_load(path.read_text()) for path in EXPERIMENTS if "forecast_ukb" in path.stem}
     for stem, settings in read.items():
-        assert settings["experiment"] == stem
-        assert settings["data"] == read["forecast_abide"]["data"]
-        assert settings["trainer"] == read["forecast_abide"]["trainer"]
+        horizon = settings["model"]["init_args"]["horizon_frames"]
+        assert (settings["data"]["window_frames"] - horizon, horizon) == (180, 40 if "_40" in stem else 20)
 
 
 @pytest.fixture(scope="module")
