@@ -47,7 +47,8 @@ TABLE1 := $(addprefix table1_,ratio75_1percent ratio75_all ratio90_1percent rati
 
 table1: setup  ## the paper's table 1:  make table1 GPUS=8  (four trainings and tests, then the table)
 	@for name in $(TABLE1); do for verb in fit test; do \
-	  $(BRAINLM) $$verb --config experiments/$$name.yaml --runs $(RUNS) --trainer.devices $(GPUS) || exit 1; \
+	  $(BRAINLM) $$verb --config experiments/$$name.yaml --runs $(RUNS) --trainer.devices $(GPUS) \
+	    $(TABLE1_OPTIONS) || exit 1; \
 	done; done
 	$(BRAINLM) report $(addprefix $(RUNS)/,$(TABLE1))
 
