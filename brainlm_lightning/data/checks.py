@@ -77,9 +77,8 @@ def check_left_out(table: pd.DataFrame, window_frames: int) -> None:
     """
     if len(table) and not table["usable"].any():
         raise ValueError(
-            f"leave_out: none of the {len(table)} recordings left out has a window of {window_frames} frames that is no "
-            f"duplicate (the longest has {int(table['num_frames'].max())}), so nothing of them can be tested; leave out "
-            "others"
+            f"leave_out: none of the {len(table)} recordings left out has a window of {window_frames} frames and is no "
+            f"duplicate (the longest has {int(table['num_frames'].max())}), so they cannot be tested; leave out others"
         )
 
 

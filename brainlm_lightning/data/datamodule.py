@@ -159,9 +159,10 @@ class CohortDataModule(pl.LightningDataModule):
         in_train &= self._in_fraction(in_train)
         self.train_rows = np.flatnonzero(in_train)
         self.val_rows = np.flatnonzero(usable & trained_on & (table["split"] == "val"))
-        tested = {name: trained_on & (table["cohort"] == name) & (table["split"] == "test") for name in self.weights}
-        tested |= {f"{name}{SUFFIX}": left_out & (table["cohort"] == name) for name in table["cohort"][left_out].unique()}
-        tested |= {name: table["cohort"] == name for name in self.test_cohorts}
+        of = table["cohort"]
+        tested = {name: trained_on & (of == name) & (table["split"] == "test") for name in self.weights}
+        tested |= {f"{name}{SUFFIX}": left_out & (of == name) for name in of[left_out].unique()}
+        tested |= {name: of == name for name in self.test_cohorts}
         self.test_sets = [TestSet(name, np.flatnonzero(usable & chosen)) for name, chosen in tested.items()]
         # Including those that `train_fraction` leaves out and those that validate: statistics or checkpoints saw them.
         seen_subjects = set(table["subject_id"][trained_on & (table["split"] != "test")])

@@ -25,7 +25,7 @@ class PerturbationPage(ContrastPage):
     def notes(self, metrics: Metrics, contrast: MetricName, maps: list[str]) -> list[str]:
         """What the maps are, how close each model came to the targets, and the paper's finding."""
         nets = [name.removesuffix(self.map_suffix) for name in maps if name.endswith(self.map_suffix)]
-        told = [line for net in nets for line in (_distances(metrics, contrast.by(net)), *_cls(metrics, contrast.by(net)))]
+        told = [line for net in nets for line in _of_model(metrics, contrast.by(net))]
         return [MAPS, *told, PAPER]
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
@@ -35,6 +35,11 @@ class PerturbationPage(ContrastPage):
             if name.score == "loss_I":
                 prefix = name.by(name.method)
                 yield ReportFile(f"{name.condition}/{name.method}_loss", partial(loss_figure, arrays, prefix))
+
+
+def _of_model(metrics: Metrics, prefix: MetricName) -> list[str]:
+    """How close a model came to the targets, and what its CLS is worth."""
+    return [_distances(metrics, prefix), *_cls(metrics, prefix)]
 
 
 def _distances(metrics: Metrics, prefix: MetricName) -> str:
@@ -55,6 +60,7 @@ def _cls(metrics: Metrics, prefix: MetricName) -> list[str]:
         return []
     return [
         f"{prefix.method}: the target's CLS in place of the source's changes the reconstruction of hidden patches by "
-        f"{swap:.2g} of the signal's variance, all other tokens by {tokens:.2g}. The loss reaches CLS through that change "
-        "alone: where it is next to 0 nothing trains what CLS holds, and distances in CLS have no trained meaning."
+        f"{swap:.2g} of the signal's variance, all other tokens by {tokens:.2g}. The loss reaches CLS through that "
+        "change alone: where it is next to 0, nothing trains what CLS holds, and distances in CLS have no trained "
+        "meaning."
     ]

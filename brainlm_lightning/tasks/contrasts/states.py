@@ -27,10 +27,10 @@ class Match:
 
     Args:
         model: in evaluation mode.
-        target: ``cls``, the summary token; ``tokens``, the states of all tokens; ``decoded``, the model's reconstruction
-            of the window; ``decoded_hidden``, the same with each patch hidden while it is decoded, from a half of the
-            window that is dealt at random and is the same for every pair; ``recording``, of the target its own values,
-            of the perturbed window the reconstruction. Nothing is hidden but for ``decoded_hidden``.
+        target: ``cls``, the summary token; ``tokens``, the states of all tokens; ``decoded``, the reconstruction of the
+            window; ``decoded_hidden``, the same with each patch hidden while it is decoded, from a half of the window
+            that is dealt at random and is the same for every pair; ``recording``, of the target its own values, of the
+            perturbed window the reconstruction. Nothing is hidden but for ``decoded_hidden``.
         target_BPT: windows to match.
         observed_BP: True where both windows of a pair have data: nothing else is shown to the model.
     """

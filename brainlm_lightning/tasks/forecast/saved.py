@@ -70,9 +70,9 @@ def check_window(pretrained: Pretrained, window_frames: int, context_frames: int
         )
     if learnable and context_frames > known:
         raise ValueError(
-            f"the context has {context_frames} frames, more than the {known} of the windows of {pretrained.path}, where "
-            f"the encoder's learnable temporal embeddings end; set data.window_frames so that {known} frames or fewer "
-            "are left before the horizon"
+            f"the context has {context_frames} frames, more than the {known} of the windows of {pretrained.path}, "
+            f"where the encoder's learnable temporal embeddings end; set data.window_frames so that {known} frames or "
+            "fewer are left before the horizon"
         )
 
 
