@@ -119,5 +119,5 @@ def test_sites_without_a_window_cannot_be_tested(make_tiny_store, tmp_path, monk
             series[recording] = series[recording][:30]
 
     make_tiny_store(tmp_path, *WITH_SITES, name="sited", alter=shorten)
-    with pytest.raises(ValueError, match=r"none of the 8 recordings left out .* the longest has 30"):
+    with pytest.raises(ValueError, match=r"none of the 8 recordings left out .*the longest has 30"):
         ready(tmp_path / "sited", monkeypatch, ["east"], window_frames=40)
