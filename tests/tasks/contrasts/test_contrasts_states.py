@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 import torch
 
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.model.masking import Grid, draw_mask
-from brainlm_lightning.tasks.contrasts.exchange import HIDDEN_SHARE, exchange
+from brainlm_lightning.tasks.contrasts.exchange import HIDDEN_SHARE, exchange, exchange_numbers
 from brainlm_lightning.tasks.contrasts.states import Match
 
 B, P, T, S = 3, 6, 20, 5
@@ -123,3 +124,13 @@ def silenced(model):
 def test_an_exchange_with_oneself_changes_nothing(model, windows):
     found = exchange(model, windows[0], windows[0], SEEN)
     assert float(found.cls_swap_B.max()) == float(found.token_swap_B.max()) == 0
+
+
+def test_numbers_are_means_over_the_chosen_pairs_with_an_interval_over_subjects():
+    values, subjects = np.array([0.1, 0.2, 0.6, 9.0]), np.array(["a", "b", "a", "c"])
+    found = {"mae/cls_swap_B": values, "mae/token_swap_B": 2 * values}
+    numbers = exchange_numbers(found, "mae", np.array([True, True, True, False]), subjects)
+    assert numbers["cls_swap_mse"] == pytest.approx(0.3)
+    assert numbers["token_swap_mse"] == pytest.approx(0.6)
+    assert 0.2 <= numbers["cls_swap_mse_low"] < 0.3 < numbers["cls_swap_mse_high"] <= 0.35
+    assert exchange_numbers({}, "vae", np.array([True]), np.array(["a"])) == {}
