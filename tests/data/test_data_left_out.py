@@ -119,5 +119,17 @@ def test_sites_without_a_window_cannot_be_tested(make_tiny_store, tmp_path, monk
             series[recording] = series[recording][:30]
 
     make_tiny_store(tmp_path, *WITH_SITES, name="sited", alter=shorten)
+    data = ready(tmp_path / "sited", monkeypatch, ["east", "south"], window_frames=40)
+    split = data.recordings.table["split"]
+    assert data.num_short == {"sited": 0, "sited_left_out": 8}
+    assert ready(tmp_path / "sited", monkeypatch, [], window_frames=40).num_short == {
+        "sited": sum(site_of(row) == "east" and split[row] == "test" for row in range(24))
+    }
     with pytest.raises(ValueError, match=r"none of the 8 recordings left out .*the longest has 30"):
         ready(tmp_path / "sited", monkeypatch, ["east"], window_frames=40)
+
+
+def test_a_task_with_folds_of_its_own_says_where_it_leaves_out(sited, monkeypatch):
+    data = ready(sited, monkeypatch)
+    with pytest.raises(ValueError, match=r"this one has model.init_args.folds.leave_out"):
+        data.use_rows(data.train_rows, data.val_rows, data.test_sets, "fit")

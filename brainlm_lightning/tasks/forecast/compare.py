@@ -180,13 +180,8 @@ def past_of(batch: Batch, window: ForecastWindow, ids: Sequence[str], horizon_fr
 
 def _left_out(data: CohortDataModule, test_set: Sets) -> tuple[int, int]:
     """How many recordings are too short for a window, and how many frames at recordings' ends fill none."""
-    table = data.recordings.table
-    there = table[table["cohort"] == test_set.name]
-    short = there["num_frames"] < data.window_frames
-    if test_set.name in data.weights:
-        short &= there["split"] == "test"
-    beyond = (table["num_frames"].iloc[test_set.rows] % data.window_frames).sum()
-    return int(short.sum()), int(beyond)
+    beyond = (data.recordings.table["num_frames"].iloc[test_set.rows] % data.window_frames).sum()
+    return data.num_short[test_set.name], int(beyond)
 
 
 def learning_data(plan: ForecastPlan, data: CohortDataModule, show: bool) -> ForecastLearning:
