@@ -1,9 +1,9 @@
 """The stationary Gaussian process with a covariance of parcels at every lag, and the smoother that it makes.
 
 Parcels ⊗ time says that two parcels are related in the same way at every lag. Where one leads another, or where
-networks differ in speed, that is wrong. Here each frequency k has a covariance of its own, F_k (P, P), complex. A window
-is the first T frames of a process on a circle of L frames: with roots F_k = G_k G_k* and white W it is A W, the inverse
-Fourier transform of G_k W_k, cut to T frames. The mean of W given the visible values y solves, as in `kronecker`,
+networks differ in speed, that is wrong. Here each frequency k has a covariance of its own, F_k (P, P), complex. A
+window is the first T frames of a process on a circle of L frames: with roots F_k = G_k G_k* and white W it is A W, the
+inverse Fourier transform of G_k W_k, cut to T frames. The mean of W given the visible values y solves, as in `kronecker`,
 
     (1 + A* M A / v) w = A* y / v        M = 1 where visible, else 0
 
@@ -112,9 +112,9 @@ class LaggedGaussian:
 class LaggedSmoother(TunedSmoother):
     """E[hidden | visible] of a window under a stationary process with lagged covariances of parcels.
 
-    F_k = (1 - s) F̂_k + s f_k C + r f_k c. F̂ are the cross-spectra of training windows, their lags multiplied by a Gaussian
-    (``memory`` is its standard deviation), C the covariance at one frame, c its mean diagonal, f the mean spectrum. With
-    ``separable``, s = 1, it is parcels ⊗ stationary time; r is the ``ridge``.
+    F_k = (1 - s) F̂_k + s f_k C + r f_k c. F̂ are the cross-spectra of training windows, their lags multiplied by a
+    Gaussian (``memory`` is its standard deviation), C the covariance at one frame, c its mean diagonal, f the mean
+    spectrum. With ``separable``, s = 1, it is parcels ⊗ stationary time; r is the ``ridge``.
 
     Args:
         memories: frames, to choose from.
