@@ -3,7 +3,7 @@
 Parcels ⊗ time says that two parcels are related in the same way at every lag. Where one leads another, or where
 networks differ in speed, that is wrong. Here each frequency k has a covariance of its own, F_k (P, P), complex. A
 window is the first T frames of a process on a circle of L frames: with roots F_k = G_k G_k* and white W it is A W, the
-inverse Fourier transform of G_k W_k, cut to T frames. The mean of W given the visible values y solves, as in `kronecker`,
+inverse Fourier transform of G_k W_k, cut to T frames. As in `kronecker` the mean of W given the visible values y solves
 
     (1 + A* M A / v) w = A* y / v        M = 1 where visible, else 0
 
