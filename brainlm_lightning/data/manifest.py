@@ -42,7 +42,7 @@ class Manifest:
         missing_values: Further codes of missing values in the tables, for instance `-9999`.
         recode: By phenotype column, what to write instead of a class: `{sex: {m: M, f: F}}`.
         missing_frames: Frames without data (censored, scrubbed, padded) are interpolated; `mark` lists them as well,
-            and keeps them out of the scaling statistics.
+            and keeps them out of scaling statistics and windows; `interpolate` takes what was interpolated as data.
         cleaning: What is removed from each recording, at its own tr_s.
         publisher: How the recordings were cleaned before, in words; kept in store.json.
         max_mean_fd_mm: Recordings with a larger mean framewise displacement are left out.
