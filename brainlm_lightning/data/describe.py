@@ -116,7 +116,8 @@ def _image(found: Survey, folder: Path) -> list[str]:
     """The label image that volumes need."""
     if not any(kind.endswith(("bold.nii.gz", "dtseries.nii")) for kind in found.bids):
         return []
-    images = sorted(path.name for path in folder.glob("*.nii*"))
+    surface = found.bids.most_common(1)[0][0].endswith("dtseries.nii")
+    images = sorted(path.name for path in folder.glob("*.nii*") if path.name.endswith(".dlabel.nii") == surface)
     name = images[0] if len(images) == 1 else f"{FILL_IN}  # there: {', '.join(images[:6]) or 'none'}"
     space = next((part[6:] for kind in found.bids for part in kind.split("_") if part.startswith("space-")), FILL_IN)
     return [f"  image: {name}  # label image below root", f"  space: {space}  # the space that the label image is in"]
