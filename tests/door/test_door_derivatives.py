@@ -93,7 +93,9 @@ def real_tree(root, real_data, subjects=10):
         for recording, subject in zip(table["recording"], table["subject"], strict=True):
             series = archive[recording][:frames].astype(np.float32)
             values = np.zeros((*labels.shape, frames), np.float32)
-            values[inside] = 5000 + series.T[column[labels[inside]]] + rng.normal(0, 5, (inside.sum(), frames))
+            painted = series.T[column[labels[inside]]]
+            loud = painted.std(axis=1, keepdims=True) / 2  # a voxel's own noise
+            values[inside] = 5000 + painted + loud * rng.normal(0, 1, painted.shape)
             func = root / f"sub-{subject}" / "func"
             func.mkdir(parents=True)
             name = f"sub-{subject}_task-rest"
