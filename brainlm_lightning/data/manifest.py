@@ -15,11 +15,11 @@ from typing import Literal
 from jsonargparse import ArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
-from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.atlas import Atlas, read_parcels
 from brainlm_lightning.data.clean import CleaningPlan
 from brainlm_lightning.data.manifest_help import with_nearest
 from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK, networks_by_overlap
-from brainlm_lightning.data.read import Expected, read_table
+from brainlm_lightning.data.read import Expected
 from brainlm_lightning.data.sources import AtlasSource, NetworkSource, PhenotypeSource, RecordingsSource, SplitPlan
 from brainlm_lightning.data.split import check_shares
 
@@ -136,7 +136,7 @@ class Manifest:
             raise ValueError(
                 "`atlas.networks` finds networks by overlap and needs the label image of the parcels in `image`"
             )
-        table = read_table(self.of_atlas(other.table), text=(other.network,))
+        table = read_parcels(self.of_atlas(other.table), text=(other.network,))
         names = dict(zip(table[other.index], table[other.network].fillna(UNKNOWN_NETWORK), strict=True))
         names = {index: name for index, name in names.items() if name != UNKNOWN_NETWORK}
         networks = networks_by_overlap(image, atlas.parcels["index"], self.of_atlas(other.image), names)

@@ -200,11 +200,11 @@ def _look_into_npz(path: Path, inner: Path, opened: list[SeriesFile]) -> None:
 
 def _look_into_text(path: Path, inner: Path, found: Survey, opened: list[SeriesFile]) -> None:
     try:
-        table = read_table(path)
+        table = read_table(path, headless=True)
     except ValueError:
         table = pd.DataFrame()
     words = sum(not pd.api.types.is_numeric_dtype(table[column]) for column in table.columns)
-    parcels = sum(str(name).lower() in PARCEL_WORDS for name in table.columns) >= 2
+    parcels = sum(str(name).lower() in PARCEL_WORDS for name in table.columns) >= 2 or _numbers_labels(table)
     if any(word in path.name.lower() for word in NUISANCE):
         found.others["tables of confounds or motion"] += 1
         return
@@ -215,6 +215,14 @@ def _look_into_text(path: Path, inner: Path, found: Survey, opened: list[SeriesF
         found.tables.append(Table(inner, tuple(map(str, table.columns)), len(table), parcels))
     else:
         _look_at_numbers(path, inner, found, opened)
+
+
+def _numbers_labels(table: pd.DataFrame) -> bool:
+    """True for a table without a header line whose rows are a number from 1 on and a word: labels of parcels."""
+    if list(table.columns[:2]) != ["1", "2"] or not len(table):
+        return False
+    first, second = table["1"], table["2"]
+    return bool(first.tolist() == list(range(1, len(table) + 1)) and not pd.api.types.is_numeric_dtype(second))
 
 
 def _look_at_numbers(path: Path, inner: Path, found: Survey, opened: list[SeriesFile]) -> None:
