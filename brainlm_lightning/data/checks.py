@@ -75,7 +75,7 @@ def check_unseen(name: str, tested: pd.DataFrame, seen: pd.DataFrame) -> None:
         )
 
 
-def left_out(table: pd.DataFrame, stores: Sequence[Store], places: Places) -> pd.DataFrame:
+def unusable(table: pd.DataFrame, stores: Sequence[Store], places: Places) -> pd.DataFrame:
     """Returns which recordings no window is read from, a column of bools for each reason.
 
     Args:
@@ -99,8 +99,8 @@ def left_out(table: pd.DataFrame, stores: Sequence[Store], places: Places) -> pd
     )
 
 
-def said_of(reasons: pd.DataFrame, window_frames: int) -> str:
-    """Says how many recordings `left_out` leaves out, and what to do where frames are missing."""
+def said_of_unusable(reasons: pd.DataFrame, window_frames: int) -> str:
+    """Says how many recordings are `unusable`, and what to do where frames are missing."""
     count = reasons.sum().astype(int)
     said = [
         f"{count['short']} recordings shorter than {window_frames} frames",

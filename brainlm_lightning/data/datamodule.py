@@ -18,9 +18,9 @@ from brainlm_lightning.data.checks import (
     check_one_split_each,
     check_together,
     check_unseen,
-    left_out,
     no_windows,
-    said_of,
+    said_of_unusable,
+    unusable,
 )
 from brainlm_lightning.data.places import Places
 from brainlm_lightning.data.scaling import ScalingStatistics
@@ -141,9 +141,9 @@ class CohortDataModule(pl.LightningDataModule):
         check_one_split_each(table[table["cohort"].isin(list(self.weights))])
         check_long_enough(table, self.window_frames)
         self.places = Places.of(table, self.window_frames)
-        reasons = left_out(table, self.stores, self.places)
+        reasons = unusable(table, self.stores, self.places)
         if reasons.any(axis=None):
-            rank_zero_info("left out: " + said_of(reasons, self.window_frames))
+            rank_zero_info("left out: " + said_of_unusable(reasons, self.window_frames))
         usable = ~reasons.any(axis=1)
         self.usable = usable.to_numpy()
         trained_on = table["cohort"].isin(list(self.weights))
