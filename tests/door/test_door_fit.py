@@ -76,7 +76,7 @@ def test_the_projector_names_each_window(finished, stores):
 
 def test_metrics_have_their_names_and_intervals(finished):
     metrics = read_metrics(finished[1])
-    shape = re.compile(r"(test/(tiny|other)/hidden(0\.2|0\.75)|fitted)/[a-z_]+/[\w+-]+")
+    shape = re.compile(r"(test/(tiny|other)/hidden(0\.2|0\.75)|fitted|data)/[a-z_]+/[\w+-]+")
     assert all(shape.fullmatch(name) for name in metrics)
     for name in (name for name in metrics if name.endswith(("r2_pooled", "r2_recording", "r2_centred", "mse_pooled"))):
         assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]

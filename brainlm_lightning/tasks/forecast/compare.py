@@ -105,7 +105,7 @@ class ForecastScore:
             by_frame = frame_scores(sums_RHK, test_set.subject_R)
             arrays |= {of.of(f"{score}_3H"): value for score, value in by_frame.items()}
             arrays[of.of("r2_P")] = r2(sums_RPK.sum(0))
-            arrays[of.of("mse_UH")] = subject_mse(sums_RHK, test_set.subject_R)
+            arrays[of.of("mse_SH")] = subject_mse(sums_RHK, test_set.subject_R)
         return numbers, arrays
 
     def _pairs(self, condition: MetricName, test_set: Sets, methods: Sequence[str]) -> tuple[Numbers, Arrays]:
