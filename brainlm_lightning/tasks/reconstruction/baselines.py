@@ -13,6 +13,7 @@ from torch import Tensor
 
 from brainlm_lightning.evaluation.covariance import lagged_moments, shifted
 from brainlm_lightning.tasks.compare import LearningData, Numbers
+from brainlm_lightning.tasks.reconstruction.lagged import LaggedSmoother
 from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows, ReconstructionMethod
 from brainlm_lightning.tasks.reconstruction.smoother import AdaptiveSmoother, LinearSmoother, TimeOnlySmoother
 
@@ -111,6 +112,7 @@ def default_baselines(patch_frames: int) -> dict[str, ReconstructionMethod]:
         "conditional_gaussian_lagged": ConditionalGaussian(lags=BOLD_LAGS),
         "time_only": TimeOnlySmoother(patch_frames=patch_frames),
         "linear_smoother": LinearSmoother(patch_frames=patch_frames),
+        "lagged_smoother": LaggedSmoother(patch_frames=patch_frames),
         "adaptive_smoother": AdaptiveSmoother(patch_frames=patch_frames),
     }
 

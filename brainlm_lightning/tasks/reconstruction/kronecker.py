@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from brainlm_lightning.evaluation.covariance import ScaledRecording
+from brainlm_lightning.tasks.reconstruction.gradients import Accuracy, conjugate_gradients
 
 # Directions in time whose variance, in the strongest direction of parcels, is this share of the noise tell nothing.
 NEGLIGIBLE = 1e-6
@@ -100,20 +101,6 @@ class KroneckerGaussian:
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """When the conjugate gradients end.
-
-    Attributes:
-        tolerance: of the error of the solution, relative to the solution, in the norm of the system; as estimated with
-            the preconditioner.
-        max_iterations: more are an error.
-    """
-
-    tolerance: float = 1e-5
-    max_iterations: int = 5000
-
-
-@dataclass(frozen=True)
 class Posterior:
     """The mean of W given the visible values, (B, P, J), and the steps that it took."""
 
@@ -137,25 +124,12 @@ def posterior(model: KroneckerGaussian, signal_BPT: Tensor, visible_BPT: Tensor,
     parcel_root, time_root = model.parcels.root, model.time.root
     right = parcel_root.mT @ signal_BPT.to(known).where(visible_BPT, 0) @ time_root / model.noise
     inverse = 1 / model.precision(known.mean((1, 2)))
-    solution, residual = torch.zeros_like(right), right
-    preconditioned = inverse * residual
-    direction, error_B = preconditioned, dot(residual, preconditioned)
-    for iteration in range(accuracy.max_iterations + 1):
-        active_B = error_B > accuracy.tolerance**2 * dot(solution, right)
-        if not active_B.any():
-            return Posterior(solution, iteration)
+
+    def product(direction: Tensor) -> Tensor:
         seen = (parcel_root @ direction @ time_root.mT) * known
-        product = direction + parcel_root.mT @ seen @ time_root / model.noise
-        step_B = (error_B / dot(direction, product)).where(active_B, 0)[:, None, None]
-        solution, residual = solution + step_B * direction, residual - step_B * product
-        preconditioned = inverse * residual
-        before_B, error_B = error_B, dot(residual, preconditioned)
-        direction = preconditioned + (error_B / before_B).where(active_B, 0)[:, None, None] * direction
-    reached = float((error_B / dot(solution, right))[active_B].max().sqrt())
-    raise ArithmeticError(
-        f"conjugate gradients reached a relative error of {reached:.2g} in {accuracy.max_iterations} steps; expected "
-        f"{accuracy.tolerance:g}. Raise the nugget ({model.noise:g} here), the tolerance or max_iterations"
-    )
+        return direction + parcel_root.mT @ seen @ time_root / model.noise
+
+    return Posterior(*conjugate_gradients(product, inverse, right, dot, accuracy))
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

@@ -6,39 +6,31 @@ correlated, and both together are what a linear method can know. See `kronecker`
 Shapes: B batch (windows), P parcels, T frames, N patches per parcel.
 """
 
-import logging
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from brainlm_lightning.evaluation.covariance import ScaledRecording, lagged_moments
-from brainlm_lightning.model.masking import Grid, draw_mask
-from brainlm_lightning.tasks.compare import LearningData, Numbers
+from brainlm_lightning.evaluation.covariance import lagged_moments
+from brainlm_lightning.tasks.compare import LearningData
+from brainlm_lightning.tasks.reconstruction.gradients import Accuracy
 from brainlm_lightning.tasks.reconstruction.kronecker import (
-    Accuracy,
     KroneckerGaussian,
     Spectrum,
     expected_parcels,
     posterior,
     stationary,
     time_moment,
-    window_starts,
 )
-from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows, ReconstructionMethod
-from brainlm_lightning.tasks.tuning import Axis, Setting, choose
+from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows
+from brainlm_lightning.tasks.reconstruction.tuned import ROUGH, TunedSmoother
+from brainlm_lightning.tasks.tuning import Axis, Setting
 
-LOGGER = logging.getLogger(__name__)
-TUNING_RATIOS = (0.2, 0.75)  # shares hidden at random where settings are chosen
-# Tolerance where settings are compared, and for steps of EM. On restpain with a nugget of 0.001 R² at 75 % hidden is
-# 0.180 with 1e-2, 0.619 with 1e-3, 0.701 with 1e-4 and 0.703 from 1e-5: a looser one would speak against small nuggets.
-ROUGH = 1e-4
 TIMES = {"window": (0.0,), "stationary": (1.0,), None: (0.0, 1.0)}  # values of the setting ``stationary``
 
 
-class LinearSmoother(ReconstructionMethod):
+class LinearSmoother(TunedSmoother):
     """E[hidden | visible] of a window with covariance parcels ⊗ time and white noise, all from training subjects.
 
     Ridge and nugget are those with the highest R², averaged over `TUNING_RATIOS`, on windows of validation subjects.
@@ -64,41 +56,22 @@ class LinearSmoother(ReconstructionMethod):
     ) -> None:
         if time not in TIMES:
             raise ValueError(f"time is {time!r}; expected 'window', 'stationary' or None")
-        self.patch_frames, self.validation_windows = patch_frames, validation_windows
-        self.accuracy = accuracy or Accuracy()
-        self.axes = [
+        axes = [
             Axis("nugget", tuple(nuggets)),
             Axis("ridge", tuple(ridges)),
             Axis("stationary", TIMES[time], 0.0, 1.0),
         ]
+        super().__init__(axes, patch_frames, validation_windows, accuracy)
         self.iterations = 0  # of the last windows
 
-    def fit(self, learning: LearningData) -> Numbers:
-        """Learns mean and covariances from training subjects; chooses ridge and nugget on validation subjects.
-
-        Returns:
-            The settings (``stationary``: 0 or 1), ``at_edge`` (1 where one is at the end of a grid that was extended as
-            far as it may be), and ``r2_val``, on validation windows.
-        """
+    def learn(self, learning: LearningData) -> None:
+        """See `TunedSmoother.learn`."""
         name, num_frames = type(self).__name__, learning.data.window_frames
         self._mean_P, covariance_PP = lagged_moments(learning.recordings("train", name))
         self._parcels = Spectrum.of(self._between(covariance_PP))
         spread_P = covariance_PP.diagonal().sqrt()
         moment_TT = time_moment(learning.recordings("train", name), self._mean_P, spread_P, num_frames)
         self._times = [Spectrum.of(moment_TT), Spectrum.of(stationary(moment_TT))]
-        examples = self._examples(learning.recordings("val"), num_frames)
-        chosen = choose(lambda setting: self._error(setting, examples), self.axes)
-        self.setting = chosen.setting
-        return {**chosen.numbers(), "r2_val": 1 - chosen.error}
-
-    def reconstruct(self, windows: MaskedWindows) -> Tensor:
-        """See `ReconstructionMethod.reconstruct`.
-
-        Raises:
-            ArithmeticError: the conjugate gradients did not converge.
-        """
-        filled_BPT = self._expected(windows, self.setting, self.accuracy)
-        return windows.signal_BPT.where(windows.visible_BPT, filled_BPT.to(windows.signal_BPT.dtype))
 
     def model(self, setting: Setting, device: torch.device) -> KroneckerGaussian:
         """The Gaussian that a ridge and a nugget make of what was learnt."""
@@ -112,8 +85,8 @@ class LinearSmoother(ReconstructionMethod):
         """What the smoother knows of the covariance of parcels."""
         return covariance_PP
 
-    def _expected(self, windows: MaskedWindows, setting: Setting, accuracy: Accuracy) -> Tensor:
-        """E[window | visible], (B, P, T) float64."""
+    def expected(self, windows: MaskedWindows, setting: Setting, accuracy: Accuracy) -> Tensor:
+        """See `TunedSmoother.expected`."""
         mean_P1 = self._mean_P.to(windows.signal_BPT.device)[:, None]
         model = self.model(setting, windows.signal_BPT.device)
         centred_BPT = windows.signal_BPT.double() - mean_P1
@@ -132,47 +105,6 @@ class LinearSmoother(ReconstructionMethod):
     ) -> KroneckerGaussian:
         """The Gaussian that these windows are smoothed with."""
         return model
-
-    def _error(self, setting: Setting, examples: Sequence[tuple[Tensor, MaskedWindows]]) -> float:
-        """1 - R², averaged over the shares hidden; infinite where conjugate gradients cannot solve for a setting."""
-        rough = Accuracy(max(self.accuracy.tolerance, ROUGH), self.accuracy.max_iterations)
-        shares = []
-        for signal_BPT, windows in examples:
-            hidden_BPT = windows.hidden_BPT
-            truth = signal_BPT[hidden_BPT].double()
-            try:
-                error = self._expected(windows, setting, rough)[hidden_BPT] - truth
-            except ArithmeticError as failure:
-                LOGGER.warning("%s is not tried with %s: %s", type(self).__name__, setting, failure)
-                return math.inf
-            shares.append(float(error.square().sum() / (truth - truth.mean()).square().sum()))
-        return sum(shares) / len(shares)
-
-    def _examples(self, recordings: Iterable[ScaledRecording], num_frames: int) -> list[tuple[Tensor, MaskedWindows]]:
-        """Validation windows, at each share hidden: their values, and what is visible of them."""
-        cut = [
-            (torch.as_tensor(values_PT[:, start : start + num_frames]), torch.as_tensor(observed_P))
-            for values_PT, observed_P in recordings
-            for start in window_starts(values_PT.shape[1], num_frames)
-        ]
-        if not cut or num_frames % self.patch_frames:
-            raise ValueError(
-                f"{len(cut)} validation windows of {num_frames} frames, hidden by patches of {self.patch_frames}: "
-                "settings are chosen on one or more, and a window is a whole number of patches. Give validation "
-                "subjects (split.val), longer recordings, or another patch_frames"
-            )
-        chosen = torch.linspace(0, len(cut) - 1, min(self.validation_windows, len(cut))).round().long().tolist()
-        signal_BPT, observed_BP = (torch.stack(parts) for parts in zip(*(cut[i] for i in chosen), strict=True))
-        grid, key_B, none_B = Grid(observed_BP, num_frames // self.patch_frames), torch.arange(len(chosen)), [""]
-        return [
-            (
-                signal_BPT,
-                MaskedWindows.of(
-                    signal_BPT, draw_mask("random", key_B, ratio, grid), observed_BP, none_B * len(chosen), 0 * key_B
-                ),
-            )
-            for ratio in TUNING_RATIOS
-        ]
 
 
 class TimeOnlySmoother(LinearSmoother):

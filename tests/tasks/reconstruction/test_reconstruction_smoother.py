@@ -9,8 +9,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 
 from brainlm_lightning.evaluation.covariance import lagged_moments
+from brainlm_lightning.tasks.reconstruction.gradients import Accuracy
 from brainlm_lightning.tasks.reconstruction.kronecker import (
-    Accuracy,
     KroneckerGaussian,
     Spectrum,
     expected_parcels,
@@ -19,6 +19,7 @@ from brainlm_lightning.tasks.reconstruction.kronecker import (
     time_moment,
     window_starts,
 )
+from brainlm_lightning.tasks.reconstruction.lagged import LaggedSmoother
 from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows
 from brainlm_lightning.tasks.reconstruction.smoother import AdaptiveSmoother, LinearSmoother, TimeOnlySmoother
 
@@ -30,6 +31,7 @@ MAKERS = {
     "stationary": lambda: LinearSmoother("stationary", **SETTINGS),
     "time_only": lambda: TimeOnlySmoother(time="window", nuggets=(0.1,), patch_frames=PATCH, accuracy=EXACT),
     "adaptive": lambda: AdaptiveSmoother(mixings=(0.5,), time="window", **SETTINGS),
+    "lagged": lambda: LaggedSmoother(memories=(3.0,), separables=(0.3,), **SETTINGS),
 }
 
 
