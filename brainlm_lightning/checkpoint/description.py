@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from brainlm_lightning import __version__
 from brainlm_lightning.checkpoint.registry import class_path, current_path
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.split import units_of
 from brainlm_lightning.provenance import git_commit
 
 KEY = "brainlm"
@@ -46,8 +47,10 @@ def subject_digest(subject_id: str) -> str:
 
 
 def _digests(datamodule: CohortDataModule, split: str) -> list[str]:
+    """Pseudonyms of the subjects of a split, and of their families."""
     rows = {"train": datamodule.train_rows, "val": datamodule.val_rows}[split]
-    return sorted({subject_digest(subject) for subject in datamodule.recordings.table["subject_id"].iloc[rows]})
+    people = datamodule.recordings.table.iloc[rows]
+    return sorted({subject_digest(name) for name in {*people["subject_id"], *units_of(people)}})
 
 
 def describe_model(net: Configured) -> Description:

@@ -1,12 +1,13 @@
 """Loads pretrained models, and builds the same models without pretraining as controls."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -26,6 +27,7 @@ from brainlm_lightning.checkpoint.registry import build
 from brainlm_lightning.checkpoint.start import start_model
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.scaling import ScalingStatistics
+from brainlm_lightning.data.split import units_of
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.run_folder import find_checkpoint
 
@@ -51,15 +53,21 @@ class Pretrained:
         """Scaling statistics of the model's training data, with which its inputs must be scaled."""
         return ScalingStatistics.from_json(self.about["scaling"]["statistics"])
 
-    def seen(self, subject_ids: Iterable[str]) -> NDArray[np.bool_]:
-        """True for subjects in the model's training or validation data."""
-        return seen_subjects(self.about, subject_ids)
+    def seen(self, recordings: pd.DataFrame) -> NDArray[np.bool_]:
+        """True for recordings of subjects in the model's training or validation data, or with a relative there."""
+        return seen_recordings(self.about, recordings)
 
 
-def seen_subjects(about: Description, subject_ids: Iterable[str]) -> NDArray[np.bool_]:
-    """True for subjects in the training or validation data of a checkpoint's model."""
+def seen_recordings(about: Description, recordings: pd.DataFrame) -> NDArray[np.bool_]:
+    """True for recordings of subjects in the training or validation data of a model, or with a relative there.
+
+    Args:
+        about: description of the model.
+        recordings: with `subject_id` and, where families are known, `family`.
+    """
     seen = {digest for split in about["subjects"].values() for digest in split}
-    return np.array([subject_digest(subject) in seen for subject in subject_ids], dtype=bool)
+    names = zip(recordings["subject_id"].astype(str), units_of(recordings).astype(str), strict=True)
+    return np.array([any(subject_digest(name) in seen for name in of) for of in names], dtype=bool)
 
 
 def load_model(path: Path | str, base: type[nn.Module] = nn.Module) -> tuple[Any, Description]:
@@ -101,25 +109,25 @@ def load_pretrained(
     return Pretrained(model, about, path)
 
 
-def refuse_seen(about: Description, path: Path, subject_ids: Iterable[str], purpose: str) -> None:
-    """Checks that no test subject was in a model's pretraining data.
+def refuse_seen(about: Description, path: Path, tested: pd.DataFrame, purpose: str) -> None:
+    """Checks that no test subject was in a model's pretraining data, nor a relative.
 
     Args:
         about: description of the model.
         path: of its checkpoint, for the message.
-        subject_ids: test subjects.
+        tested: recordings of the test subjects.
         purpose: what the subjects are used for, for the message.
 
     Raises:
         ValueError: some were; says how many.
     """
-    subjects = sorted(set(subject_ids))
-    seen = np.array(subjects)[seen_subjects(about, subjects)]
-    if len(seen):
+    subjects = tested["subject_id"].nunique()
+    seen = sorted(set(tested["subject_id"][seen_recordings(about, tested)]))
+    if seen:
         raise ValueError(
-            f"{len(seen)} of {len(subjects)} subjects {purpose} were seen in the pretraining of {path}, "
-            f"{str(seen[0])!r} first; use the split key and shares of the pretraining, or a model pretrained without "
-            "them"
+            f"{len(seen)} of {subjects} subjects {purpose}, or relatives of theirs, were seen in the pretraining of "
+            f"{path}, {seen[0]!r} first; use the split key and shares of the pretraining, or a model pretrained "
+            "without them"
         )
 
 

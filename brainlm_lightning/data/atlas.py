@@ -1,7 +1,7 @@
 """The parcel table: which region stands in which column of a series, and where in the brain it lies."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,19 @@ from brainlm_lightning.data.read import read_table
 
 COLUMNS = ("index", "label", "network", *AXES)
 FARTHEST_MM = 200.0  # no head reaches farther from the origin of MNI space: beyond it, the unit is not mm
+
+
+_NUMBERED = " (it has no header line, so its columns are numbered)"
+
+
+def read_parcels(path: Path | str, text: Collection[str] = ()) -> pd.DataFrame:
+    """Reads a table of parcels; one without a header line, as Schaefer's are published, has columns `1`, `2`, ….
+
+    Args:
+        path: csv, tsv or txt.
+        text: Columns that stay text.
+    """
+    return read_table(path, text=text, headless=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +70,7 @@ class Atlas:
         Args:
             name: Name of the atlas.
             path: The table.
-            index: Column with the parcel's integer in the atlas.
+            index: Column with the parcel's integer in the atlas; in a table without a header line its number, `1`.
             label: Column with its name.
             xyz_mm: The three columns of its centroid, in mm; None takes centroids from the image.
             network: Column with its functional network; None or an empty cell is 'none'.
@@ -66,11 +79,14 @@ class Atlas:
         Raises:
             ValueError: A column is absent, an index is there twice, or a coordinate is not a place in a head.
         """
-        table = read_table(path, text=(label,) if network is None else (label, network))
+        table = read_parcels(path, text={label, network or label} - {index})
         wanted = [index, label, *(xyz_mm or ()), *([network] if network else [])]
         missing = [column for column in wanted if column not in table.columns]
         if missing:
-            raise ValueError(f"{path}: no column {missing}; the atlas table has {list(table.columns)}")
+            raise ValueError(
+                f"{path}: no column {missing}; the atlas table has {list(table.columns)}"
+                f"{_NUMBERED if table.columns[0] == '1' else ''}"
+            )
         if xyz_mm is None:
             if image is None:
                 raise ValueError(f"atlas {name}: name columns of centroids in `xyz_mm`, or its label image in `image`")
@@ -79,7 +95,7 @@ class Atlas:
         if len(xyz_mm) != len(AXES):
             raise ValueError(f"atlas {name}: xyz_mm names the three columns x, y and z, got {list(xyz_mm)}")
         networks = table[network].fillna(UNKNOWN_NETWORK) if network else UNKNOWN_NETWORK
-        columns = {"index": table[index], "label": table[label].fillna(""), "network": networks}
+        columns = {"index": table[index], "label": table[label].fillna("").astype(str), "network": networks}
         columns |= {axis: table[column] for axis, column in zip(AXES, xyz_mm, strict=True)}
         return cls(name, pd.DataFrame(columns))
 

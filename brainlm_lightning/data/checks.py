@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
+from brainlm_lightning.data.places import Places
+from brainlm_lightning.data.split import units_of
 from brainlm_lightning.data.store import Store
 
 
@@ -29,40 +32,84 @@ def check_together(stores: Sequence[Store]) -> None:
 
 
 def check_one_split_each(table: pd.DataFrame) -> None:
-    """Checks that a subject of several cohorts is in the same split in all of them.
+    """Checks that a subject or family of several cohorts is in the same split in all of them.
 
     Args:
         table: the recordings of the training cohorts.
 
     Raises:
-        ValueError: A subject is in two splits.
+        ValueError: A subject or a family is in two splits.
     """
-    splits = table.groupby("subject_id")["split"].nunique()
-    if (splits > 1).any():
-        torn = sorted(splits[splits > 1].index)
-        raise ValueError(
-            f"{len(torn)} subjects are in two splits, {torn[0]!r} first; prepare the cohorts with one split key and "
-            "the same shares, so that a subject is in the same split everywhere"
-        )
+    for units, word in ((table["subject_id"], "subjects"), (units_of(table), "subjects or families")):
+        splits = table.groupby(units)["split"].nunique()
+        if (splits > 1).any():
+            torn = sorted(splits[splits > 1].index)
+            raise ValueError(
+                f"{len(torn)} {word} are in two splits, {torn[0]!r} first; prepare the cohorts with one split key, the "
+                "same shares and the same families, so that all of a unit are in the same split everywhere"
+            )
 
 
-def check_unseen(name: str, tested: pd.Series, seen: set[str]) -> None:
-    """Checks that no subject of a test set trains or validates.
+def check_unseen(name: str, tested: pd.DataFrame, seen: pd.DataFrame) -> None:
+    """Checks that no subject of a test set trains or validates, and nobody of a tested subject's family.
 
     Args:
         name: of the test cohort.
-        tested: subjects of the test set.
-        seen: subjects that train or validate.
+        tested: recordings of the test set.
+        seen: recordings that train or validate.
 
     Raises:
         ValueError: Some do.
     """
-    both = seen & set(tested)
+    both = set(seen["subject_id"]) & set(tested["subject_id"])
     if both:
         raise ValueError(
             f"{len(both)} subjects of the test cohort {name!r} train or validate, {sorted(both)[0]!r} first; a test "
             "subject must be in no training set: leave out the cohort or these subjects"
         )
+    related = set(units_of(seen)) & set(units_of(tested))
+    if related:
+        raise ValueError(
+            f"relatives of subjects of the test cohort {name!r} train or validate: {len(related)} families are on both "
+            f"sides, {sorted(related)[0]!r} first; leave out the cohort or these families"
+        )
+
+
+def unusable(table: pd.DataFrame, stores: Sequence[Store], places: Places) -> pd.DataFrame:
+    """Returns which recordings no window is read from, a column of bools for each reason.
+
+    Args:
+        table: recordings of all cohorts, with the number of their store.
+        stores: of the cohorts.
+        places: of the windows.
+
+    Returns:
+        `short`: fewer frames than a window has. `gapped`: no window fits between the frames marked as missing. `empty`:
+        not one parcel with data. `duplicate`: of another recording.
+    """
+    parcels = np.array([store.atlas.num_parcels for store in stores])[table["store"]]
+    short = table["num_frames"] < places.window_frames
+    return pd.DataFrame(
+        {
+            "short": short,
+            "gapped": ~short & (places.room(np.arange(len(table))) == 0),
+            "empty": table["num_unobserved"] >= parcels,
+            "duplicate": table["problems"].str.contains("duplicate_of"),
+        }
+    )
+
+
+def said_of_unusable(reasons: pd.DataFrame, window_frames: int) -> str:
+    """Says how many recordings are `unusable`, and what to do where frames are missing."""
+    count = reasons.sum().astype(int)
+    said = [
+        f"{count['short']} recordings shorter than {window_frames} frames",
+        f"{count['duplicate']} duplicates",
+        f"{count['empty']} without a usable parcel",
+    ]
+    if count["gapped"]:
+        said.append(f"{count['gapped']} without {window_frames} frames in a row that have data. {_GAPPED}")
+    return ", ".join(said)
 
 
 def check_left_out(table: pd.DataFrame, window_frames: int) -> None:
@@ -118,11 +165,19 @@ def no_windows(purpose: str, table: pd.DataFrame, cohorts: Sequence[str], window
         )
         return ValueError(f"no subject of {names} is in the split {purpose!r}; {cure} and prepare again")
     longest = int(rows["num_frames"].max())
-    reason = f"the longest has {longest}" if longest < window_frames else "those that are long enough are duplicates"
+    begun = f"none of the {len(rows)} recordings of {names} in the split {purpose!r} has a window of {window_frames} "
+    if longest < window_frames:
+        return ValueError(f"{begun}frames: the longest has {longest}. {_shorter_window(longest)}")
     return ValueError(
-        f"none of the {len(rows)} recordings of {names} in the split {purpose!r} has a window of {window_frames} "
-        f"frames: {reason}. {_shorter_window(longest)}"
+        f"{begun}frames: those that are long enough are duplicates, have no usable parcel, or have missing frames in "
+        f"every window. {_GAPPED}"
     )
+
+
+_GAPPED = (
+    "Where frames are marked as missing, set data.window_frames lower, or prepare with `missing_frames: interpolate`, "
+    "which takes interpolated frames as data"
+)
 
 
 def _shorter_window(longest: int) -> str:

@@ -20,8 +20,11 @@ from brainlm_lightning.data.checks import (
     check_together,
     check_unseen,
     no_windows,
+    said_of_unusable,
+    unusable,
 )
 from brainlm_lightning.data.left_out import SUFFIX, LeftOut
+from brainlm_lightning.data.places import Places
 from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.data.schedule import (
     EvaluationBatches,
@@ -143,14 +146,11 @@ class CohortDataModule(pl.LightningDataModule):
         table = self.recordings.table
         check_one_split_each(table[table["cohort"].isin(list(self.weights))])
         check_long_enough(table, self.window_frames)
-        short = table["num_frames"] < self.window_frames
-        double = table["problems"].str.contains("duplicate_of")
-        if short.any() or double.any():
-            rank_zero_info(
-                f"left out: {int(short.sum())} recordings shorter than {self.window_frames} frames, "
-                f"{int(double.sum())} duplicates"
-            )
-        usable = ~short & ~double
+        self.places = Places.of(table, self.window_frames)
+        reasons = unusable(table, self.stores, self.places)
+        if reasons.any(axis=None):
+            rank_zero_info("left out: " + said_of_unusable(reasons, self.window_frames))
+        usable = ~reasons.any(axis=1)
         self.usable = usable.to_numpy()
         left_out = self._left_out()
         check_left_out(table.assign(usable=usable)[left_out], self.window_frames)
@@ -164,11 +164,12 @@ class CohortDataModule(pl.LightningDataModule):
         tested |= {f"{name}{SUFFIX}": left_out & (of == name) for name in of[left_out].unique()}
         tested |= {name: of == name for name in self.test_cohorts}
         self.test_sets = [TestSet(name, np.flatnonzero(usable & chosen)) for name, chosen in tested.items()]
+        short = self.places.room(np.arange(len(table))) == 0
         self.num_short = {name: int((short & chosen).sum()) for name, chosen in tested.items()}  # of each test set
         # Including those that `train_fraction` leaves out and those that validate: statistics or checkpoints saw them.
-        seen_subjects = set(table["subject_id"][trained_on & (table["split"] != "test")])
+        seen = table[trained_on & (table["split"] != "test")]
         for test_set in self.test_sets:
-            check_unseen(test_set.name, table["subject_id"].iloc[test_set.rows], seen_subjects)
+            check_unseen(test_set.name, table.iloc[test_set.rows], seen)
 
     def _left_out(self) -> pd.Series:
         """True for recordings of the training cohorts that ``leave_out`` names."""
@@ -226,10 +227,9 @@ class CohortDataModule(pl.LightningDataModule):
         weights = [float(size) for size in sizes] if len(weights) == 1 else weights
         self.schedule = TrainingSchedule(
             hashes=self.recordings.hashes,
-            num_frames=self.recordings.table["num_frames"].to_numpy(),
+            places=self.places,
             groups=groups,
             windows=weighted_windows(sizes, weights, self.windows_per_recording),
-            window_frames=self.window_frames,
             global_batch_size=self.global_batch_size,
             seed=self.seed,
         )
@@ -297,8 +297,7 @@ class CohortDataModule(pl.LightningDataModule):
 
     def evaluation_loader(self, rows: np.ndarray, rank: int = 0, world_size: int = 1) -> ResumableLoader:
         """A rank's share of all windows of some recordings, the same in each call."""
-        num_frames = self.recordings.table["num_frames"].to_numpy()
-        windows = evaluation_windows(self.recordings.hashes, num_frames, rows, self.window_frames, self.seed)
+        windows = evaluation_windows(self.recordings.hashes, self.places, rows, self.seed)
         return self._loader(EvaluationBatches(windows, self.eval_batch_size, rank, world_size))
 
     def _loader(self, batches: Iterable[Any]) -> ResumableLoader:
@@ -342,10 +341,15 @@ class CohortDataModule(pl.LightningDataModule):
         return self.recordings.stores
 
     def scaled_recordings(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields whole recordings, scaled (P, frames), with their observed parcels (P,), to fit baselines on."""
+        """Yields recordings, scaled (P, frames), with their observed parcels (P,), to fit baselines on.
+
+        Each comes whole; where frames are marked as missing, the stretches without them that hold a window, one by one.
+        """
         assert self.dataset is not None
-        for row in rows:
-            yield self.dataset.scaled_recording(int(row))
+        for row in rows.tolist():
+            series_PF, observed_P = self.dataset.scaled_recording(row)
+            for first, length in self.places.stretches(row).tolist():
+                yield series_PF[:, first : first + length], observed_P
 
     def statistics(self) -> ScalingStatistics:
         """Scaling statistics of the first training cohort, unless others were adopted."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from brainlm_lightning.data.atlas import read_parcels
 from brainlm_lightning.data.read import read_table
 from brainlm_lightning.data.survey import Survey, Table, naming_template, survey
 
@@ -96,14 +97,19 @@ def _atlas(found: Survey, given: Path | None) -> list[str]:
                 f"  index: {FILL_IN}  # its column with the parcel's integer", f"  label: {FILL_IN}  # with its name",
                 f"  xyz_mm: [{FILL_IN}]  # with its centroid: three columns in mm",
                 *_image(found, found.folder)]  # fmt: skip
-    names = list(read_table(path).columns)
+    names = list(read_parcels(path).columns)
+    headless = {"index": "1", "label": "2"} if names[:2] == ["1", "2"] else {}
     xyz = [_named(names, axis) for axis in "xyz"]
     lines = ["atlas:", f"  name: {path.stem}"]
     if not path.resolve().is_relative_to(found.folder.resolve()):
         lines += [f"  root: {path.resolve().parent}", f"  table: {path.name}"]
     else:
         lines.append(f"  table: {path.resolve().relative_to(found.folder.resolve())}")
-    lines += [f"  {key}: {_named(names, key) or FILL_IN}" for key in ("index", "label")]
+    if headless:
+        lines += [f'  {key}: "{column}"  # the table has no header line: its columns are numbered'
+                  for key, column in headless.items()]  # fmt: skip
+    else:
+        lines += [f"  {key}: {_named(names, key) or FILL_IN}" for key in ("index", "label")]
     if None not in xyz:
         lines.append(f"  xyz_mm: [{', '.join(str(name) for name in xyz)}]")
     elif not found.bids:
@@ -116,7 +122,8 @@ def _image(found: Survey, folder: Path) -> list[str]:
     """The label image that volumes need."""
     if not any(kind.endswith(("bold.nii.gz", "dtseries.nii")) for kind in found.bids):
         return []
-    images = sorted(path.name for path in folder.glob("*.nii*"))
+    surface = found.bids.most_common(1)[0][0].endswith("dtseries.nii")
+    images = sorted(path.name for path in folder.glob("*.nii*") if path.name.endswith(".dlabel.nii") == surface)
     name = images[0] if len(images) == 1 else f"{FILL_IN}  # there: {', '.join(images[:6]) or 'none'}"
     space = next((part[6:] for kind in found.bids for part in kind.split("_") if part.startswith("space-")), FILL_IN)
     return [f"  image: {name}  # label image below root", f"  space: {space}  # the space that the label image is in"]

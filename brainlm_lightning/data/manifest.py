@@ -15,11 +15,11 @@ from typing import Literal
 from jsonargparse import ArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
-from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.atlas import Atlas, read_parcels
 from brainlm_lightning.data.clean import CleaningPlan
 from brainlm_lightning.data.manifest_help import with_nearest
 from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK, networks_by_overlap
-from brainlm_lightning.data.read import Expected, read_table
+from brainlm_lightning.data.read import Expected
 from brainlm_lightning.data.sources import AtlasSource, NetworkSource, PhenotypeSource, RecordingsSource, SplitPlan
 from brainlm_lightning.data.split import check_shares
 
@@ -42,7 +42,7 @@ class Manifest:
         missing_values: Further codes of missing values in the tables, for instance `-9999`.
         recode: By phenotype column, what to write instead of a class: `{sex: {m: M, f: F}}`.
         missing_frames: Frames without data (censored, scrubbed, padded) are interpolated; `mark` lists them as well,
-            and keeps them out of the scaling statistics.
+            and keeps them out of scaling statistics and windows; `interpolate` takes what was interpolated as data.
         cleaning: What is removed from each recording, at its own tr_s.
         publisher: How the recordings were cleaned before, in words; kept in store.json.
         max_mean_fd_mm: Recordings with a larger mean framewise displacement are left out.
@@ -136,7 +136,7 @@ class Manifest:
             raise ValueError(
                 "`atlas.networks` finds networks by overlap and needs the label image of the parcels in `image`"
             )
-        table = read_table(self.of_atlas(other.table), text=(other.network,))
+        table = read_parcels(self.of_atlas(other.table), text=(other.network,))
         names = dict(zip(table[other.index], table[other.network].fillna(UNKNOWN_NETWORK), strict=True))
         names = {index: name for index, name in names.items() if name != UNKNOWN_NETWORK}
         networks = networks_by_overlap(image, atlas.parcels["index"], self.of_atlas(other.image), names)

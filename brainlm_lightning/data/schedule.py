@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from brainlm_lightning.data.places import Places
+
 EVALUATION_EPOCH = 2**32 - 1  # validation and test windows are the same in every epoch
 
 _START_STREAM = np.uint64(0x53544152)
@@ -57,19 +59,17 @@ class TrainingSchedule:
 
     Attributes:
         hashes: `recording_hash` of each recording, uint64.
-        num_frames: frames of each recording.
+        places: where windows may lie.
         groups: rows of the recordings of each cohort.
         windows: windows of each cohort in an epoch.
-        window_frames: T.
         global_batch_size: windows of one optimiser step, over all ranks.
         seed: of window starts and order.
     """
 
     hashes: np.ndarray
-    num_frames: np.ndarray
+    places: Places
     groups: tuple[np.ndarray, ...]
     windows: tuple[int, ...]
-    window_frames: int
     global_batch_size: int
     seed: int
 
@@ -85,8 +85,8 @@ class TrainingSchedule:
         keys = window_keys(self.seed, epoch, self.hashes[rows], draws)
         order = np.argsort(mix(keys ^ _ORDER_STREAM), kind="stable")[: self.num_batches * self.global_batch_size]
         rows, keys = rows[order], keys[order]
-        room = (self.num_frames[rows] - self.window_frames + 1).astype(np.uint64)
-        return WindowRequest(rows, (mix(keys ^ _START_STREAM) % room).astype(np.int64), keys)
+        which = mix(keys ^ _START_STREAM) % self.places.room(rows).astype(np.uint64)
+        return WindowRequest(rows, self.places.starts(rows, which.astype(np.int64)), keys)
 
     def _cohort(self, epoch: int, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """``count`` (row, draw) pairs: complete passes over a cohort, then a random part of it."""
@@ -97,14 +97,13 @@ class TrainingSchedule:
         return np.concatenate([np.tile(rows, passes), part]), draws
 
 
-def evaluation_windows(
-    hashes: np.ndarray, num_frames: np.ndarray, rows: np.ndarray, window_frames: int, seed: int
-) -> WindowRequest:
-    """All non-overlapping windows of each recording, starting at its first frame, in table order."""
-    counts = num_frames[rows] // window_frames
-    rows = np.repeat(rows, counts)
-    order = np.concatenate([np.arange(count) for count in counts]) if len(counts) else np.arange(0)
-    return WindowRequest(rows, order * window_frames, window_keys(seed, EVALUATION_EPOCH, hashes[rows], order))
+def evaluation_windows(hashes: np.ndarray, places: Places, rows: np.ndarray, seed: int) -> WindowRequest:
+    """All non-overlapping windows of each recording, from the first frame that has data on, in the order of `rows`."""
+    of_each = [places.side_by_side(int(row)) for row in rows]
+    starts = np.concatenate([np.arange(0), *of_each])
+    order = np.concatenate([np.arange(0), *(np.arange(len(each)) for each in of_each)])
+    rows = np.repeat(rows, [len(each) for each in of_each])
+    return WindowRequest(rows, starts, window_keys(seed, EVALUATION_EPOCH, hashes[rows], order))
 
 
 @dataclass

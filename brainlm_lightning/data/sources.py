@@ -29,7 +29,7 @@ class AtlasSource:
 
     Attributes:
         name: What the atlas is called.
-        table: csv or tsv below root.
+        table: csv, tsv or txt below root. Columns of a table without a header line are called `1`, `2`, ….
         index: Column with the parcel's integer in the atlas.
         label: Column with its name.
         xyz_mm: The three columns of its centroid in mm; without them, centroids come from `image`.

@@ -14,13 +14,12 @@ from brainlm_lightning.data.read.expected import Expected
 from brainlm_lightning.data.read.lines import read_grid
 from brainlm_lightning.data.read.sidecar import sidecar_tr_s
 from brainlm_lightning.data.read.table import read_table
+from brainlm_lightning.data.survey_tree import bids_kinds, sample
 
 DEEPEST = 4  # folders below the one that is described
-MOST_SAMPLED = 10  # recordings of a derivatives tree
 MOST_OPENED = 200  # files; more of one kind tell nothing new
 FEWEST_FRAMES, FEWEST_PARCELS = 20, 10  # of a series; smaller arrays of numbers are motion, events, atlases
 FEWEST_NAMED = 0.5  # of the files that a table of recordings names
-KINDS = ("space", "desc", "seg", "atlas", "den", "res", "stat")  # entities that tell kinds of files apart
 NUISANCE = ("confounds", "regressors", "motion", "outliers", "nuisance")  # in names of files that are no series
 PARCEL_WORDS = ("x", "y", "z", "x_mm", "centroid_x", "roi", "label", "network", "yeo7", "hemisphere")
 
@@ -94,11 +93,15 @@ def survey(folder: Path) -> Survey:
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: no such folder")
-    kinds = list(_bids_kinds(folder))
+    kinds = list(bids_kinds(folder))
     found = Survey(folder, bids=Counter(kind for kind, _ in kinds))
     if found.bids:
         usual_kind = found.bids.most_common(1)[0][0]
-        _sample([path for kind, path in kinds if kind == usual_kind], found)
+        looked_at = sample([path for kind, path in kinds if kind == usual_kind])
+        found.lengths.extend(looked_at.lengths)
+        found.columns.extend(looked_at.columns)
+        found.tr_s.update(looked_at.tr_s)
+        found.others.update(f"unreadable: {reason}" for reason in looked_at.unreadable)
     files = [path for path in _files(folder) if not path.name.startswith(("sub-",)) or not found.bids]
     opened: list[SeriesFile] = []
     for path in files[:MOST_OPENED]:
@@ -168,45 +171,6 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _bids_kinds(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yields what each file of a derivatives tree is, without what tells recordings apart, and the file."""
-    for path in folder.glob("sub-*/**/func/sub-*"):
-        parts = path.name.partition(".")[0].split("_")
-        suffix, ending = parts[-1], path.name[len(path.name.partition(".")[0]) :]
-        recordings = (suffix == "bold" and ending in (".nii.gz", ".dtseries.nii")) or (
-            suffix == "timeseries" and ending in (".tsv", ".ptseries.nii") and "desc-confounds" not in parts
-        )
-        if recordings:
-            yield "_".join([*(part for part in parts[1:-1] if part.partition("-")[0] in KINDS), suffix]) + ending, path
-
-
-def _sample(paths: Sequence[Path], found: Survey) -> None:
-    """Looks at some recordings of a derivatives tree: their lengths, columns and sidecars."""
-    for path in paths[:: max(len(paths) // MOST_SAMPLED, 1)]:
-        try:
-            said = sidecar_tr_s(path)
-            if path.suffix == ".tsv":
-                grid = read_grid(path, Expected("frames_parcels", 0))
-                found.lengths.append(len(grid.values))
-                found.columns.append(grid.values.shape[1])
-            else:
-                found.lengths.append(_frames_of_image(path))
-        except Exception as error:  # a file that cannot be read is found out by `prepare --dry-run`
-            found.others[f"unreadable: {path.name}: {error}"] += 1
-            continue
-        if said is not None:
-            found.tr_s[said] += 1
-
-
-def _frames_of_image(path: Path) -> int:
-    """Returns the number of frames that a header says."""
-    import nibabel  # slow to import
-
-    image: Any = nibabel.load(path)
-    shape = image.shape
-    return int(shape[3]) if len(shape) == 4 else int(shape[0])
-
-
 def _look(path: Path, folder: Path, found: Survey, opened: list[SeriesFile]) -> None:
     """Says what one file is."""
     inner = path.relative_to(folder)
@@ -236,11 +200,11 @@ def _look_into_npz(path: Path, inner: Path, opened: list[SeriesFile]) -> None:
 
 def _look_into_text(path: Path, inner: Path, found: Survey, opened: list[SeriesFile]) -> None:
     try:
-        table = read_table(path)
+        table = read_table(path, headless=True)
     except ValueError:
         table = pd.DataFrame()
     words = sum(not pd.api.types.is_numeric_dtype(table[column]) for column in table.columns)
-    parcels = sum(str(name).lower() in PARCEL_WORDS for name in table.columns) >= 2
+    parcels = sum(str(name).lower() in PARCEL_WORDS for name in table.columns) >= 2 or _numbers_labels(table)
     if any(word in path.name.lower() for word in NUISANCE):
         found.others["tables of confounds or motion"] += 1
         return
@@ -251,6 +215,14 @@ def _look_into_text(path: Path, inner: Path, found: Survey, opened: list[SeriesF
         found.tables.append(Table(inner, tuple(map(str, table.columns)), len(table), parcels))
     else:
         _look_at_numbers(path, inner, found, opened)
+
+
+def _numbers_labels(table: pd.DataFrame) -> bool:
+    """True for a table without a header line whose rows are a number from 1 on and a word: labels of parcels."""
+    if list(table.columns[:2]) != ["1", "2"] or not len(table):
+        return False
+    first, second = table["1"], table["2"]
+    return bool(first.tolist() == list(range(1, len(table) + 1)) and not pd.api.types.is_numeric_dtype(second))
 
 
 def _look_at_numbers(path: Path, inner: Path, found: Survey, opened: list[SeriesFile]) -> None:

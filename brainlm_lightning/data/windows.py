@@ -141,6 +141,12 @@ class WindowDataset(Dataset[Batch]):
             mean[window], std[window], observed[window] = self.recordings.stores[store].level(row)
         return mean, std, observed
 
+    def missing_frames(self, row: int) -> np.ndarray:
+        """Which frames of a recording are marked as missing, and were interpolated, (frames,) bool."""
+        store, stored_row = self.stored_at[row]
+        missing: np.ndarray = self.recordings.stores[store].missing_frames(stored_row)
+        return missing
+
     def scaled_recording(self, row: int) -> tuple[np.ndarray, np.ndarray]:
         """A whole recording as the model sees it, (P, frames) float32, and its observed parcels, (P,)."""
         store, stored_row = self.stored_at[row]

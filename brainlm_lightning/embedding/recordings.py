@@ -123,10 +123,9 @@ def groups_of(batch: Batch, groups: Mapping[tuple[int, int], int]) -> torch.Tens
     return torch.tensor([groups.get(window, -1) for window in windows])
 
 
-def window_starts(data: CohortDataModule, row: int) -> range:
-    """First frames of a recording's windows, side by side from the first frame on."""
-    num_frames = int(data.recordings.table["num_frames"].iloc[row])
-    return range(0, num_frames - data.window_frames + 1, data.window_frames)
+def window_starts(data: CohortDataModule, row: int) -> list[int]:
+    """First frames of a recording's windows, side by side."""
+    return [int(start) for start in data.places.side_by_side(row)]
 
 
 def by_subject(values_RF: Floats, subject_R: Sequence[str] | NDArray[Any]) -> tuple[NDArray[np.str_], Floats]:

@@ -28,12 +28,15 @@ def ready(**options):
 def saved(tiny_store, tmp_path):
     """The checkpoint of a model that had the kernel start and was trained by a hair, and its DataModule."""
     data = ready(seed=3)
+    return save(data, tmp_path / "model.ckpt"), data
+
+
+def save(data, path):
     net, _ = start_model(lambda geometry: MaskedAutoencoder(geometry, SMALL), data, "kernel", data.seed)
     weights = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
     weights[f"{PREFIX}cls_D"] = net.cls_D.detach() + 1
-    path = tmp_path / "model.ckpt"
     torch.save({"state_dict": weights, KEY: describe(net, data, "kernel")}, path)
-    return path, data
+    return path
 
 
 def test_the_control_is_the_model_before_its_first_step_to_the_bit(saved):
@@ -75,10 +78,26 @@ def test_a_model_knows_whom_it_has_seen_and_names_nobody(saved):
     path, data = saved
     table = data.recordings.table
     pretrained = load_pretrained(path, ready())
-    assert np.array_equal(pretrained.seen(table["subject_id"]), table["split"].isin(["train", "val"]))
+    assert np.array_equal(pretrained.seen(table), table["split"].isin(["train", "val"]))
     assert not set(table["subject_id"]) & set(json.dumps(pretrained.about).split('"'))
-    test_subjects = table["subject_id"].iloc[data.test_sets[0].rows]
-    refuse_seen(pretrained.about, path, test_subjects, "of the test set")
-    one = table["subject_id"].iloc[data.train_rows[0]]
-    with pytest.raises(ValueError, match=f"1 of {len(test_subjects) + 1} subjects of the test set were seen"):
-        refuse_seen(pretrained.about, path, [*test_subjects, one], "of the test set")
+    tested = table.iloc[data.test_sets[0].rows]
+    refuse_seen(pretrained.about, path, tested, "of the test set")
+    with_one = table.iloc[[*data.test_sets[0].rows, data.train_rows[0]]]
+    with pytest.raises(ValueError, match=f"1 of {len(tested) + 1} subjects of the test set, or relatives of theirs"):
+        refuse_seen(pretrained.about, path, with_one, "of the test set")
+
+
+def test_a_model_knows_the_relatives_of_whom_it_has_seen(make_tiny_store, tmp_path, monkeypatch):
+    """A sibling who comes later, in a cohort of the same families, has a subject name that no model has seen."""
+
+    def in_pairs(series, table):
+        table["family"] = [f"F{number // 2}" for number in range(len(table))]
+
+    make_tiny_store(tmp_path, "--recordings.columns.family=family", alter=in_pairs)
+    monkeypatch.setenv("BRAINLM_DATA", str(tmp_path))
+    data = ready()
+    pretrained = load_pretrained(save(data, tmp_path / "model.ckpt"), ready())
+    sibling = data.recordings.table.iloc[data.train_rows[:1]].assign(subject_id="somebody new")
+    assert pretrained.seen(sibling).all()
+    assert not pretrained.seen(sibling.assign(family="another")).any()
+    assert not pretrained.seen(sibling.assign(family="")).any()

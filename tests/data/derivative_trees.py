@@ -108,6 +108,33 @@ def xcpd_tree(root, subjects=4, frames=60):
     return truth
 
 
+def cifti_tree(root, kind, subjects=6, frames=60):
+    """Grayordinates (`dtseries`) or parcels (`ptseries`); returns the true series by recording."""
+    root.mkdir(parents=True, exist_ok=True)
+    write_atlas(root)
+    brain = nib.cifti2.BrainModelAxis.from_surface(np.arange(60), 60, "CIFTI_STRUCTURE_CORTEX_LEFT")
+    of = np.repeat(IDS, 10)
+    names = {0: ("???", (1, 1, 1, 0))} | {label: (name, (0, 0, 0, 1)) for label, name in zip(IDS, LABELS, strict=True)}
+    labels = nib.Cifti2Image(of[None].astype(np.float32), (nib.cifti2.LabelAxis(["six"], [names]), brain))
+    nib.save(labels, root / "atlas.dlabel.nii")
+    parcels = [(name, brain[of == label]) for name, label in zip(LABELS, IDS, strict=True)]
+    truth = {}
+    for number in range(subjects):
+        folder = root / f"sub-{number:02d}" / "func"
+        folder.mkdir(parents=True)
+        name = f"sub-{number:02d}_task-rest"
+        truth[name] = random_series(frames, number)
+        time = nib.cifti2.SeriesAxis(0, 2.0, frames)
+        values = truth[name].astype(np.float32)
+        if kind == "ptseries":
+            image = nib.Cifti2Image(values, (time, nib.cifti2.ParcelsAxis.from_brain_models(parcels)))
+            nib.save(image, folder / f"{name}_space-fsLR_seg-six_timeseries.ptseries.nii")
+        else:
+            image = nib.Cifti2Image(np.repeat(values, 10, axis=1), (time, brain))
+            nib.save(image, folder / f"{name}_space-fsLR_den-91k_bold.dtseries.nii")
+    return truth
+
+
 def write_manifest(root, path, **changes):
     """A manifest of a tree; returns its path."""
     content = {

@@ -71,6 +71,66 @@ def test_short_recordings_and_duplicates_are_left_out(root, make_tiny_store):
     assert set(range(24)) - used == {3, 5}
 
 
+def test_recordings_without_a_usable_parcel_are_in_no_schedule(root, make_tiny_store, caplog):
+    def alter(series, table):
+        for row in range(0, 24, 5):
+            series[table["recording"][row]][:] = 7
+
+    make_tiny_store(root, "--split.method=exact", alter=alter)
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
+        data = ready()
+    used = {*data.train_rows.tolist(), *data.val_rows.tolist(), *data.test_sets[0].rows.tolist()}
+    assert set(range(24)) - used == {0, 5, 10, 15, 20}
+    assert not data.usable[::5].any()
+    assert "5 without a usable parcel" in caplog.text
+
+
+def with_gaps(series, table):
+    """Frames without data: in recording 0 three, in 1 so many that no window of 20 frames is left."""
+    for row, missing in ((0, [0, 1, 33]), (1, range(0, 60, 12))):
+        series[table["recording"][row]][missing] = 0
+
+
+def test_windows_hold_no_frame_that_is_marked_as_missing(root, make_tiny_store, caplog):
+    make_tiny_store(root, "--split.val=0", "--split.test=0", alter=with_gaps, name="gapped")
+    make_tiny_store(root)
+    with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
+        data = ready({"gapped": 1.0, "tiny": 1.0}, windows_per_recording=40)
+    assert "1 without 20 frames in a row that have data" in caplog.text
+    assert "missing_frames: interpolate" in caplog.text
+    first, second = np.flatnonzero(data.recordings.table["cohort"] == "gapped")[:2]
+    assert first in data.train_rows
+    assert second not in data.train_rows
+    windows = data.schedule.epoch(0)
+    starts = set(windows.starts[windows.rows == first].tolist())
+    assert starts <= {*range(2, 14), *range(34, 41)}
+    assert len(starts) > 12
+    tested = [batch["start_B"].tolist() for batch in data.evaluation_loader(np.array([first, second]))]
+    assert tested == [[2, 34]]
+    lengths = [series_PT.shape[1] for series_PT, _ in data.scaled_recordings(np.array([first, second]))]
+    assert lengths == [31, 26]
+    whole, _ = data.dataset.scaled_recording(int(first))
+    fitted = [series_PT for series_PT, _ in data.scaled_recordings(np.array([first]))]
+    np.testing.assert_array_equal(np.concatenate(fitted, axis=1), whole[:, [*range(2, 33), *range(34, 60)]])
+
+
+def test_interpolated_frames_are_data_where_the_manifest_says_so(root, make_tiny_store):
+    make_tiny_store(root, "--missing_frames=interpolate", alter=with_gaps)
+    data = ready(windows_per_recording=40)
+    assert data.usable.all()
+    assert data.places.room(np.arange(24)).tolist() == [41] * 24
+
+
+def test_a_split_whose_windows_all_hold_missing_frames_says_what_to_do(root, make_tiny_store):
+    def alter(series, table):
+        for name in table["recording"]:
+            series[name][::12] = 0
+
+    make_tiny_store(root, alter=alter)
+    with pytest.raises(ValueError, match=r"missing frames in every window.*data\.window_frames lower.*interpolate"):
+        ready()
+
+
 def test_a_test_cohort_is_tested_whole(root, make_tiny_store):
     make_tiny_store(root)
     make_tiny_store(root, name="other", seed=1)
@@ -245,6 +305,31 @@ def test_a_subject_on_both_sides_is_an_error(root, make_tiny_store):
     make_tiny_store(root, "--split.key=another", alter=same_people, name="other")
     with pytest.raises(ValueError, match=r"subjects are in two splits, 'tiny-\d+' first; prepare .* one split key"):
         ready({"tiny": 1.0, "other": 1.0})
+
+
+def families_of(first):
+    """Families of two; a family has the same name in every cohort, and subjects have other names in each."""
+
+    def alter(series, table):
+        table["family"] = [f"F{number // 2}" for number in range(len(table))]
+        table["subject"] = [f"{first}{number}" for number in range(len(table))]
+
+    return alter
+
+
+def test_a_family_on_both_sides_is_an_error(root, make_tiny_store):
+    for name, key in (("tiny", "a"), ("other", "b")):
+        options = ("--recordings.columns.family=family", f"--split.key={key}")
+        make_tiny_store(root, *options, name=name, alter=families_of(name))
+    with pytest.raises(ValueError, match="families are in two splits, 'family F"):
+        ready({"tiny": 1.0, "other": 1.0})
+
+
+def test_testing_on_relatives_of_people_who_train_is_an_error(root, make_tiny_store):
+    for name in ("tiny", "other"):
+        make_tiny_store(root, "--recordings.columns.family=family", name=name, alter=families_of(name))
+    with pytest.raises(ValueError, match="relatives of subjects of the test cohort 'other' train or validate"):
+        ready(test_cohorts=["other"])
 
 
 def test_cohorts_of_the_same_people_and_one_key_train_together(root, make_tiny_store):

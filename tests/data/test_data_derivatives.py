@@ -1,17 +1,13 @@
 import shutil
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 from derivative_trees import (
-    IDS,
-    LABELS,
     SPACE,
+    cifti_tree,
     confounds,
     fmriprep_tree,
-    random_series,
-    write_atlas,
     write_manifest,
     xcpd_tree,
 )
@@ -180,36 +176,9 @@ def test_an_atlas_in_another_space_is_an_error(tree, tmp_path):
         list_recordings(manifest)
 
 
-def cifti_tree(root, kind):
-    """Grayordinates or parcels of four people; returns the true series by recording."""
-    write_atlas(root)
-    brain = nib.cifti2.BrainModelAxis.from_surface(np.arange(60), 60, "CIFTI_STRUCTURE_CORTEX_LEFT")
-    of = np.repeat(IDS, 10)
-    names = {0: ("???", (1, 1, 1, 0))} | {label: (name, (0, 0, 0, 1)) for label, name in zip(IDS, LABELS, strict=True)}
-    labels = nib.Cifti2Image(of[None].astype(np.float32), (nib.cifti2.LabelAxis(["six"], [names]), brain))
-    nib.save(labels, root / "atlas.dlabel.nii")
-    parcels = [(name, brain[of == label]) for name, label in zip(LABELS, IDS, strict=True)]
-    truth = {}
-    for number in range(4):
-        folder = root / f"sub-{number:02d}" / "func"
-        folder.mkdir(parents=True)
-        name = f"sub-{number:02d}_task-rest"
-        truth[name] = random_series(40, number)
-        time = nib.cifti2.SeriesAxis(0, 2.0, 40)
-        values = truth[name].astype(np.float32)
-        if kind == "ptseries":
-            image = nib.Cifti2Image(values, (time, nib.cifti2.ParcelsAxis.from_brain_models(parcels)))
-            nib.save(image, folder / f"{name}_space-fsLR_seg-six_timeseries.ptseries.nii")
-        else:
-            image = nib.Cifti2Image(np.repeat(values, 10, axis=1), (time, brain))
-            nib.save(image, folder / f"{name}_space-fsLR_den-91k_bold.dtseries.nii")
-    return truth
-
-
 @pytest.mark.parametrize("kind", ["ptseries", "dtseries"])
 def test_trees_of_surfaces_become_a_store(tree, tmp_path, kind):
-    tree.mkdir()
-    truth = cifti_tree(tree, kind)
+    truth = cifti_tree(tree, kind, subjects=4, frames=40)
     suffix = "timeseries" if kind == "ptseries" else "bold"
     recordings = {"derivatives": {"suffix": suffix, "extension": f".{kind}.nii", "space": "fsLR"}}
     atlas = {"name": "six", "table": "parcels.tsv", "index": "index", "label": "label", "xyz_mm": ["x", "y", "z"]}

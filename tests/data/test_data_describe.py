@@ -154,3 +154,14 @@ def test_a_folder_with_an_atlas_of_other_length_still_names_it(tmp_path):
     (tmp_path / "lab" / "parcels.tsv").unlink()
     write_atlas(tmp_path / "lab")
     assert "table: parcels.tsv" in describe(tmp_path / "lab")
+
+
+def test_an_atlas_without_a_header_line_is_described_by_the_numbers_of_its_columns(tmp_path):
+    lab(tmp_path / "lab")
+    (tmp_path / "lab" / "parcels.tsv").unlink()
+    order = [f"{number}\t7Networks_LH_Vis_{number}\t120\t18\t131\t0" for number in range(1, 13)]
+    (tmp_path / "lab" / "order.txt").write_text("\n".join(order) + "\n")
+    text = describe(tmp_path / "lab")
+    assert '  table: order.txt\n  index: "1"  #' in text
+    assert '  label: "2"  #' in text
+    assert "orientation: frames_parcels" in text

@@ -3,9 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import chi2
 
+from brainlm_lightning.data.missing import from_ranges
+from brainlm_lightning.data.places import Places
 from brainlm_lightning.data.schedule import (
     EVALUATION_EPOCH,
     EvaluationBatches,
@@ -26,10 +29,14 @@ def hashes(count):
     return np.array([recording_hash(f"cohort/r{number}") for number in range(count)], np.uint64)
 
 
+def places(num_frames, missing=""):
+    return Places.of(pd.DataFrame({"num_frames": num_frames, "missing_frames": missing}), FRAMES)
+
+
 def schedule(recordings=24, passes=1, batch=8, seed=0):
     num_frames = FRAMES + np.arange(recordings) % 7
     rows = np.arange(recordings)
-    return TrainingSchedule(hashes(recordings), num_frames, (rows,), (passes * recordings,), FRAMES, batch, seed)
+    return TrainingSchedule(hashes(recordings), places(num_frames), (rows,), (passes * recordings,), batch, seed)
 
 
 def listed(windows):
@@ -74,7 +81,7 @@ def test_the_order_of_an_epoch_does_not_depend_on_the_recordings_places():
 
 
 def test_starts_are_within_bounds_and_uniform():
-    plan = replace(schedule(), num_frames=np.full(24, FRAMES + 9))
+    plan = replace(schedule(), places=places(np.full(24, FRAMES + 9)))
     epochs = [plan.epoch(epoch) for epoch in range(200)]
     counts = np.bincount(np.concatenate([epoch.starts for epoch in epochs]))
     assert len(counts) == 10
@@ -83,7 +90,7 @@ def test_starts_are_within_bounds_and_uniform():
     for epoch in range(20):
         windows = varied.epoch(epoch)
         assert (windows.starts >= 0).all()
-        assert (windows.starts + FRAMES <= varied.num_frames[windows.rows]).all()
+        assert (windows.starts + FRAMES <= varied.places.num_frames[windows.rows]).all()
 
 
 def test_further_recordings_change_no_window_of_the_others():
@@ -152,15 +159,40 @@ def test_sizes_that_do_not_divide_are_errors_with_the_numbers(sizes, message):
 
 def test_evaluation_windows_lie_side_by_side():
     num_frames, rows = np.array([19, 20, 39, 40, 65, 100]), np.array([0, 2, 3, 4])
-    windows = evaluation_windows(hashes(6), num_frames, rows, FRAMES, seed=0)
+    windows = evaluation_windows(hashes(6), places(num_frames), rows, seed=0)
     assert windows.rows.tolist() == [2, 3, 3, 4, 4, 4]
     assert windows.starts.tolist() == [0, 0, 20, 0, 20, 40]
     assert len(set(windows.keys.tolist())) == 6
 
 
+def test_no_window_holds_a_frame_that_is_marked_as_missing():
+    """Against sets of frames: every start that touches no marked frame is drawn, equally often, and no other."""
+    missing = ["", "0-2,30", "5,25-26,60", "10,30,50,70,90"]  # the last one has no stretch of a window
+    frames = [100, 100, 83, 100]
+    allowed = []
+    for text, count in zip(missing, frames, strict=True):
+        marked = np.flatnonzero(from_ranges(text, count))
+        allowed.append([s for s in range(count - FRAMES + 1) if not set(range(s, s + FRAMES)) & set(marked.tolist())])
+    of = places(frames, missing)
+    assert of.room(np.arange(4)).tolist() == [len(starts) for starts in allowed] == [81, 58, 17, 0]
+    plan = TrainingSchedule(hashes(4), of, (np.arange(3),), (3 * 81,), 3, 0)
+    drawn = [plan.epoch(epoch) for epoch in range(40)]
+    rows, starts = (np.concatenate([getattr(epoch, name) for epoch in drawn]) for name in ("rows", "starts"))
+    for row in range(3):
+        counts = np.array([(starts[rows == row] == start).sum() for start in allowed[row]])
+        assert counts.sum() == (rows == row).sum() == 40 * 81
+        even = counts.sum() / len(counts)
+        assert chi2.cdf(((counts - even) ** 2 / even).sum(), len(counts) - 1) < 1 - 1e-4
+    windows = evaluation_windows(hashes(4), of, np.arange(4), seed=0)
+    assert windows.rows.tolist() == [0] * 5 + [1] * 4 + [2] * 2
+    assert windows.starts.tolist() == [0, 20, 40, 60, 80, 3, 31, 51, 71, 27, 61]
+    assert of.num_side_by_side(np.arange(4)).tolist() == [5, 4, 2, 0]
+    assert of.stretches(1).tolist() == [[3, 27], [31, 69]]
+
+
 @pytest.mark.parametrize("rows", [[], [0]])
 def test_no_evaluation_window_is_none(rows):
-    windows = evaluation_windows(hashes(6), np.full(6, 19), np.array(rows, int), FRAMES, seed=0)
+    windows = evaluation_windows(hashes(6), places(np.full(6, 19)), np.array(rows, int), seed=0)
     assert len(windows) == 0
     assert list(EvaluationBatches(windows, 4)) == []
 
@@ -168,7 +200,7 @@ def test_no_evaluation_window_is_none(rows):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_ranks_share_evaluation_windows_without_loss_or_repetition(world_size, batch_size):
-    windows = evaluation_windows(hashes(9), np.full(9, 41), np.arange(9), FRAMES, seed=0)
+    windows = evaluation_windows(hashes(9), places(np.full(9, 41)), np.arange(9), seed=0)
     ranks = [EvaluationBatches(windows, batch_size, rank, world_size) for rank in range(world_size)]
     batches = [list(rank) for rank in ranks]
     assert [len(rank) for rank in ranks] == [len(of) for of in batches]

@@ -1,53 +1,93 @@
-"""The way of a newcomer: text files and a table of people, from a first look at them to a model that can be loaded."""
+"""The way of a newcomer: text files and a table of people, by the commands that the README shows and no others."""
+
+import re
+import shlex
 
 import numpy as np
 import pandas as pd
 import pytest
-from tiny import door, run_main
+from tiny import REPOSITORY, run_main
 
-from brainlm_lightning.checkpoint.pretrained import load_model
-from brainlm_lightning.run_folder import read_metrics
+from brainlm_lightning.run_folder import newest_run, read_metrics
 
-SUBJECTS, PARCELS, FRAMES = 30, 12, 60
+SUBJECTS, FRAMES = 30, 150
+SECTION = re.search(r"## Your own recordings\n(.*?)\n## ", (REPOSITORY / "README.md").read_text(), re.DOTALL)[1]
+COMMANDS = [
+    shlex.split(line, comments=True)[3:]
+    for line in re.search(r"```sh\n(.*?)```", SECTION, re.DOTALL)[1].splitlines()
+    if line.startswith("python -m brainlm_lightning.cli ")
+]
+FEW_STEPS = shlex.split(re.search(r"`(--trainer\.max_steps [^`]*)`", SECTION)[1])
 
 
-@pytest.fixture
-def lab(tmp_path):
+def make_lab(folder, parcels):
     """What a laboratory has: a text file a person, who they are, and where the parcels lie."""
-    folder = tmp_path / "lab"
     folder.mkdir()
     rng = np.random.default_rng(0)
-    mixing = rng.normal(0, 1, (4, PARCELS))
+    mixing = rng.normal(0, 1, (8, parcels))
     names = [f"sub-{number:02d}" for number in range(1, SUBJECTS + 1)]
     for name in names:
-        states = np.cumsum(rng.normal(0, 1, (FRAMES, 4)), axis=0)
-        series = states @ mixing + rng.normal(0, 1, (FRAMES, PARCELS))
+        noise = rng.normal(0, 1, (FRAMES + 5, 8))
+        states = sum(noise[lag : lag + FRAMES] for lag in range(6))
+        series = states @ mixing + 2 * rng.normal(0, 1, (FRAMES, parcels))
         np.savetxt(folder / f"{name}_bold.txt", series, fmt="%.4f")
     people = {"participant_id": names, "age": rng.integers(18, 80, SUBJECTS), "sex": ["F", "M"] * (SUBJECTS // 2)}
     pd.DataFrame(people).to_csv(folder / "participants.tsv", sep="\t", index=False)
-    parcels = {"index": range(1, PARCELS + 1), "label": [f"P{number}" for number in range(PARCELS)]}
-    places = dict(zip("xyz", rng.uniform(-60, 60, (3, PARCELS)).round(1), strict=True))
-    pd.DataFrame(parcels | places).to_csv(folder / "parcels.tsv", sep="\t", index=False)
-    return folder
+    table = {"index": range(1, parcels + 1), "label": [f"P{number}" for number in range(parcels)]}
+    places = dict(zip("xyz", rng.uniform(-60, 60, (3, parcels)).round(1), strict=True))
+    pd.DataFrame(table | places).to_csv(folder / "parcels.tsv", sep="\t", index=False)
 
 
-def test_from_text_files_to_a_model_that_can_be_loaded(lab, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("BRAINLM_DATA", str(tmp_path / "stores"))
-    manifest = tmp_path / "lab.yaml"
-    run_main(["describe", str(lab), "--output", str(manifest)])
-    manifest.write_text(manifest.read_text().replace("tr_s: FILL_IN", "tr_s: 2.0"))
-    with pytest.raises(SystemExit) as looked:
-        run_main(["prepare", "--config", str(manifest), "--dry-run"])
-    assert looked.value.code == 0
-    run_main(["prepare", "--config", str(manifest), "--jobs", "1"])
-    run_main(["verify", str(tmp_path / "stores" / "lab")])
-    assert "30 of 30 recordings read whole" in capsys.readouterr().out
+def fill_in(manifest):
+    """What the README asks of a newcomer: the one thing that these files do not say."""
+    text = manifest.read_text()
+    marked = [line.strip() for line in text.splitlines() if "FILL_IN" in line and not line.startswith("#")]
+    assert [line.partition(":")[0] for line in marked] == ["tr_s", "tr_s"]
+    manifest.write_text(text.replace("tr_s: FILL_IN", "tr_s: 2.0"))
 
-    runs, small = tmp_path / "runs", "experiments/pretrain_small.yaml"
-    fitted = door("fit", runs, {"data.cohorts": "lab"}, small)
-    metrics = read_metrics(door("test", runs, {"data.cohorts": "lab"}, small))
-    assert np.isfinite(metrics["test/lab/hidden0.75/mae/r2_pooled"])
-    run_main(["export", str(fitted / "checkpoints" / "best.ckpt"), str(tmp_path / "model.safetensors")])
-    _, description = load_model(tmp_path / "model.safetensors")
-    assert description["parcels"]["label"] == [f"P{number}" for number in range(PARCELS)]
-    assert description["tr_s"] == 2.0
+
+def follow(command, more):
+    """Runs a command of the README; `--dry-run` ends with exit status 0."""
+    if "--dry-run" in command:
+        with pytest.raises(SystemExit) as looked:
+            run_main(command)
+        assert looked.value.code == 0
+        return
+    run_main([*command, *(more if command[0] == "fit" else [])])
+
+
+# A whole training takes three minutes; the few steps that the README shows, of few parcels, half of one.
+@pytest.mark.parametrize(
+    ("parcels", "more"), [pytest.param(10, FEW_STEPS, id="few_steps"), pytest.param(100, [], marks=pytest.mark.slow)]
+)
+def test_the_readme_leads_from_text_files_to_a_model_that_can_be_loaded(parcels, more, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BRAINLM_DATA", raising=False)
+    (tmp_path / "experiments").symlink_to(REPOSITORY / "experiments")
+    make_lab(tmp_path / "my_cohort", parcels)
+    assert [command[0] for command in COMMANDS] == (
+        ["describe", "prepare", "prepare", "verify", "fit", "test", "fit", "test", "export"]
+    )
+    for command in COMMANDS:
+        follow(command, more)
+        if command[0] == "describe":
+            fill_in(tmp_path / "my_cohort.yaml")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"30 of 30 recordings read whole: {FRAMES} frames at tr_s 2.0" in shown
+
+    runs = tmp_path / "runs"
+    metrics = read_metrics(newest_run(runs / "pretrain_small", "metrics.json"))
+    model, gaussian = (
+        metrics[f"test/my_cohort/hidden0.75/{name}/r2_pooled"] for name in ("mae", "conditional_gaussian")
+    )
+    assert model > (0 if more else 0.8 * gaussian)
+    assert gaussian > (0 if more else 0.5)
+    predictions = pd.read_csv(newest_run(runs / "clinical_small", "metrics.json") / "predictions.csv")
+    assert predictions.groupby("method")["subject"].nunique().eq(SUBJECTS).all()
+    assert {"frozen", "untrained_frozen", "connectivity_linear"} <= set(predictions["method"])
+
+    named: dict = {}
+    exec(re.search(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)[1], named)
+    assert named["about"]["parcels"]["label"] == [f"P{number}" for number in range(parcels)]
+    assert named["about"]["tr_s"] == 2.0
+    assert named["about"]["scaling"]["recipe"] == "recording_zscore"

@@ -23,7 +23,7 @@ def read_ptseries(path: Path) -> tuple[np.ndarray, list[str], float | None]:
     time, parcels = (image.header.get_axis(number) for number in (0, 1))
     if not isinstance(parcels, cifti2_axes.ParcelsAxis) or not isinstance(time, cifti2_axes.SeriesAxis):
         raise ValueError(f"{path}: expected frames × parcels, got {type(time).__name__} × {type(parcels).__name__}")
-    return np.asarray(image.dataobj, np.float32), [str(name) for name in parcels.name], _tr_s(time)
+    return np.asarray(image.dataobj, np.float32), [str(name) for name in parcels.name], series_tr_s(time)
 
 
 def read_dtseries(path: Path, expected: Expected) -> tuple[np.ndarray, float | None, list[str]]:
@@ -55,7 +55,7 @@ def read_dtseries(path: Path, expected: Expected) -> tuple[np.ndarray, float | N
         series[:, place] = values[:, labels == ids[place]].mean(axis=1)
     few = int((~measured).sum())
     remarks = [f"{few} parcels with fewer than {expected.min_voxels} grayordinates are not measured"] if few else []
-    return series, _tr_s(time), remarks
+    return series, series_tr_s(time), remarks
 
 
 def _keys(brain: Any) -> list[Key]:
@@ -77,5 +77,6 @@ def _labels(path: str) -> dict[Key, int]:
     return dict(zip(_keys(brain), np.asarray(image.dataobj)[0].astype(int).tolist(), strict=True))
 
 
-def _tr_s(time: Any) -> float | None:
+def series_tr_s(time: Any) -> float | None:
+    """Returns the step of a CIFTI file's time axis in seconds; None where it says none."""
     return float(time.step) if time.unit == "SECOND" and time.step > 0 else None

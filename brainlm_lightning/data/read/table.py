@@ -1,6 +1,7 @@
 """Tables of recordings, subjects and parcels."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,11 @@ from brainlm_lightning.data.read.text import Rows, read_rows
 
 
 def read_table(
-    path: str | Path, text: Collection[str] = (), missing: Collection[str] = MISSING_WORDS, codes: Collection[str] = ()
+    path: str | Path,
+    text: Collection[str] = (),
+    missing: Collection[str] = MISSING_WORDS,
+    codes: Collection[str] = (),
+    headless: bool = False,
 ) -> pd.DataFrame:
     """Reads a table with a header line, in whatever dialect it is written.
 
@@ -22,17 +27,27 @@ def read_table(
         text: Columns that stay text whatever they hold, for instance identifiers.
         missing: Words (in lower case) that say that a value is missing; compared without regard to case.
         codes: Further ones, compared exactly; -9999 also means -9999.0.
+        headless: The table may have no header line: where its first line begins with a whole number, that line is a
+            row, and columns are called `1`, `2`, … in their order.
 
     Raises:
         ValueError: A row has another number of cells than the header (its line is named), or no table at all.
     """
     rows = read_rows(Path(path))
-    header, cells = _header_and_cells(rows)
+    header, cells = _header_and_cells(_with_numbered_columns(rows) if headless else rows)
     frame = pd.DataFrame(cells, columns=header, dtype=object)
     for column in frame.columns:
         kept = None if column in text else codes
         frame[column] = _column(frame[column], missing, kept, decimal_commas=rows.delimiter != ",")
     return frame
+
+
+def _with_numbered_columns(rows: Rows) -> Rows:
+    """Puts a header of numbers above rows that have none."""
+    if not rows.cells or not rows.cells[0][0].isdigit() or _commented_header(rows) is not None:
+        return rows
+    numbers = [str(number) for number in range(1, len(rows.cells[0]) + 1)]
+    return replace(rows, cells=[numbers, *rows.cells], lines=[0, *rows.lines])
 
 
 def _header_and_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:

@@ -49,7 +49,7 @@ def read_volume(path: Path, expected: Expected) -> tuple[np.ndarray, float | Non
             f"{few.sum()} parcels with fewer than {expected.min_voxels} voxels in the field of view are not measured"
         )
     wanted = np.where(seen & np.isin(labels, ids[~few]), labels, 0).astype(np.int32)
-    return _means(image, wanted, ids), _header_tr_s(image), remarks
+    return _means(image, wanted, ids), header_tr_s(image), remarks
 
 
 def _means(image: Any, labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -96,7 +96,7 @@ def _atlas(path: str) -> Any:
     return nib.Nifti1Image(values.round().astype(np.int32), image.affine)
 
 
-def _header_tr_s(image: Any) -> float | None:
+def header_tr_s(image: Any) -> float | None:
     """Returns the header's time step; None where it was not filled in."""
     step = float(image.header.get_zooms()[3])
     unit = image.header.get_xyzt_units()[1]

@@ -24,6 +24,7 @@ from brainlm_lightning.tasks.clinical.features import RecordingFeatures
 from brainlm_lightning.tasks.clinical.methods import ClinicalMethod, FoldLearning
 from brainlm_lightning.tasks.clinical.predictions import Predictions
 from brainlm_lightning.tasks.clinical.question import Question
+from brainlm_lightning.tasks.clinical.recording_folds import fold_units
 from brainlm_lightning.tasks.clinical.saved import FoldNetwork, check_fold, find_networks, is_online, load_network
 from brainlm_lightning.tasks.compare import Arrays, Numbers
 
@@ -174,6 +175,8 @@ class ClinicalComparison:
 
     @property
     def _groups(self) -> NDArray[Any]:
-        """The subject or family of every recording."""
-        table = self.question.data.recordings.table
-        return table[self.question.plan.family or "subject_id"].astype(str).to_numpy()
+        """The subject or family of every recording with a label; '' of others."""
+        groups = np.full(len(self.question.data.usable), "", dtype=object)
+        people = self.question.data.recordings.table.iloc[self.question.rows]
+        groups[self.question.rows] = fold_units(people, self.question.plan)
+        return groups.astype(str)

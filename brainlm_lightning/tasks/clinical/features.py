@@ -77,8 +77,7 @@ class RecordingFeatures:
         if name == "confounds":
             return self.question.data.recordings.table[self.confounds].iloc[rows]
         if name == "raw":
-            frames = self.question.data.window_frames
-            return np.stack([self.series(row)[:, :frames].ravel() for row in rows])
+            return np.stack([self._first_window(row).ravel() for row in rows])
         if name == "tangent":
             return [self.series(row).T for row in rows]
         if name == "connectivity":
@@ -105,9 +104,17 @@ class RecordingFeatures:
         }
 
     def series(self, row: int) -> NDArray[np.float32]:
-        """The scaled series of a recording, (P, T)."""
-        assert self.question.data.dataset is not None
-        return self.question.data.dataset.scaled_recording(int(row))[0]
+        """The scaled series of a recording, (P, T), without the frames that are marked as missing."""
+        dataset = self.question.data.dataset
+        assert dataset is not None
+        return dataset.scaled_recording(int(row))[0][:, ~dataset.missing_frames(int(row))]
+
+    def _first_window(self, row: int) -> NDArray[np.float32]:
+        """The scaled series of a recording's first window, (P, T)."""
+        data = self.question.data
+        assert data.dataset is not None
+        start = data.places.side_by_side(int(row))[0]
+        return data.dataset.scaled_recording(int(row))[0][:, start : start + data.window_frames]
 
     @cached_property
     def confounds(self) -> list[str]:

@@ -27,7 +27,7 @@ class FoldPlan:
         number: test folds of a repeat.
         repeats: times that all subjects are dealt out anew. Repeats share subjects and are not independent.
         leave_out: a column (``site``, ``cohort``): each of its values is a test fold, in place of ``number``.
-        family: a column that names families, which stay together.
+        family: a column that names families, which stay together; None = the families of the cohort's manifest.
         test_on: ``unseen``, only subjects that the pretraining has not seen; or ``all``, and the table says how many of
             them it has.
         train_on: ``all`` others, or ``unseen`` subjects alone, as in the paper: those of the pretraining are left out.

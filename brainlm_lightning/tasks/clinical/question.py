@@ -84,13 +84,15 @@ class Question:
 
     def counts(self) -> dict[str, int]:
         """Numbers of subjects: with and without a label, tested, and tested though seen in pretraining."""
-        subjects = self.data.recordings.table["subject_id"].to_numpy()
-        tested = np.unique(subjects[np.concatenate([fold.test for fold in self.folds])])
+        table = self.data.recordings.table
+        subjects = table["subject_id"].to_numpy()
+        tests = np.unique(np.concatenate([fold.test for fold in self.folds]))
+        seen = tests[self.pretrained.seen(table.iloc[tests])]
         without = np.setdiff1d(subjects[self.data.usable & ~self.labels.known_R], subjects[self.rows])
         return {
             "num_subjects": len(np.unique(subjects[self.rows])),
-            "num_tested": len(tested),
-            "num_tested_seen_in_pretraining": int(self.pretrained.seen(tested).sum()),
+            "num_tested": len(np.unique(subjects[tests])),
+            "num_tested_seen_in_pretraining": len(np.unique(subjects[seen])),
             "num_without_label": len(without),
             "num_folds": len(self.folds),
         }

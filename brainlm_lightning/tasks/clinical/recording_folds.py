@@ -3,17 +3,18 @@
 Shapes: R recordings (rows of the table).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from brainlm_lightning.data.split import units_of
 from brainlm_lightning.tasks.clinical.folds import Fold, FoldPlan, Units, make_folds, strata_of
 from brainlm_lightning.tasks.clinical.labels import Labels
 
-Seen = Callable[[Iterable[str]], NDArray[np.bool_]]
+Seen = Callable[[pd.DataFrame], NDArray[np.bool_]]
 
 
 def recording_folds(table: pd.DataFrame, labels: Labels, rows: NDArray[Any], plan: FoldPlan, seen: Seen) -> list[Fold]:
@@ -24,29 +25,36 @@ def recording_folds(table: pd.DataFrame, labels: Labels, rows: NDArray[Any], pla
         labels: of all recordings.
         rows: of the recordings that may be used and have a label.
         plan: how to deal.
-        seen: says of subject ids which the pretraining has seen.
+        seen: says of recordings whose subjects the pretraining has seen.
 
     Raises:
         ValueError: a column of the plan does not exist or is empty, a subject is in two families or blocks, or there
             are fewer subjects than folds.
     """
     if plan.train_on == "unseen":
-        rows = rows[~seen(table["subject_id"].iloc[rows].astype(str))]
+        rows = rows[~seen(table.iloc[rows])]
     people = table.iloc[rows]
-    subjects = people["subject_id"].astype(str).to_numpy()
-    family = _one_each(people, plan.family, "family") if plan.family else subjects
+    family = fold_units(people, plan)
     blocks = _one_each(people, plan.leave_out, "leave_out") if plan.leave_out else None
     names, first, unit_R = np.unique(family, return_index=True, return_inverse=True)
-    seen_R = seen(subjects) if plan.test_on == "unseen" else np.zeros(len(rows), dtype=bool)
+    seen_R = seen(people) if plan.test_on == "unseen" else np.zeros(len(rows), dtype=bool)
     testable = np.bincount(unit_R, weights=seen_R) == 0
     label_U = np.bincount(unit_R, weights=labels.values_R[rows]) / np.bincount(unit_R)
     units = Units(names.tolist(), _strata(label_U, labels, plan), testable, None if blocks is None else blocks[first])
     if blocks is not None and (blocks != blocks[first][unit_R]).any():
         raise ValueError(
-            f"a family of {plan.family!r} is in several values of {plan.leave_out!r}; folds cannot keep both"
+            f"a family of {plan.family or 'family'!r} is in several values of {plan.leave_out!r}; "
+            "folds cannot keep both"
         )
     _check_classes(units, labels, plan)
     return [_of_rows(fold, rows, unit_R) for fold in make_folds(units, plan)]
+
+
+def fold_units(people: pd.DataFrame, plan: FoldPlan) -> NDArray[np.str_]:
+    """The unit that no fold tears, of each recording: the plan's family, else the cohort's own, else the subject."""
+    if plan.family:
+        return _one_each(people, plan.family, "family")
+    return units_of(people).astype(str).to_numpy(dtype=str)
 
 
 def _of_rows(fold: Fold, rows: NDArray[Any], unit_R: NDArray[Any]) -> Fold:

@@ -107,7 +107,7 @@ class AttentionTask(ContrastTask):
         parcels, recordings = len(self.procedure.networks_P), len(self.rows)
         names = [f"{net}_{kind}" for net in self.nets for kind in ("cls_attention", "parcel_attention")]
         self.sums = {name: torch.zeros(recordings, parcels, device=self.device) for name in (*names, *SIGNALS)}
-        windows_R = self.table["num_frames"].to_numpy()[self.rows] // self.datamodule.window_frames
+        windows_R = self.datamodule.places.num_side_by_side(self.rows)
         groups = [rows for pair in self.groups.values() for rows in pair]
         member_GR = np.stack([np.isin(self.rows, rows) / windows_R for rows in groups])
         self.windows_R1 = torch.tensor(windows_R[:, None], device=self.device)

@@ -121,10 +121,10 @@ def cohort_name(table: pd.DataFrame) -> str:
 
 def count_seen(pretrained: Pretrained, table: pd.DataFrame, contrast: str) -> dict[str, float]:
     """Counts the subjects of a contrast and those seen in pretraining, and logs both."""
-    subjects = sorted(set(table["subject_id"]))
-    seen = int(pretrained.seen(subjects).sum())
-    rank_zero_info(f"{contrast}: {len(subjects)} subjects, {seen} of them seen in pretraining")
-    return {"num_subjects": len(subjects), "num_subjects_seen": seen}
+    subjects = table["subject_id"].nunique()
+    seen = table["subject_id"][pretrained.seen(table)].nunique()
+    rank_zero_info(f"{contrast}: {subjects} subjects, {seen} of them seen in pretraining")
+    return {"num_subjects": subjects, "num_subjects_seen": seen}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from brainlm_lightning.data.places import Places
 from brainlm_lightning.data.schedule import WindowRequest
 
 SIDES = ("source", "target", "null")
@@ -39,7 +40,7 @@ class Pairs:
 
 
 def draw_pairs(
-    table: pd.DataFrame, sources: np.ndarray, targets: np.ndarray, count: int, window_frames: int, seed: int
+    table: pd.DataFrame, sources: np.ndarray, targets: np.ndarray, count: int, places: Places, seed: int
 ) -> Pairs:
     """Draws pairs of recordings of different subjects, and a window in each.
 
@@ -48,7 +49,7 @@ def draw_pairs(
         sources: rows to perturb, and to take null targets from.
         targets: rows to match.
         count: number of pairs.
-        window_frames: T; windows lie side by side from the first frame on.
+        places: of windows, which lie side by side.
         seed: of the draw.
 
     Raises:
@@ -66,8 +67,10 @@ def draw_pairs(
             )
         sides.append(_of_others(source, _evenly(rows, subjects, count, rng), subjects, rng))
     chosen = np.stack(sides)
-    windows = table["num_frames"].to_numpy()[chosen] // window_frames
-    return Pairs(chosen, rng.integers(0, windows) * window_frames)
+    windows = places.num_side_by_side(chosen.ravel()).reshape(chosen.shape)
+    which = rng.integers(0, windows)
+    starts = [places.side_by_side(row)[window] for row, window in zip(chosen.flat, which.flat, strict=True)]
+    return Pairs(chosen, np.reshape(starts, chosen.shape))
 
 
 def _evenly(rows: np.ndarray, subjects: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -119,7 +119,7 @@ class PerturbTask(ContrastTask):
         sources = select(self.table, contrast.sources, f"sources of {name}", among)
         targets = select(self.table, contrast.targets, f"targets of {name}", among)
         data = self.datamodule
-        return draw_pairs(self.table, sources, targets, self.draw.pairs, data.window_frames, data.seed)
+        return draw_pairs(self.table, sources, targets, self.draw.pairs, data.places, data.seed)
 
     def _identity(self, name: str) -> str:
         """A name that follows from what the perturbations depend on: model, plan, pairs, the recordings' bytes."""

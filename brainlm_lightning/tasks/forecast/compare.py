@@ -179,9 +179,11 @@ def past_of(batch: Batch, window: ForecastWindow, ids: Sequence[str], horizon_fr
 
 
 def _left_out(data: CohortDataModule, test_set: Sets) -> tuple[int, int]:
-    """How many recordings are too short for a window, and how many frames at recordings' ends fill none."""
-    beyond = (data.recordings.table["num_frames"].iloc[test_set.rows] % data.window_frames).sum()
-    return data.num_short[test_set.name], int(beyond)
+    """How many recordings are too short for a window, and how many frames fill none."""
+    rows = test_set.rows
+    frames = data.recordings.table["num_frames"].to_numpy()[rows]
+    beyond = frames - data.places.num_side_by_side(rows) * data.window_frames
+    return data.num_short[test_set.name], int(beyond.sum())
 
 
 def learning_data(plan: ForecastPlan, data: CohortDataModule, show: bool) -> ForecastLearning:
@@ -200,16 +202,20 @@ def learning_data(plan: ForecastPlan, data: CohortDataModule, show: bool) -> For
 
 
 def _windows(plan: ForecastPlan, data: CohortDataModule, rows: Iterable[int]) -> Iterator[ForecastWindow]:
-    """As few windows of each recording as hold all its frames, evenly spread; all of one recording at once."""
+    """As few windows of each stretch as hold all its frames, evenly spread; all of one stretch at once.
+
+    A stretch is a whole recording, or what lies between its frames marked as missing.
+    """
     dataset, window_frames = data.dataset, data.window_frames
     assert dataset is not None
-    for row in rows:
-        series_PF, observed_P = dataset.scaled_recording(int(row))
+    for row in map(int, rows):
+        series_PF, observed_P = dataset.scaled_recording(row)
         _, unit_1P = dataset.scaling(np.array([row]))
-        room = series_PF.shape[1] - window_frames
-        starts = np.linspace(0, room, 1 + -(-room // window_frames)).round().astype(int)
-        signal_BPT = torch.from_numpy(np.stack([series_PF[:, s : s + window_frames] for s in starts]))
-        unit_BP, observed_BP = (
-            torch.from_numpy(np.broadcast_to(each, signal_BPT.shape[:2]).copy()) for each in (unit_1P, observed_P)
-        )
-        yield plan.cut_windows(signal_BPT, unit_BP, observed_BP)
+        for first, length in data.places.stretches(row).tolist():
+            room = length - window_frames
+            starts = first + np.linspace(0, room, 1 + -(-room // window_frames)).round().astype(int)
+            signal_BPT = torch.from_numpy(np.stack([series_PF[:, s : s + window_frames] for s in starts]))
+            unit_BP, observed_BP = (
+                torch.from_numpy(np.broadcast_to(each, signal_BPT.shape[:2]).copy()) for each in (unit_1P, observed_P)
+            )
+            yield plan.cut_windows(signal_BPT, unit_BP, observed_BP)

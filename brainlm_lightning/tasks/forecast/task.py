@@ -11,10 +11,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainlm_lightning.checkpoint.description import (
@@ -133,7 +133,7 @@ class ForecastTask(Task):
         data.adopt_statistics(self.start_from.statistics)
         if self.start == "pretrained":
             check_window(self.start_from, data.window_frames, data.window_frames - self.plan.horizon_frames)
-            refuse_seen(self.start_from.about, self.start_from.path, self._tested_subjects(), "of the test sets")
+            refuse_seen(self.start_from.about, self.start_from.path, self._tested(), "of the test sets")
             seen = self.start_from.about["subjects"].values()
             self.pretraining_saw = sorted({digest for split in seen for digest in split})
 
@@ -151,9 +151,10 @@ class ForecastTask(Task):
             f"{data.window_frames - horizon_frames} ({self.plan.standardise} statistics)"
         )
 
-    def _tested_subjects(self) -> NDArray[np.str_]:
+    def _tested(self) -> pd.DataFrame:
+        """The recordings of all test sets."""
         rows = np.concatenate([test_set.rows for test_set in self.datamodule.test_sets])
-        return self.datamodule.recordings.table["subject_id"].iloc[rows].to_numpy(str)
+        return self.datamodule.recordings.table.iloc[rows]
 
     def forward(self, window: ForecastWindow) -> Tensor:
         """Forecasts the horizon of windows, (B, P, H)."""
@@ -248,7 +249,7 @@ class ForecastTask(Task):
         """A forecaster to compare with, which has seen no test subject."""
         assert self.net is not None
         net, about, self.checkpoints[name] = load_forecaster(checkpoint, self.description(self.net))
-        refuse_seen(about, self.checkpoints[name], self._tested_subjects(), f"on which {name} is to be tested")
+        refuse_seen(about, self.checkpoints[name], self._tested(), f"on which {name} is to be tested")
         return net.to(self.device)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -66,8 +66,7 @@ class IdentityTask(Task):
         data = self.datamodule
         pretrained = self.load_pretrained(self.checkpoint)
         tested = np.concatenate([test_set.rows for test_set in data.test_sets])
-        subjects = data.recordings.table["subject_id"].iloc[tested]
-        refuse_seen(pretrained.about, pretrained.path, subjects, "to be tested on")
+        refuse_seen(pretrained.about, pretrained.path, data.recordings.table.iloc[tested], "to be tested on")
         data.adopt_statistics(pretrained.statistics)
         self.own, self.of_the_signal = self._embeddings()
         self.nets["model"] = pretrained.model

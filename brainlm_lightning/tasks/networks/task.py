@@ -98,8 +98,7 @@ class NetworkTask(Task):
         """Loads a model that has seen no test subject."""
         found = self.load_pretrained(checkpoint, name)
         rows = np.concatenate([test_set.rows for test_set in self.datamodule.test_sets])
-        subjects = self.datamodule.recordings.table["subject_id"].iloc[rows]
-        refuse_seen(found.about, found.path, subjects, "to be tested on")
+        refuse_seen(found.about, found.path, self.datamodule.recordings.table.iloc[rows], "to be tested on")
         return found
 
     def _methods(self, first: Pretrained, others: dict[str, Pretrained]) -> dict[str, ParcelMethod]:

@@ -20,7 +20,7 @@ TABLE = pd.DataFrame(
         "words": ["1", "two"] * 10,
         "negative": np.linspace(-2, 2, 20),
         "site": [f"site{number // 10}" for number in range(20)],
-        "family": [f"f{number // 4}" for number in range(20)],
+        "household": [f"f{number // 4}" for number in range(20)],
     }
 )
 VALUES = np.random.default_rng(0).lognormal(2, 1, 50)
@@ -74,8 +74,8 @@ def test_a_column_that_is_no_target_is_one_error(case):
 AGE = Target("age")
 
 
-def nobody(subjects):
-    return np.zeros(len(list(subjects)), dtype=bool)
+def nobody(recordings):
+    return np.zeros(len(recordings), dtype=bool)
 
 
 def folds(plan, seen=nobody, target=AGE, rows=slice(None)):
@@ -89,14 +89,22 @@ def sides(fold, column):
 
 def test_a_subjects_recordings_and_a_familys_subjects_stay_together():
     assert all(sides(fold, "subject_id") == set() for fold in folds(FoldPlan(number=5)))
-    related = folds(FoldPlan(number=2, family="family"))
-    assert all(sides(fold, "family") == set() for fold in related)
+    related = folds(FoldPlan(number=2, family="household"))
+    assert all(sides(fold, "household") == set() for fold in related)
     assert sorted(np.concatenate([fold.test for fold in related]).tolist()) == list(range(20))
 
 
+def test_the_families_of_the_cohort_stay_together_without_being_named():
+    table = TABLE.assign(family=TABLE["household"].where(TABLE["household"] != "f4", ""))
+    plan = FoldPlan(number=2)
+    dealt = recording_folds(table, read_labels(table, AGE), np.arange(20), plan, nobody)
+    assert all(sides(fold, "household") <= {"f4"} for fold in dealt)  # of f4 each subject is its own unit
+    assert sorted(np.concatenate([fold.test for fold in dealt]).tolist()) == list(range(20))
+
+
 def test_subjects_of_the_pretraining_are_in_no_test_fold_unless_asked_for():
-    def seen(subjects):
-        return np.array([subject in ("s0", "s1", "s2") for subject in subjects])
+    def seen(recordings):
+        return recordings["subject_id"].isin(["s0", "s1", "s2"]).to_numpy()
 
     unseen = folds(FoldPlan(number=3), seen)
     assert set(np.concatenate([fold.test for fold in unseen]).tolist()) == set(range(6, 20))

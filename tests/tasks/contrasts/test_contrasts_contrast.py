@@ -4,6 +4,7 @@ import pytest
 from numpy.random import default_rng
 
 from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.places import Places
 from brainlm_lightning.tasks.contrasts.attention import GroupContrast
 from brainlm_lightning.tasks.contrasts.contrast import Procedure, by_network, check_contrasts, contrast_numbers
 from brainlm_lightning.tasks.contrasts.pairs import draw_pairs
@@ -17,7 +18,8 @@ def perturbation_sizes(seed, effect=0.0, people=14):
     rng = default_rng(seed)
     subjects = np.tile([f"s{i}" for i in range(people)], 2)
     table = pd.DataFrame({"subject_id": subjects, "num_frames": 200})
-    pairs = draw_pairs(table, np.arange(people), people + np.arange(people), 3 * people, 200, seed)
+    places = Places(table["num_frames"].to_numpy(), 200, {})
+    pairs = draw_pairs(table, np.arange(people), people + np.arange(people), 3 * people, places, seed)
     of_recording = rng.normal(size=(2, 2 * people, 12))  # as a source, as a target
     of_recording[1, people:] += effect * (NETWORKS == "one")
     sizes = [of_recording[0, pairs.rows[0]] + of_recording[1, side] for side in pairs.rows[1:]]

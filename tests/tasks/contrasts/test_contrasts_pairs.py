@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from brainlm_lightning.data.places import Places
 from brainlm_lightning.tasks.contrasts.pairs import draw_pairs
 
 
@@ -14,6 +15,11 @@ def table(rest, task, frames=450):
     )
 
 
+def draw(recordings, sources, targets, count, seed):
+    places = Places(recordings["num_frames"].to_numpy(), 200, {})
+    return draw_pairs(recordings, sources, targets, count, places, seed)
+
+
 def of(recordings, pairs):
     return recordings["subject_id"].to_numpy()[pairs.rows]
 
@@ -22,7 +28,7 @@ def of(recordings, pairs):
 @pytest.mark.parametrize("seed", range(5))
 def test_pairs_are_of_different_subjects_and_use_each_as_often(rest, task, seed):
     recordings, sources, targets = table(rest, task)
-    pairs = draw_pairs(recordings, sources, targets, 60, 200, seed)
+    pairs = draw(recordings, sources, targets, 60, seed)
     source, target, null = of(recordings, pairs)
     assert not (source == target).any()
     assert not (source == null).any()
@@ -36,7 +42,7 @@ def test_pairs_are_of_different_subjects_and_use_each_as_often(rest, task, seed)
 
 def test_the_draw_is_a_function_of_the_seed_and_batches_hold_it_all():
     recordings, sources, targets = table(range(10), range(10))
-    pairs, again, other = (draw_pairs(recordings, sources, targets, 25, 200, seed) for seed in (0, 0, 1))
+    pairs, again, other = (draw(recordings, sources, targets, 25, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(pairs.rows, again.rows)
     assert (pairs.rows != other.rows).any()
     batches = list(pairs.batches(10))
@@ -47,7 +53,7 @@ def test_the_draw_is_a_function_of_the_seed_and_batches_hold_it_all():
 
 def test_a_subject_with_many_recordings_counts_once():
     recordings, _, _ = table([0] * 50 + [1, 2], range(3))
-    pairs = draw_pairs(recordings, np.arange(52), 52 + np.arange(3), 30, 200, 0)
+    pairs = draw(recordings, np.arange(52), 52 + np.arange(3), 30, 0)
     assert np.unique(of(recordings, pairs)[0], return_counts=True)[1].tolist() == [10, 10, 10]
 
 
@@ -55,4 +61,4 @@ def test_a_subject_with_many_recordings_counts_once():
 def test_one_subject_makes_no_pair(rest, task):
     recordings, sources, targets = table(rest, task)
     with pytest.raises(ValueError, match="of different subjects"):
-        draw_pairs(recordings, sources, targets, 4, 200, 0)
+        draw(recordings, sources, targets, 4, 0)
