@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
+from brainlm_lightning.callbacks.fit_loop import ResumableFitLoop
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
 from brainlm_lightning.callbacks.result_files import ResultFiles
 from brainlm_lightning.callbacks.run_folder import RunFolder, RunLogger, folder_of
@@ -167,7 +168,9 @@ class ExperimentCLI(LightningCLI):
         kwargs["plugins"] = [*(config.trainer.plugins or []), AtomicCheckpointIO()]
         # The DataModule itself distributes batches, so that any number of ranks sees the same global batches.
         kwargs["use_distributed_sampler"] = False
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.fit_loop = ResumableFitLoop(trainer)
+        return trainer
 
     def before_test(self) -> None:
         """Tells the task the folder of the experiment, which holds the runs of a sweep."""

@@ -12,7 +12,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from brainlm_lightning.callbacks.divergence import StopAtDivergence, check_weights
+from brainlm_lightning.callbacks.fit_loop import ResumableFitLoop
 from brainlm_lightning.checkpoint.files import load_plain
+from brainlm_lightning.run_folder import LAST
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -74,18 +76,15 @@ class BestCheckpoint(ModelCheckpoint):
         if not trainer.strategy.broadcast(source.is_file()):
             rank_zero_info(f"{source} does not exist: the best checkpoint is chosen from here on")
             return
-        if trainer.is_global_zero and source != target:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f"{target.name}.{os.getpid()}.part")
-            shutil.copyfile(source, part)
-            part.replace(target)
+        if trainer.is_global_zero:
+            _copy(source, target)
         places = {"best_model_path": str(target), "kth_best_model_path": str(target), "dirpath": self.dirpath}
         best = {"best_k_models": {str(target): self._earlier["best_model_score"]}}
         super().load_state_dict({**self._earlier, **places, **best})
 
 
 class LastCheckpoint(Callback):
-    """Writes ``last.ckpt`` every few optimiser steps, and at the last step of each epoch and of the training.
+    """Writes ``last.ckpt`` every few optimiser steps, before a validation, and at the last step of epoch and training.
 
     Always within an epoch, never after its end: resumed from a checkpoint written at the very end of an epoch,
     Lightning 2.6 runs one batch, counts it as an epoch and skips the rest.
@@ -97,6 +96,12 @@ class LastCheckpoint(Callback):
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Copies the checkpoint that is resumed: the folder is complete even if no step follows."""
+        target = last_checkpoint(trainer)
+        if trainer.ckpt_path and trainer.is_global_zero:
+            _copy(Path(str(trainer.ckpt_path)), target)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -104,8 +109,29 @@ class LastCheckpoint(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         is_last = trainer.is_last_batch or trainer.global_step == trainer.max_steps
-        if is_last or trainer.global_step % self.every_n_steps == 0:
+        if is_last or trainer.global_step % self.every_n_steps == 0 or _validation_is_due(trainer):
             save_last(trainer)
+
+
+def _validation_is_due(trainer: pl.Trainer) -> bool:
+    """True before a validation: a run that is killed in it then begins with it when it is resumed."""
+    loop = trainer.fit_loop
+    return isinstance(loop, ResumableFitLoop) and loop.validation_is_due()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a file atomically; nothing where both are the same."""
+    if source.resolve() == target.resolve():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    shutil.copyfile(source, part)
+    part.replace(target)
+
+
+def last_checkpoint(trainer: pl.Trainer) -> Path:
+    """The path of ``last.ckpt`` in the run folder. All ranks must call it."""
+    return Path(trainer.log_dir or ".") / LAST
 
 
 def save_last(trainer: pl.Trainer) -> Path:
@@ -115,7 +141,7 @@ def save_last(trainer: pl.Trainer) -> Path:
         DivergedError: a weight is not finite; the checkpoint before stays.
     """
     check_weights(trainer)
-    path = Path(trainer.log_dir or ".") / "checkpoints" / "last.ckpt"
+    path = last_checkpoint(trainer)
     trainer.save_checkpoint(path)
     return path
 

@@ -4,9 +4,10 @@ import time
 
 import lightning.pytorch as pl
 import pytest
-from tiny import CONFIG, differing, door, finish, newest, process, scalars, state
+from tiny import CONFIG, arguments, differing, door, finish, newest, process, run_main, scalars, state
 
 from brainlm_lightning.data.store import Store
+from brainlm_lightning.run_folder import read_metrics
 
 STEPS = {"trainer.max_steps": 12, "trainer.val_check_interval": 3}
 EPOCH = 5  # steps
@@ -34,6 +35,18 @@ def crash(runs, settings, batch):
     with pytest.raises(CrashError):
         door("fit", runs, {**settings, **callback})
     return newest(runs) / "checkpoints" / "last.ckpt"
+
+
+class CrashInValidation(pl.Callback):
+    """Cuts the power at the beginning of a validation, counted from 1."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def on_validation_start(self, trainer, pl_module) -> None:
+        self.left -= not trainer.sanity_checking
+        if self.left == 0:
+            raise CrashError
 
 
 def last_of(run):
@@ -131,3 +144,51 @@ def test_a_process_killed_at_any_moment_can_be_resumed_exactly(how, runs, long_r
     assert how == signal.SIGKILL or f"go on with --ckpt_path {last}" in output
     resumed = door("fit", runs, {**LONG, "ckpt_path": last})
     assert differing(long_run, last_of(resumed)) == []
+
+
+STILL = STEPS | {"model.init_args.optimisation.learning_rate": 0, "checkpoint_every": 3}  # the first validation is best
+STOPPING = {
+    "trainer.callbacks+": "lightning.pytorch.callbacks.EarlyStopping",
+    "trainer.callbacks.monitor": "val/loss",
+    "trainer.callbacks.patience": 2,
+}
+PENDING = {  # settings, and the validation that the power cuts off
+    "of the best checkpoint": (STILL, 1),
+    "of a later checkpoint": (STILL, 2),
+    "at the end of an epoch": (STILL | {"trainer.val_check_interval": EPOCH}, 1),
+    "without a checkpoint of its own": (STILL | {"checkpoint_every": 1000}, 1),
+    "with accumulation": (STILL | {"data.micro_batch_size": 2, "trainer.val_check_interval": 6}, 1),
+    "after the last step": (STILL, 4),
+    "before early stopping": (STILL | STOPPING, 2),
+    "of early stopping": (STILL | STOPPING, 3),
+}
+
+
+@pytest.mark.parametrize("case", PENDING)
+def test_a_validation_that_was_cut_off_is_made_first(case, runs):
+    settings, number = PENDING[case]
+    whole = door("fit", runs, settings)
+    callback = {"trainer.callbacks+": f"{__name__}.CrashInValidation", "trainer.callbacks.number": number}
+    with pytest.raises(CrashError):
+        run_main([*arguments("fit", runs, settings), *(f"--{name}={value}" for name, value in callback.items())])
+    resumed = door("fit", runs, settings | {"ckpt_path": last_of(newest(runs))})
+    for name in ("best.ckpt", "last.ckpt"):
+        assert differing(whole / "checkpoints" / name, resumed / "checkpoints" / name) == []
+    assert results(resumed) == results(whole)
+    validated, expected = (scalars(run, "val/r2") for run in (resumed, whole))
+    assert validated == {step: value for step, value in expected.items() if step in list(expected)[number - 1 :]}
+
+
+def results(run):
+    """What `metrics.json` says, but for the speed."""
+    return {name: value for name, value in read_metrics(run).items() if not name.startswith("speed/")}
+
+
+def test_a_fit_killed_before_it_wrote_its_metrics_ends_with_them(runs, monkeypatch):
+    settings = STEPS | {"trainer.val_check_interval": EPOCH}  # none after the last step
+    whole = door("fit", runs, settings)
+    (whole / "metrics.json").rename(whole / "expected.json")
+    resumed = door("fit", runs, settings | {"ckpt_path": last_of(whole)})
+    (whole / "expected.json").rename(whole / "metrics.json")
+    assert "val/r2" in results(whole)
+    assert results(resumed) == results(whole)
