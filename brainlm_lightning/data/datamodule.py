@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import joblib
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
@@ -81,7 +82,8 @@ class CohortDataModule(pl.LightningDataModule):
         train_fraction: share of the training subjects to train on (table 1 of the paper: 0.01).
         scaling: ``robust`` (paper), ``robust_centred``, ``recording_zscore`` or ``none``; see `centre_and_scale`.
         eval_batch_size: windows in a validation or test batch on each device.
-        num_workers: processes that read windows; 0 = the training process reads them.
+        num_workers: processes that read windows, as many as there are cores at most; 0 = the training process reads
+            them.
         seed: seed of window starts, batches and masks.
     """
 
@@ -129,8 +131,16 @@ class CohortDataModule(pl.LightningDataModule):
             statistics = [self._training_statistics(store) for store in stores if store.name in self.weights]
             statistics += statistics[:1] * (len(stores) - len(statistics))  # of test-only cohorts
             self.dataset = WindowDataset(self.recordings, self.scaling, statistics, self.window_frames)
+            self.num_workers = self._readers()
         if stage == "fit":
             self._share_out()
+
+    def _readers(self) -> int:
+        """The number of reading processes: as asked for, or that of the cores where it is lower."""
+        readers = min(self.num_workers, joblib.cpu_count())  # respects affinity and a container's share
+        if readers < self.num_workers:
+            rank_zero_info(f"data.num_workers is {self.num_workers}; {readers} read, since there are as many cores")
+        return readers
 
     def _find_rows(self) -> None:
         """Finds the rows that train, validate and test; reports how many recordings are left out."""
