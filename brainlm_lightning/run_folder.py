@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from brainlm_lightning.atomic import replacing
 
 VERSION = re.compile(r"version_(\d+)")
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
@@ -31,17 +32,9 @@ def inside(folder: Path | str, name: str) -> Path:
 
 
 def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes beside the file, then renames: a reader sees either the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """A reader sees either the old file or the new one."""
+    with replacing(path) as stream:
+        write(stream)
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """When checkpoints are written, and how: atomically."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from brainlm_lightning.atomic import remove_stale_parts, replacing
 from brainlm_lightning.callbacks.divergence import StopAtDivergence, check_weights
 from brainlm_lightning.callbacks.fit_loop import ResumableFitLoop
 from brainlm_lightning.checkpoint.files import load_plain
@@ -25,14 +25,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Saves atomically, and waits until the file is on disk."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with part.open("wb") as file:
+        with replacing(Path(path)) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
@@ -97,10 +91,17 @@ class LastCheckpoint(Callback):
         self.every_n_steps = every_n_steps
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Copies the checkpoint that is resumed: the folder is complete even if no step follows."""
+        """Copies the checkpoint that is resumed, so that the folder is complete even if no step follows.
+
+        Half-written checkpoints of earlier runs of the experiment are removed.
+        """
         target = last_checkpoint(trainer)
-        if trainer.ckpt_path and trainer.is_global_zero:
+        if not trainer.is_global_zero:
+            return
+        if trainer.ckpt_path:
             _copy(Path(str(trainer.ckpt_path)), target)
+        for folder in target.parent.parent.parent.glob("version_*/checkpoints"):
+            remove_stale_parts(folder)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -123,10 +124,8 @@ def _copy(source: Path, target: Path) -> None:
     """Copies a file atomically; nothing where both are the same."""
     if source.resolve() == target.resolve():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    shutil.copyfile(source, part)
-    part.replace(target)
+    with source.open("rb") as original, replacing(target) as file:
+        shutil.copyfileobj(original, file)
 
 
 def last_checkpoint(trainer: pl.Trainer) -> Path:

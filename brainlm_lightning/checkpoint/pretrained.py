@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
+from brainlm_lightning.atomic import replacing
 from brainlm_lightning.checkpoint.description import (
     COMPARED_DATA,
     KEY,
@@ -157,9 +158,7 @@ def export(checkpoint: Path, output: Path) -> Path:
     if output.exists():
         raise FileExistsError(f"{output} exists; exports are never overwritten, name another file")
     model, about = load_model(checkpoint)
-    output.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    part = output.with_name(output.name + ".part")
-    save_file(weights, part, metadata={KEY: json.dumps(about)})
-    part.replace(output)
+    with replacing(output) as file:
+        save_file(weights, file.name, metadata={KEY: json.dumps(about)})
     return output

@@ -137,7 +137,7 @@ class CohortDataModule(pl.LightningDataModule):
 
     def _readers(self) -> int:
         """The number of reading processes: as asked for, or that of the cores where it is lower."""
-        readers = min(self.num_workers, joblib.cpu_count())  # respects affinity and a container's share
+        readers: int = min(self.num_workers, joblib.cpu_count())  # respects affinity and a container's share
         if readers < self.num_workers:
             rank_zero_info(f"data.num_workers is {self.num_workers}; {readers} read, since there are as many cores")
         return readers

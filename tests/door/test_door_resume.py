@@ -130,7 +130,10 @@ def long_run(stores, tmp_path_factory):
         return last_of(door("fit", tmp_path_factory.mktemp("long"), LONG))
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+@pytest.mark.parametrize("how", STATUS)
 def test_a_process_killed_at_any_moment_can_be_resumed_exactly(how, runs, long_run):
     running = process("fit", runs, LONG)
     while running.poll() is None and not list(runs.glob("*/*/checkpoints/last.ckpt")):
@@ -138,12 +141,51 @@ def test_a_process_killed_at_any_moment_can_be_resumed_exactly(how, runs, long_r
     time.sleep(random.uniform(0, 0.5))
     running.send_signal(how)
     status, output = finish(running)
-    assert status == {signal.SIGKILL: -9, signal.SIGTERM: 143}[how], output
+    assert status == STATUS[how], output
     last = last_of(newest(runs))
     assert 0 < state(last)["/global_step"] < 150
-    assert how == signal.SIGKILL or f"go on with --ckpt_path {last}" in output
+    assert how == signal.SIGKILL or f"{how.name} received: " in output
+    assert how == signal.SIGKILL or "--trainer.max_steps=150 --trainer.val_check_interval=50" in output
+    assert how == signal.SIGKILL or f" --ckpt_path={last}" in output
+    assert "Traceback" not in output
     resumed = door("fit", runs, {**LONG, "ckpt_path": last})
     assert differing(long_run, last_of(resumed)) == []
+
+
+class SignalInValidation(pl.Callback):
+    """Asks to stop in a validation, counted from 1."""
+
+    def __init__(self, number: int, by: int) -> None:
+        self.left, self.by = number, by
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
+        self.left -= batch_idx == 0 and not trainer.sanity_checking
+        if self.left == 0:
+            signal.raise_signal(self.by)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_validation_stops_it_at_once(how, runs, caplog):
+    settings = {"checkpoint_every": 1000, "data.micro_batch_size": 2, **STEPS, "trainer.val_check_interval": 6}
+    whole = door("fit", runs, settings)
+    callback = {"trainer.callbacks+": f"{__name__}.SignalInValidation", "trainer.callbacks.number": 2}
+    with pytest.raises(SystemExit) as ended:
+        door("fit", runs, {**settings, **callback, "trainer.callbacks.by": int(how)})
+    assert ended.value.code == STATUS[how]
+    last = last_of(newest(runs))
+    assert state(last)["/global_step"] == 6
+    assert f"{how.name} received: {last} was saved before this validation" in caplog.text
+    assert signal.getsignal(how) != signal.SIG_IGN
+    resumed = door("fit", runs, {**settings, "ckpt_path": last})
+    assert differing(last_of(whole), last_of(resumed)) == []
+    assert results(resumed) == results(whole)
+
+
+def test_half_written_checkpoints_of_killed_runs_are_removed_by_the_next(runs):
+    left = last_of(door("fit", runs)).with_name("last.ckpt.1.part")
+    left.touch()
+    door("fit", runs)
+    assert not left.exists()
 
 
 STILL = STEPS | {"model.init_args.optimisation.learning_rate": 0, "checkpoint_every": 3}  # the first validation is best

@@ -1,0 +1,48 @@
+"""Files that are whole or not there: written beside their place, locked while they are written, then renamed.
+
+The lock dies with its process, so that a part without a lock is one that a killed process left.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+ENDING = ".part"
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to that takes the place of `path` when it is whole and on disk; on an error it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}{ENDING}")
+    with _locked(part) as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+def _locked(part: Path) -> IO[bytes]:
+    """Opens a file and locks it; again where it was removed before it was locked."""
+    while True:
+        file = part.open("wb")
+        with suppress(OSError):  # a file system without locks, where no part is removed either
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if part.exists() and os.path.samestat(part.stat(), os.fstat(file.fileno())):
+            return file
+        file.close()
+
+
+def remove_stale_parts(folder: Path) -> None:
+    """Removes what killed processes left half written in a folder; what a process is writing is locked, and stays."""
+    for part in folder.glob(f"*{ENDING}"):
+        with suppress(OSError), part.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
