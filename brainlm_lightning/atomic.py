@@ -5,8 +5,9 @@ The lock dies with its process, so that a part without a lock is one that a kill
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -46,3 +47,34 @@ def remove_stale_parts(folder: Path) -> None:
         with suppress(OSError), part.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             part.unlink()
+
+
+@contextmanager
+def alone(work: Path, target: Path) -> Iterator[None]:
+    """Keeps a second process out that would make the same folder; the lock dies with the process.
+
+    Args:
+        work: folder to work in; it is made.
+        target: what it becomes, for the message.
+
+    Raises:
+        RuntimeError: another process is at work.
+        FileExistsError: another process has finished.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        try:
+            lock = held.enter_context((work / "lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, FileNotFoundError) as error:  # locked; or removed since, because it was finished
+            raise RuntimeError(f"another process is preparing {target}; wait for it, or end it") from error
+        if target.exists():
+            shutil.rmtree(work)
+            refuse_existing(target)
+        yield
+
+
+def refuse_existing(target: Path) -> None:
+    """Raises FileExistsError where a folder is there already."""
+    if target.exists():
+        raise FileExistsError(f"{target} is there already; delete it to prepare it anew, or name another output")
