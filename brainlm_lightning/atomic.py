@@ -3,6 +3,7 @@
 The lock dies with its process, so that a part without a lock is one that a killed process left.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -15,11 +16,39 @@ ENDING = ".part"
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in an error of the disk that does not, such as one of a full disk, even where another hides it."""
+    try:
+        yield
+    except Exception as error:
+        hidden: BaseException | None = error
+        while hidden is not None:
+            if isinstance(hidden, OSError) and hidden.errno is not None and hidden.filename is None:
+                hidden.filename = str(path)
+            hidden = hidden.__cause__ or hidden.__context__
+        raise
+
+
+def check_room(path: Path, num_bytes: int) -> None:
+    """Makes an empty file on a disk that has room for its bytes.
+
+    Raises:
+        OSError: the disk or the quota has not.
+    """
+    with naming(path), path.open("wb") as file:
+        if shutil.disk_usage(path.parent).free < num_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        if hasattr(os, "posix_fallocate"):  # which knows of quotas, and is not everywhere
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+            file.truncate()
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to that takes the place of `path` when it is whole and on disk; on an error it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}{ENDING}")
-    with _locked(part) as file:
+    with naming(path), _locked(part) as file:
         try:
             yield file
             file.flush()
@@ -77,4 +106,4 @@ def alone(work: Path, target: Path) -> Iterator[None]:
 def refuse_existing(target: Path) -> None:
     """Raises FileExistsError where a folder is there already."""
     if target.exists():
-        raise FileExistsError(f"{target} is there already; delete it to prepare it anew, or name another output")
+        raise FileExistsError(f"{target} is there already; delete it to make it anew, or name another output")

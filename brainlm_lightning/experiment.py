@@ -27,6 +27,7 @@ from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.callbacks.throughput import Throughput
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.experiment_files import check_settings
 from brainlm_lightning.options import explain_unknown, files_first, given_options
 from brainlm_lightning.report.tables import tables
 from brainlm_lightning.run_folder import find_checkpoint, read_metrics, run_of
@@ -86,6 +87,7 @@ class ExperimentCLI(LightningCLI):
             if checkpoint is not None:
                 self._take_over(parser, checkpoint)
                 self.config[verb].ckpt_path = str(checkpoint)
+        check_settings(self.config[verb])
 
     def _parse(self, parser: LightningArgumentParser, further: Settings | None = None) -> None:
         """Parses the command: files outrank defaults, `further` settings outrank files, and options outrank both."""

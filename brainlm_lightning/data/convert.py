@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from brainlm_lightning.atomic import naming
 from brainlm_lightning.data.clean import CleaningPlan, clean_series
 from brainlm_lightning.data.missing import as_ranges, fill_frames, missing_frames, resample_missing
 from brainlm_lightning.data.nuisance import Nuisance
@@ -223,7 +224,7 @@ def _save(path: Path, recording: StoredRecording, fingerprint: str, outcome: Out
     """Writes under a name of this process's own, then renames: a reader sees a whole file or none."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     arrays = {name: getattr(recording, name) for name in ARRAYS}
-    with part.open("wb") as file:
+    with naming(part), part.open("wb") as file:
         np.savez(file, **arrays, fingerprint=np.array(fingerprint), outcome=np.array(json.dumps(asdict(outcome))))
     os.replace(part, path)
 

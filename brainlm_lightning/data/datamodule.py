@@ -21,6 +21,7 @@ from brainlm_lightning.data.checks import (
     check_unseen,
     no_windows,
 )
+from brainlm_lightning.data.counts import check_counts, check_weights
 from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.data.schedule import (
     EvaluationBatches,
@@ -36,6 +37,10 @@ from brainlm_lightning.data.schedule import (
 from brainlm_lightning.data.store import Store, open_cohort, training_statistics
 from brainlm_lightning.data.windows import Batch, Recordings, WindowDataset, scale_on_device
 
+LEAST = {
+    **dict.fromkeys(("window_frames", "global_batch_size", "micro_batch_size", "windows_per_recording"), 1),
+    **{"eval_batch_size": 1, "num_workers": 0, "seed": 0},
+}
 ScalingRecipe = Literal["robust", "robust_centred", "recording_zscore", "none"]
 
 
@@ -104,7 +109,9 @@ class CohortDataModule(pl.LightningDataModule):
         super().__init__()
         if not 0 < train_fraction <= 1:
             raise ValueError(f"train_fraction {train_fraction} is outside (0, 1]")
+        check_counts(LEAST, locals())
         self.weights = {cohorts: 1.0} if isinstance(cohorts, str) else dict(cohorts)
+        check_weights(self.weights)
         self.test_cohorts = list(test_cohorts or [])
         self.window_frames = window_frames
         self.global_batch_size = global_batch_size

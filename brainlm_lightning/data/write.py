@@ -72,12 +72,12 @@ def write_store(
         [table.iloc[list(rows)].assign(**_places(table, rows, shard)) for shard, rows in enumerate(groups)]
     )
     placed = placed[[*COLUMNS, *(column for column in placed.columns if column not in COLUMNS)]]
-    shards = []
+    shards, size = [], cohort.atlas.num_parcels * np.dtype(cohort.dtype).itemsize
     for shard, rows in enumerate(groups):
         frames = int(table["num_frames"].iloc[list(rows)].sum())
         recordings = (load(row) for row in rows)
         path = folder / f"shard-{shard:05d}.h5"
-        shards.append(write_shard(path, recordings, num_frames=frames, num_recordings=len(rows)))
+        shards.append(write_shard(path, recordings, num_frames=frames, num_recordings=len(rows), frame_bytes=size))
     _write(folder / "recordings.csv", partial(placed.to_csv, index=False, lineterminator="\n"))
     _write(folder / "parcels.csv", cohort.atlas.save)
     return _write_metadata(folder, cohort, shards)

@@ -13,7 +13,7 @@ STEPS = {"trainer.max_steps": 12, "trainer.val_check_interval": 3}
 EPOCH = 5  # steps
 
 
-class CrashError(Exception):
+class CrashError(BaseException):
     """Stands for a power cut."""
 
 
