@@ -61,6 +61,8 @@ def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, l
         from brainlm_lightning.data.manifest import load_manifest
         from brainlm_lightning.data.prepare import prepare, share_left_out
 
+        if args.jobs < 1:
+            raise ValueError(f"--jobs is {args.jobs}; expected a number of processes from 1 on")
         manifest = load_manifest(args.config, overrides)
         name = args.output.resolve().name if args.output else manifest.cohort
         if name != manifest.cohort:

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from brainlm_lightning.atomic import replacing
+from brainlm_lightning.spreadsheet import harmless
 
 VERSION = re.compile(r"version_(\d+)")
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
@@ -75,8 +76,8 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_table(path: Path | str, table: pd.DataFrame) -> None:
-    """Writes a table as CSV atomically, without its index."""
-    _write_atomically(Path(path), lambda stream: stream.write(table.to_csv(index=False).encode()))
+    """Writes a table as CSV atomically, without its index; no spreadsheet runs its texts."""
+    _write_atomically(Path(path), lambda stream: stream.write(harmless(table).to_csv(index=False).encode()))
 
 
 def _existing(folder: Path | str, name: str) -> Path:

@@ -21,7 +21,7 @@ from brainlm_lightning.checkpoint.description import (
     describe_data,
     subject_digest,
 )
-from brainlm_lightning.checkpoint.files import load_strictly, read_checkpoint
+from brainlm_lightning.checkpoint.files import HASH, load_strictly, read_checkpoint, sha256_of_tensors
 from brainlm_lightning.checkpoint.registry import build
 from brainlm_lightning.checkpoint.start import start_model
 from brainlm_lightning.data.datamodule import CohortDataModule
@@ -160,5 +160,5 @@ def export(checkpoint: Path, output: Path) -> Path:
     model, about = load_model(checkpoint)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
     with replacing(output) as file:
-        save_file(weights, file.name, metadata={KEY: json.dumps(about)})
+        save_file(weights, file.name, metadata={KEY: json.dumps(about), HASH: sha256_of_tensors(weights)})
     return output

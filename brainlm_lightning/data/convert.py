@@ -15,6 +15,7 @@ from brainlm_lightning.data.nuisance import Nuisance
 from brainlm_lightning.data.read import Expected, agreed_tr_s, check_there, read_series
 from brainlm_lightning.data.resample import resample
 from brainlm_lightning.data.shard import ARRAYS, StoredRecording
+from brainlm_lightning.failure import printable
 
 DEAD_SHARE = 1e-3  # of the median parcel's standard deviation: below it, a parcel is rounding noise
 LARGEST_ROUNDING = 1e-3  # of a parcel's standard deviation: what float16 may cost
@@ -188,7 +189,7 @@ def load_converted(path: Path) -> StoredRecording:
 
 def explained(task: Task, error: Exception) -> str:
     """One line without ';', which separates problems."""
-    reason = " ".join(str(error).replace(";", ",").split()).rstrip(".")
+    reason = printable(" ".join(str(error).replace(";", ",").split())).rstrip(".")
     file = task.location.partition("::")[0]
     kind = "" if isinstance(error, (ValueError, OSError)) else f"damaged ({type(error).__name__}): "
     where = "" if file in reason else f"{task.location}: "

@@ -31,6 +31,7 @@ from brainlm_lightning.data.store import Store, store_root
 from brainlm_lightning.data.summary import summarise
 from brainlm_lightning.data.workers import workers
 from brainlm_lightning.data.write import Cohort, write_store
+from brainlm_lightning.spreadsheet import harmless
 
 MOST_LISTED = 10  # problems in an error message
 
@@ -76,7 +77,7 @@ def prepare(
         stage = _empty(work / "store")
         if manifest.truth is not None:
             shutil.copyfile(manifest.below_root(manifest.truth), stage / "truth.npz")
-        dropped.to_csv(stage / "dropped.csv", index=False, lineterminator="\n")
+        harmless(dropped).to_csv(stage / "dropped.csv", index=False, lineterminator="\n")
         cohort = Cohort(manifest.cohort, atlas, manifest.tr_s, manifest.dtype, _made_by(manifest))
         write_store(stage, cohort, table, lambda row: load_converted(kept[row]), shard_recordings=shard_recordings)
         write_page(Store(stage))
@@ -187,9 +188,14 @@ def _made_by(manifest: Manifest) -> dict[str, Any]:
     return {
         "package_version": __version__,
         "manifest_sha256": manifest.sha256,
-        "manifest": asdict(manifest),
+        "manifest": _without_places(asdict(manifest)),
         "processing": processing,
     }
+
+
+def _without_places(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without folders of this machine, which may come from the environment and concern nobody else."""
+    return {**manifest, "root": "", "atlas": {**manifest["atlas"], "root": None}}
 
 
 def _empty(folder: Path) -> Path:

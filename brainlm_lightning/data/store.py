@@ -29,6 +29,7 @@ from brainlm_lightning.data.shard import ARRAYS, StoredRecording, population_std
 from brainlm_lightning.data.split import assign_splits, units_of
 from brainlm_lightning.data.store_schema import check_finished, check_metadata
 from brainlm_lightning.run_folder import inside
+from brainlm_lightning.spreadsheet import original
 
 FORMAT_VERSION = 1
 TEXT_COLUMNS = (
@@ -226,7 +227,7 @@ def _places(entry: dict[str, Any], parcels: int, dtype: np.dtype) -> Iterator[tu
 
 def read_recordings(path: Path) -> pd.DataFrame:
     """Reads `recordings.csv`: identifiers stay text, absent session, task, site and problems are ''."""
-    table = read_table(path, text=TEXT_COLUMNS, missing=("",))
+    table = original(read_table(path, text=TEXT_COLUMNS, missing=("",)))
     table = table.assign(**{name: value for name, value in DEFAULTS.items() if name not in table})
     filled = ["session", "task", "site", "problems", *DEFAULTS]
     table[filled] = table[filled].fillna(dict.fromkeys(filled, "") | DEFAULTS)

@@ -241,6 +241,22 @@ def test_what_a_process_killed_after_it_had_finished_left_is_removed(healthy, tm
     assert not (tmp_path / "toy.part").exists()
 
 
+def test_a_store_says_nothing_of_this_machine_and_runs_nothing_in_a_spreadsheet(healthy, tmp_path):
+    table = pd.read_csv(Path(healthy.root) / "runs.csv", dtype=str)
+    table["site"] = ["=HYPERLINK()", "-A", *["A"] * 6]
+    table.to_csv(Path(healthy.root) / "runs.csv", index=False)
+    folder = prepare(healthy, output=tmp_path / "toy")
+    assert str(tmp_path) not in (folder / "store.json").read_text()
+    assert Store(folder).recordings["site"].tolist()[:2] == ["=HYPERLINK()", "-A"]
+    assert ",'=HYPERLINK()," in (folder / "recordings.csv").read_text()
+
+
+def test_centroids_are_three_columns(healthy, tmp_path):
+    atlas = replace(healthy.atlas, xyz_mm=["x", "x", "x"])
+    with pytest.raises(ValueError, match="xyz_mm names the three columns x, y and z"):
+        prepare(replace(healthy, atlas=atlas), output=tmp_path / "toy")
+
+
 PREPARE = """
 import pickle, sys
 from brainlm_lightning.data.convert import dead_parcels
