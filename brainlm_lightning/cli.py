@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from brainlm_lightning.failure import briefly_in_threads, end
+from brainlm_lightning.orphans import end_with_first_rank
 
 DEBUG = "--debug"
 EXPERIMENT_VERBS = ("fit", "validate", "test")
@@ -227,6 +228,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _dispatch(args: list[str]) -> None:
     if args and args[0] in EXPERIMENT_VERBS:
+        end_with_first_rank()
         from brainlm_lightning.sweep import run
 
         run(args)
