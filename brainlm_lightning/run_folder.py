@@ -118,9 +118,18 @@ def read_metrics(folder: Path | str) -> dict[str, float]:
 
 
 def read_arrays(folder: Path | str, name: str = "arrays.npz") -> dict[str, NDArray[Any]]:
-    """Reads the arrays of a run folder; nothing is unpickled."""
-    with np.load(_existing(folder, name), allow_pickle=False) as archive:
-        return dict(archive)
+    """Reads the arrays of a run folder; nothing is unpickled.
+
+    Raises:
+        FileNotFoundError: The run has none.
+        ValueError: The file is damaged.
+    """
+    path = _existing(folder, name)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception as error:  # what numpy, zipfile and zlib raise on a damaged file is of every kind
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); test the run again") from error
 
 
 def _versions(experiment_folder: Path) -> dict[int, Path]:

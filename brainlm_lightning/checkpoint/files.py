@@ -6,6 +6,7 @@ its header. Only tensors and plain values are ever unpickled (``weights_only=Tru
 
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def load_plain(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         ValueError: the file is damaged or holds other objects.
     """
     try:
+        _check_sums(path)
         content: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
         raise ValueError(
@@ -52,6 +54,19 @@ def load_plain(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             f"{type(error).__name__}: {str(error)[:200]}"
         ) from error
     return content
+
+
+def _check_sums(path: Path) -> None:
+    """Compares the checksums in a checkpoint, which torch does not.
+
+    Raises:
+        ValueError: a part of the file was changed.
+    """
+    if zipfile.is_zipfile(path):  # not so before torch 1.6
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} is not what was written")
 
 
 def _read_lightning(path: Path) -> tuple[Description | None, dict[str, Tensor]]:
