@@ -84,6 +84,7 @@ class Store:
         self._maps: dict[int, dict[str, np.ndarray]] = {}
         for shard in range(len(self.metadata["shards"])):
             self._check_size(shard)
+        self._check_rows()
 
     def __len__(self) -> int:
         return len(self._shard)
@@ -179,6 +180,16 @@ class Store:
                 f"{self.folder / 'recordings.csv'}: frames of {path.name} that are not there; restore the file"
             )
 
+    def _check_rows(self) -> None:
+        """Refuses recordings that lie in no shard."""
+        counts = [entry["num_recordings"] for entry in self.metadata["shards"]]
+        for shard, row in zip(self._shard, self._row, strict=True):
+            if not 0 <= shard < len(counts) or not 0 <= row < counts[shard]:
+                raise ValueError(
+                    f"{self.folder / 'recordings.csv'}: no row {row} in a shard {shard}; restore the file, or prepare the "
+                    "cohort again"
+                )
+
     def _check_size(self, shard: int) -> None:
         entry = self.metadata["shards"][shard]
         path = self.folder / entry["file"]
@@ -229,6 +240,9 @@ def read_recordings(path: Path) -> pd.DataFrame:
     """Reads `recordings.csv`: identifiers stay text, absent session, task, site and problems are ''."""
     table = original(read_table(path, text=TEXT_COLUMNS, missing=("",)))
     table = table.assign(**{name: value for name, value in DEFAULTS.items() if name not in table})
+    absent = [name for name in COLUMNS if name not in table]
+    if absent:
+        raise ValueError(f"{path}: no column {absent}; it has {list(table)}. Restore it, or prepare the cohort again")
     filled = ["session", "task", "site", "problems", *DEFAULTS]
     table[filled] = table[filled].fillna(dict.fromkeys(filled, "") | DEFAULTS)
     return table

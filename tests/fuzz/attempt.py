@@ -49,7 +49,7 @@ def attempt(call: Callable[[], None]) -> Attempt:
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         child = os.fork()
         if not child:
-            _in_child(call, said.fileno())
+            in_child(call, said.fileno())
         status, used = _wait(child, time.monotonic() + LONGEST_S)
         said.seek(0)
         output = said.read()
@@ -71,7 +71,7 @@ def command(args: Sequence[str]) -> Callable[[], None]:
     return call
 
 
-def _in_child(call: Callable[[], None], said: int) -> None:
+def in_child(call: Callable[[], None], said: int) -> None:
     os.setsid()
     os.dup2(said, 1)
     os.dup2(said, 2)

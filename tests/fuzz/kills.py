@@ -1,4 +1,4 @@
-"""``python tests/fuzz/kills.py``: kills `fit` and `prepare` at random moments, and compares how they end when they go on.
+"""``python tests/fuzz/kills.py``: kills `fit` and `prepare` at random moments, and compares how they end.
 
 Each of twenty rounds of `fit` is killed (SIGKILL) up to three times and resumed from the newest `last.ckpt`; its end is
 that of a run that was never killed: last and best checkpoint, metrics, and where early stopping stopped. Each of twenty
@@ -7,20 +7,24 @@ rounds of `prepare` is killed likewise; the store has the same bytes.
 
 import argparse
 import hashlib
+import itertools
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path += [str(Path(__file__).parents[1] / "door"), str(Path(__file__).parents[2])]
 
+import torch
+from attempt import LONGEST_S, command, in_child
 from sound import make_sound
-from tiny import differing, newest, process, versions
+from tiny import arguments, differing, newest, versions
 
+import brainlm_lightning.sweep  # noqa: F401 (imported once, here, for all forks)
 from brainlm_lightning.run_folder import read_metrics
 
 MOST_KILLS = 3
@@ -37,26 +41,29 @@ FIT = {
 }
 
 
-def killed(running: subprocess.Popen, seconds: float) -> bool:
-    """Kills a process and all that it started after some seconds; False where it ended before."""
-    try:
-        running.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
-        return True
-    return False
+def killed(args: list[str], seconds: float) -> bool:
+    """Runs a command in a fork and kills it and all that it started after some seconds; False where it ended before."""
+    child = os.fork()
+    if not child:
+        with open(os.devnull, "w") as nowhere:
+            in_child(command(args), nowhere.fileno())
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.005)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return True
 
 
 def fitted(runs: Path, seconds: list[float]) -> tuple[Path, int]:
     """Fits, killed after each of some times and resumed; returns the last run folder, and how often it was killed."""
-    kills, settings = 0, dict(FIT)
-    for after in [*seconds, 300.0]:
-        if not killed(process("fit", runs, settings), after):
+    settings = dict(FIT)
+    for kills, after in enumerate([*seconds, LONGEST_S]):
+        if not killed(arguments("fit", runs, settings), after):
             return newest(runs), kills
-        kills += 1
-        last = [run / "checkpoints" / "last.ckpt" for run in versions(runs)]
-        there = [path for path in last if path.is_file()]
+        there = [path for run in versions(runs) if (path := run / "checkpoints" / "last.ckpt").is_file()]
         settings = FIT | ({"ckpt_path": there[-1]} if there else {})
     raise RuntimeError("a fit did not end")
 
@@ -79,15 +86,25 @@ def contents(store: Path) -> dict[str, str]:
 def prepared(manifest: Path, output: Path, seconds: list[float]) -> tuple[Path, int]:
     """Prepares, killed after each of some times and called again; returns the store, and how often it was killed."""
     kills = 0
-    command = [sys.executable, "-m", "brainlm_lightning.cli", "prepare", f"--config={manifest}", f"--output={output}"]
-    for after in [*seconds, 300.0]:
-        with subprocess.Popen(
-            [*command, "--jobs=2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-        ) as running:
-            kills += killed(running, after)
+    for after in [*seconds, LONGEST_S]:
+        kills += killed(["prepare", f"--config={manifest}", f"--output={output}", "--jobs=2"], after)
         if output.exists():
             return output, kills
     raise RuntimeError("a preparation did not end")
+
+
+def rounds(number: int, chance: random.Random, whole: Callable[[list[float]], tuple[Path, int]],
+           compare: Callable[[Path, Path], list[str]]) -> tuple[int, int]:  # fmt: skip
+    """Makes something undisturbed, then `number` times with kills; returns how many ends are alike, and the kills."""
+    begun = time.monotonic()
+    expected = whole([])[0]
+    duration, alike, kills = time.monotonic() - begun, 0, 0
+    for place in range(number):
+        end, count = whole([chance.uniform(0.1, 0.95) * duration for _ in range(chance.randint(1, MOST_KILLS))])
+        wrong = compare(end, expected)
+        kills, alike = kills + count, alike + (not wrong)
+        print(f"{place}: killed {count} times, {f'differs: {wrong[:5]}' if wrong else 'alike'}", flush=True)
+    return alike, kills
 
 
 def main() -> None:
@@ -95,35 +112,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=("fit", "prepare"))
     given = parser.parse_args()
-    chance, good = random.Random(given.seed), True
+    torch.set_num_threads(1)
+    good, folders = True, itertools.count()
     with tempfile.TemporaryDirectory() as place:
         sound = make_sound(Path(place) / "sound")
-        for verb in ("fit", "prepare"):
-            if given.only not in (None, verb):
-                continue
-            begun = time.monotonic()
-            whole: Path
-            if verb == "fit":
-                whole = fitted(Path(place) / "whole", [])[0]
-            else:
-                whole = prepared(sound.files / "manifest.yaml", Path(place) / "whole" / "toy", [])[0]
-            duration, kills, alike = time.monotonic() - begun, 0, 0
-            for number in range(given.rounds):
-                seconds = [chance.uniform(0.4, 1.0) * duration for _ in range(chance.randint(1, MOST_KILLS))]
-                folder = Path(place) / f"{verb}{number}"
-                if verb == "fit":
-                    end, count = fitted(folder, seconds)
-                    wrong = ends_alike(end, whole)
-                else:
-                    end, count = prepared(sound.files / "manifest.yaml", folder / "toy", seconds)
-                    wrong = [] if contents(end) == contents(whole) else ["bytes"]
-                kills, alike = kills + count, alike + (not wrong)
-                print(
-                    f"{verb} {number}: killed {count} times, {'differs: ' + str(wrong[:5]) if wrong else 'alike'}",
-                    flush=True,
-                )
+        manifest = sound.files / "manifest.yaml"
+        verbs = {
+            "prepare": (
+                lambda seconds: prepared(manifest, Path(place) / f"{next(folders)}" / "toy", seconds),
+                lambda one, other: [] if contents(one) == contents(other) else ["bytes"],
+            ),
+            "fit": (lambda seconds: fitted(Path(place) / f"{next(folders)}", seconds), ends_alike),
+        }
+        for verb, (make, compare) in verbs.items():
+            alike, kills = rounds(given.rounds, random.Random(given.seed), make, compare)
             print(f"{verb}: {alike} of {given.rounds} ended as if never killed, after {kills} kills", flush=True)
             good &= alike == given.rounds
     sys.exit(not good)
