@@ -186,8 +186,8 @@ class Store:
         for shard, row in zip(self._shard, self._row, strict=True):
             if not 0 <= shard < len(counts) or not 0 <= row < counts[shard]:
                 raise ValueError(
-                    f"{self.folder / 'recordings.csv'}: no row {row} in a shard {shard}; restore the file, or prepare the "
-                    "cohort again"
+                    f"{self.folder / 'recordings.csv'}: no row {row} in a shard {shard}; restore the file, or prepare "
+                    "the cohort again"
                 )
 
     def _check_size(self, shard: int) -> None:
