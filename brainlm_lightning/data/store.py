@@ -27,7 +27,7 @@ from brainlm_lightning.data.read import read_table
 from brainlm_lightning.data.scaling import ScalingStatistics, quantile_statistics
 from brainlm_lightning.data.shard import ARRAYS, StoredRecording, population_std, shard_shapes
 from brainlm_lightning.data.split import assign_splits, units_of
-from brainlm_lightning.data.store_schema import check_finished, check_metadata
+from brainlm_lightning.data.store_schema import TABLES, check_entries, check_finished, check_metadata
 from brainlm_lightning.run_folder import inside
 from brainlm_lightning.spreadsheet import original
 
@@ -305,6 +305,7 @@ def verify(folder: Path | str) -> list[str]:
     """
     try:
         store = Store(folder)
+        check_entries(store.metadata, store.folder)
     except (OSError, ValueError, KeyError) as error:
         return [f"cannot be opened: {error}"]
     problems = [*_wrong_tables(store), *_wrong_shards(store)]
@@ -316,7 +317,8 @@ def verify(folder: Path | str) -> list[str]:
 
 
 def _wrong_tables(store: Store) -> Iterator[str]:
-    for name, sha256 in store.metadata["tables"].items():
+    for name in TABLES:
+        sha256 = store.metadata["tables"][name]
         if hashlib.sha256((store.folder / name).read_bytes()).hexdigest() != sha256:
             yield f"{name}: changed since the store was made"
     if store.atlas.sha256 != store.metadata["atlas"]["sha256"]:
