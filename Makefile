@@ -12,7 +12,7 @@ RUNS   ?= runs
 export BRAINLM_DATA ?= stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo simulated_task prepare pretrain table1 forecast forecast-abide forecast-ukb test test-slow check bench tensorboard clean
+.PHONY: help setup demo simulated_task prepare pretrain table1 forecast forecast-abide forecast-ukb test test-slow fuzz kills check bench tensorboard clean
 
 help:  ## this list
 	@grep -E '^[a-z_0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -78,6 +78,12 @@ test: setup  ## the tests (CPU, under 10 minutes)
 
 test-slow: setup  ## the slow tests: kills, two ranks, real recordings
 	$(BIN)/python -m pytest -m slow
+
+fuzz: setup  ## 2,000 damaged inputs of six kinds: each ends in a message or a right result (10 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz --cases 2000
+
+kills: setup  ## 20 fits and 20 preparations, killed at random and resumed: they end as if never killed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/kills.py
 
 check: setup  ## ruff, import-linter, mypy, tests
 	$(BIN)/ruff check .

@@ -6,17 +6,22 @@
     fit, validate, test    run an experiment
     report, export         show the tables of runs; convert a checkpoint to safetensors
 
+``--debug`` with any of them shows the traceback of an error.
+
 Verbs that do not need torch do not import it, so that data can be prepared on a machine without it.
 """
 
 import argparse
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from brainlm_lightning.failure import briefly_in_threads, end
+from brainlm_lightning.orphans import end_with_first_rank
+
+DEBUG = "--debug"
 EXPERIMENT_VERBS = ("fit", "validate", "test")
 INCOMPLETE = 3  # exit status: the store was made, but lacks more recordings than `max_left_out` allows
 
@@ -57,6 +62,8 @@ def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, l
         from brainlm_lightning.data.manifest import load_manifest
         from brainlm_lightning.data.prepare import prepare, share_left_out
 
+        if args.jobs < 1:
+            raise ValueError(f"--jobs is {args.jobs}; expected a number of processes from 1 on")
         manifest = load_manifest(args.config, overrides)
         name = args.output.resolve().name if args.output else manifest.cohort
         if name != manifest.cohort:
@@ -81,14 +88,15 @@ def _describe(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, 
     parser.add_argument("--output", type=Path, help="manifest to write (default: printed)")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.atomic import refuse_existing
         from brainlm_lightning.data.describe import FILL_IN, describe
 
         manifest = describe(args.folder, args.atlas)
         if args.output is None:
             print(manifest, end="")
             return
-        with args.output.open("x", encoding="utf-8") as file:
-            file.write(manifest)
+        refuse_existing(args.output)
+        args.output.write_text(manifest, encoding="utf-8")
         print(f"{args.output}: {manifest.count(FILL_IN) - 1} marks of {FILL_IN} left; then `prepare --dry-run`")
 
     return run
@@ -206,31 +214,21 @@ OWN_SETTINGS = ("prepare", "simulate")  # verbs that also take settings of the m
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs one verb."""
+    """Runs one verb; what goes wrong is one message, or with ``--debug`` a traceback."""
+    given = list(sys.argv[1:] if args is None else args)
+    if DEBUG in given:
+        _dispatch([argument for argument in given if argument != DEBUG])
+        return
     try:
-        _dispatch(list(sys.argv[1:] if args is None else args))
-    except (ValueError, OSError) as error:
-        ours = next((cause for cause in _causes(error) if _is_our_own(cause)), None)
-        if ours is None:
-            raise
-        sys.exit(f"{type(ours).__name__}: {ours}")
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and the chain of its causes: the parser wraps errors that a class raises about its arguments."""
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _is_our_own(error: BaseException) -> bool:
-    """True if this package raised the error; errors from inside a library keep their traceback."""
-    frames = list(traceback.walk_tb(error.__traceback__))
-    return bool(frames) and Path(frames[-1][0].f_code.co_filename).is_relative_to(Path(__file__).parent)
+        with briefly_in_threads():
+            _dispatch(given)
+    except (Exception, KeyboardInterrupt) as error:
+        end(error)
 
 
 def _dispatch(args: list[str]) -> None:
     if args and args[0] in EXPERIMENT_VERBS:
+        end_with_first_rank()
         from brainlm_lightning.sweep import run
 
         run(args)

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
+from brainlm_lightning.callbacks.fit_loop import ResumableFitLoop
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
 from brainlm_lightning.callbacks.result_files import ResultFiles
 from brainlm_lightning.callbacks.run_folder import RunFolder, RunLogger, folder_of
@@ -26,6 +27,7 @@ from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.callbacks.throughput import Throughput
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.experiment_files import check_settings
 from brainlm_lightning.options import explain_unknown, files_first, given_options
 from brainlm_lightning.report.tables import tables
 from brainlm_lightning.run_folder import find_checkpoint, read_metrics, run_of
@@ -85,6 +87,7 @@ class ExperimentCLI(LightningCLI):
             if checkpoint is not None:
                 self._take_over(parser, checkpoint)
                 self.config[verb].ckpt_path = str(checkpoint)
+        check_settings(self.config[verb])
 
     def _parse(self, parser: LightningArgumentParser, further: Settings | None = None) -> None:
         """Parses the command: files outrank defaults, `further` settings outrank files, and options outrank both."""
@@ -167,7 +170,9 @@ class ExperimentCLI(LightningCLI):
         kwargs["plugins"] = [*(config.trainer.plugins or []), AtomicCheckpointIO()]
         # The DataModule itself distributes batches, so that any number of ranks sees the same global batches.
         kwargs["use_distributed_sampler"] = False
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.fit_loop = ResumableFitLoop(trainer)
+        return trainer
 
     def before_test(self) -> None:
         """Tells the task the folder of the experiment, which holds the runs of a sweep."""

@@ -9,8 +9,9 @@ from pathlib import Path
 from pydoc import locate
 from typing import Any, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from brainlm_lightning.experiment_files import read_experiment
 from brainlm_lightning.settings import flatten
 
 Options = dict[str, Any]  # full name -> value: model.init_args.optimisation.learning_rate -> 0.001
@@ -27,8 +28,8 @@ def given_options(args: Sequence[str]) -> Options:
         if not assigned and number + 1 < len(args):
             value = args[number + 1]
         if name == "config" and Path(value).is_file():
-            loaded = OmegaConf.load(value)
-            options |= flatten(OmegaConf.to_container(loaded)) if isinstance(loaded, DictConfig) else {}  # type: ignore[arg-type]
+            loaded = read_experiment(Path(value))
+            options |= flatten(OmegaConf.to_container(loaded))  # type: ignore[arg-type]
         else:
             options[name.removesuffix("+")] = value
     return options

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,9 @@ from typing import IO, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from brainlm_lightning.atomic import replacing
+from brainlm_lightning.spreadsheet import harmless
 
 VERSION = re.compile(r"version_(\d+)")
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
@@ -31,17 +33,9 @@ def inside(folder: Path | str, name: str) -> Path:
 
 
 def _write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Writes beside the file, then renames: a reader sees either the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """A reader sees either the old file or the new one."""
+    with replacing(path) as stream:
+        write(stream)
 
 
 def _plain(value: Any) -> Any:
@@ -82,8 +76,8 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_table(path: Path | str, table: pd.DataFrame) -> None:
-    """Writes a table as CSV atomically, without its index."""
-    _write_atomically(Path(path), lambda stream: stream.write(table.to_csv(index=False).encode()))
+    """Writes a table as CSV atomically, without its index; no spreadsheet runs its texts."""
+    _write_atomically(Path(path), lambda stream: stream.write(harmless(table).to_csv(index=False).encode()))
 
 
 def _existing(folder: Path | str, name: str) -> Path:
@@ -124,9 +118,18 @@ def read_metrics(folder: Path | str) -> dict[str, float]:
 
 
 def read_arrays(folder: Path | str, name: str = "arrays.npz") -> dict[str, NDArray[Any]]:
-    """Reads the arrays of a run folder; nothing is unpickled."""
-    with np.load(_existing(folder, name), allow_pickle=False) as archive:
-        return dict(archive)
+    """Reads the arrays of a run folder; nothing is unpickled.
+
+    Raises:
+        FileNotFoundError: The run has none.
+        ValueError: The file is damaged.
+    """
+    path = _existing(folder, name)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception as error:  # what numpy, zipfile and zlib raise on a damaged file is of every kind
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); test the run again") from error
 
 
 def _versions(experiment_folder: Path) -> dict[int, Path]:

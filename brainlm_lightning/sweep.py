@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning import experiment
 from brainlm_lightning.callbacks.divergence import DivergedError
+from brainlm_lightning.experiment_files import read_experiment
 from brainlm_lightning.reuse import check_same_fit
 from brainlm_lightning.run_folder import (
     CHOSEN,
@@ -57,6 +58,8 @@ class Sweep:
 
     def __post_init__(self) -> None:
         """Validates the grid before the first run."""
+        if not isinstance(self.over, dict):
+            raise ValueError(f"sweep.over is {self.over!r}; expected a mapping of settings to lists of values")
         wrong = [name for name, values in self.over.items() if not isinstance(values, list) or not values]
         if wrong or not self.over:
             raise ValueError(f"sweep.over needs a list of values for each setting; got none for {wrong or 'any'}")
@@ -89,17 +92,20 @@ class Command:
         for name in ("experiment", "runs", "sweep"):
             parser.add_argument(f"--{name}")
         given, _ = parser.parse_known_args(args[1:])
-        files = OmegaConf.merge({}, *(OmegaConf.load(name) for name in given.config if Path(name).is_file()))
+        files = OmegaConf.merge({}, *(read_experiment(Path(name)) for name in given.config if Path(name).is_file()))
         if given.sweep is not None:
-            files = OmegaConf.merge(files, {"sweep": yaml.safe_load(given.sweep)})
+            files = OmegaConf.merge(files, {"sweep": _parsed(given.sweep)})
         assert isinstance(files, DictConfig)
         if not files.get("sweep"):
             return cls(args[0], args[1:], Path(), None)
         try:
-            sweep: Any = OmegaConf.to_object(files.sweep)
+            sweep: Any = files.sweep
+            sweep = OmegaConf.to_object(sweep) if OmegaConf.is_config(sweep) else sweep
             folder = Path(given.runs or files.get("runs") or "runs") / (given.experiment or files.experiment)
         except OmegaConfBaseException as error:
             raise ValueError(f"{', '.join(given.config)}: {error}") from error
+        if not isinstance(sweep, dict) or sweep.keys() - {"over", "choose"} or "over" not in sweep:
+            raise ValueError(f"sweep is {sweep!r}; expected {{over: {{setting: [values]}}, choose: metric or null}}")
         return cls(args[0], args[1:], folder, Sweep(**sweep))
 
     def run(self, *more: str) -> None:
@@ -109,6 +115,13 @@ class Command:
     def settings(self, *more: str) -> dict[str, Any]:
         """The settings that the command would run with, given further arguments."""
         return experiment.settings_of([self.verb, *self.arguments, *more])
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"--sweep {text!r} is no valid YAML: {' '.join(str(error).split())}") from error
 
 
 def run(args: list[str]) -> None:

@@ -1,6 +1,5 @@
 """When checkpoints are written, and how: atomically."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,11 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 
+from brainlm_lightning.atomic import remove_stale_parts, replacing
 from brainlm_lightning.callbacks.divergence import StopAtDivergence, check_weights
+from brainlm_lightning.callbacks.fit_loop import ResumableFitLoop
 from brainlm_lightning.checkpoint.files import load_plain
+from brainlm_lightning.run_folder import LAST
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -23,14 +25,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Saves atomically, and waits until the file is on disk."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with part.open("wb") as file:
+        with replacing(Path(path)) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
@@ -74,18 +70,15 @@ class BestCheckpoint(ModelCheckpoint):
         if not trainer.strategy.broadcast(source.is_file()):
             rank_zero_info(f"{source} does not exist: the best checkpoint is chosen from here on")
             return
-        if trainer.is_global_zero and source != target:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            part = target.with_name(f"{target.name}.{os.getpid()}.part")
-            shutil.copyfile(source, part)
-            part.replace(target)
+        if trainer.is_global_zero:
+            _copy(source, target)
         places = {"best_model_path": str(target), "kth_best_model_path": str(target), "dirpath": self.dirpath}
         best = {"best_k_models": {str(target): self._earlier["best_model_score"]}}
         super().load_state_dict({**self._earlier, **places, **best})
 
 
 class LastCheckpoint(Callback):
-    """Writes ``last.ckpt`` every few optimiser steps, and at the last step of each epoch and of the training.
+    """Writes ``last.ckpt`` every few optimiser steps, before a validation, and at the last step of epoch and training.
 
     Always within an epoch, never after its end: resumed from a checkpoint written at the very end of an epoch,
     Lightning 2.6 runs one batch, counts it as an epoch and skips the rest.
@@ -97,6 +90,19 @@ class LastCheckpoint(Callback):
     def __init__(self, every_n_steps: int) -> None:
         self.every_n_steps = every_n_steps
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Copies the checkpoint that is resumed, so that the folder is complete even if no step follows.
+
+        Half-written checkpoints of earlier runs of the experiment are removed.
+        """
+        target = last_checkpoint(trainer)
+        if not trainer.is_global_zero:
+            return
+        if trainer.ckpt_path:
+            _copy(Path(str(trainer.ckpt_path)), target)
+        for folder in target.parent.parent.parent.glob("version_*/checkpoints"):
+            remove_stale_parts(folder)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -104,8 +110,27 @@ class LastCheckpoint(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         is_last = trainer.is_last_batch or trainer.global_step == trainer.max_steps
-        if is_last or trainer.global_step % self.every_n_steps == 0:
+        if is_last or trainer.global_step % self.every_n_steps == 0 or _validation_is_due(trainer):
             save_last(trainer)
+
+
+def _validation_is_due(trainer: pl.Trainer) -> bool:
+    """True before a validation: a run that is killed in it then begins with it when it is resumed."""
+    loop = trainer.fit_loop
+    return isinstance(loop, ResumableFitLoop) and loop.validation_is_due()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a file atomically; nothing where both are the same."""
+    if source.resolve() == target.resolve():
+        return
+    with source.open("rb") as original, replacing(target) as file:
+        shutil.copyfileobj(original, file)
+
+
+def last_checkpoint(trainer: pl.Trainer) -> Path:
+    """The path of ``last.ckpt`` in the run folder. All ranks must call it."""
+    return Path(trainer.log_dir or ".") / LAST
 
 
 def save_last(trainer: pl.Trainer) -> Path:
@@ -115,7 +140,7 @@ def save_last(trainer: pl.Trainer) -> Path:
         DivergedError: a weight is not finite; the checkpoint before stays.
     """
     check_weights(trainer)
-    path = Path(trainer.log_dir or ".") / "checkpoints" / "last.ckpt"
+    path = last_checkpoint(trainer)
     trainer.save_checkpoint(path)
     return path
 

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from brainlm_lightning.callbacks.checkpoints import BestCheckpoint
 from brainlm_lightning.callbacks.divergence import DivergedError
+from brainlm_lightning.callbacks.fit_loop import ResumableFitLoop
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.left_out import SUFFIX
 from brainlm_lightning.evaluation.names import data_name
@@ -136,10 +137,9 @@ class RunFolder(SaveConfigCallback):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the last training and validation metrics, and the best value of the monitored metric."""
-        if not self.already_saved:  # resumed after its last step: Lightning never calls on_train_start
-            for callback in (self, *trainer.checkpoint_callbacks):
-                callback.on_train_start(trainer, pl_module)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        loop = trainer.fit_loop
+        earlier = loop.metrics_so_far if isinstance(loop, ResumableFitLoop) else {}
+        metrics = earlier | {name: float(value) for name, value in trainer.callback_metrics.items()}
         for best in (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, BestCheckpoint)):
             if best.best_model_score is not None:
                 metrics[f"{best.monitor}_best"] = float(best.best_model_score)

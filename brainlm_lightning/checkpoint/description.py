@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from brainlm_lightning import __version__
 from brainlm_lightning.checkpoint.registry import class_path, current_path
+from brainlm_lightning.checkpoint.schema import check_entries
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.split import units_of
 from brainlm_lightning.provenance import git_commit
@@ -130,8 +131,10 @@ def check_format(description: Description | None, source: str) -> Description:
     """
     if not description:
         raise ValueError(f"{source} has no description (no {KEY!r} entry): it was not written by this package")
-    if description["format_version"] > FORMAT_VERSION:
-        raise ValueError(
-            f"{source} has format {description['format_version']}, this package reads up to {FORMAT_VERSION}; update it"
-        )
+    version = description.get("format_version") if isinstance(description, dict) else None
+    if not isinstance(version, int):
+        raise ValueError(f"{source}: its description is damaged (format_version {version!r}); export the model again")
+    if version > FORMAT_VERSION:
+        raise ValueError(f"{source} has format {version}, this package reads up to {FORMAT_VERSION}; update it")
+    check_entries(description, source)
     return description

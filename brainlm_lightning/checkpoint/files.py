@@ -4,7 +4,9 @@ A Lightning checkpoint holds its description beside its weights; an exported ``m
 its header. Only tensors and plain values are ever unpickled (``weights_only=True``).
 """
 
+import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from brainlm_lightning.checkpoint.description import KEY, Description, check_format
+from brainlm_lightning.checkpoint.schema import check_plausible
 
+HASH = "sha256"  # of the tensors, in the header of an export; those of 0.1 have none
 PREFIX = "net."  # of the model's parameters in a task's state_dict
 
 
@@ -29,7 +33,9 @@ def read_checkpoint(path: Path | str) -> tuple[Description, dict[str, Tensor]]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}; name a .ckpt of a run folder or an exported .safetensors")
     description, weights = (_read_safetensors if path.suffix == ".safetensors" else _read_lightning)(path)
-    return check_format(description, str(path)), weights
+    about = check_format(description, str(path))
+    check_plausible(about, weights, str(path))
+    return about, weights
 
 
 def load_plain(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -39,6 +45,7 @@ def load_plain(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         ValueError: the file is damaged or holds other objects.
     """
     try:
+        _check_sums(path)
         content: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
         raise ValueError(
@@ -49,20 +56,50 @@ def load_plain(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     return content
 
 
+def _check_sums(path: Path) -> None:
+    """Compares the checksums in a checkpoint, which torch does not.
+
+    Raises:
+        ValueError: a part of the file was changed.
+    """
+    if zipfile.is_zipfile(path):  # not so before torch 1.6
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"{damaged} is not what was written")
+
+
 def _read_lightning(path: Path) -> tuple[Description | None, dict[str, Tensor]]:
     content = load_plain(path)
-    weights = {name.removeprefix(PREFIX): value for name, value in content.get("state_dict", {}).items()}
-    return content.get(KEY), weights
+    state = content.get("state_dict", {}) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"{path}: expected a checkpoint of a run, with tensors by name in `state_dict`")
+    return content.get(KEY), {str(name).removeprefix(PREFIX): value for name, value in state.items()}
 
 
 def _read_safetensors(path: Path) -> tuple[Description | None, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(KEY)
+            header = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}); export it again") from error
-    return json.loads(header) if header else None, weights
+    if HASH in header and header[HASH] != sha256_of_tensors(weights):
+        raise ValueError(f"{path}: its tensors are not those that were exported (sha256); export the model again")
+    try:
+        return json.loads(header.get(KEY, "null")), weights
+    except ValueError as error:
+        raise ValueError(f"{path}: its description is no JSON ({error}); export the model again") from error
+
+
+def sha256_of_tensors(weights: dict[str, Tensor]) -> str:
+    """Hash of names, types, shapes and values, whatever their order."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_strictly(model: torch.nn.Module, weights: dict[str, Tensor], source: str) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import nn
 
+from brainlm_lightning.atomic import replacing
 from brainlm_lightning.checkpoint.description import (
     COMPARED_DATA,
     KEY,
@@ -22,7 +23,7 @@ from brainlm_lightning.checkpoint.description import (
     describe_data,
     subject_digest,
 )
-from brainlm_lightning.checkpoint.files import load_strictly, read_checkpoint
+from brainlm_lightning.checkpoint.files import HASH, load_strictly, read_checkpoint, sha256_of_tensors
 from brainlm_lightning.checkpoint.registry import build
 from brainlm_lightning.checkpoint.start import start_model
 from brainlm_lightning.data.datamodule import CohortDataModule
@@ -169,9 +170,7 @@ def export(checkpoint: Path, output: Path) -> Path:
     if output.exists():
         raise FileExistsError(f"{output} exists; exports are never overwritten, name another file")
     model, about = load_model(checkpoint)
-    output.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous() for name, value in model.state_dict().items()}
-    part = output.with_name(output.name + ".part")
-    save_file(weights, part, metadata={KEY: json.dumps(about)})
-    part.replace(output)
+    with replacing(output) as file:
+        save_file(weights, file.name, metadata={KEY: json.dumps(about), HASH: sha256_of_tensors(weights)})
     return output

@@ -92,7 +92,7 @@ class Atlas:
                 raise ValueError(f"atlas {name}: name columns of centroids in `xyz_mm`, or its label image in `image`")
             table = table.join(centroids(image, table[index]))
             xyz_mm = AXES
-        if len(xyz_mm) != len(AXES):
+        if len(xyz_mm) != len(AXES) or len(set(xyz_mm)) != len(AXES):
             raise ValueError(f"atlas {name}: xyz_mm names the three columns x, y and z, got {list(xyz_mm)}")
         networks = table[network].fillna(UNKNOWN_NETWORK) if network else UNKNOWN_NETWORK
         columns = {"index": table[index], "label": table[label].fillna("").astype(str), "network": networks}

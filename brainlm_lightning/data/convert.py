@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from brainlm_lightning.atomic import naming
 from brainlm_lightning.data.clean import CleaningPlan, clean_series
 from brainlm_lightning.data.missing import as_ranges, fill_frames, missing_frames, resample_missing
 from brainlm_lightning.data.nuisance import Nuisance
 from brainlm_lightning.data.read import Expected, agreed_tr_s, check_there, read_series
 from brainlm_lightning.data.resample import resample
 from brainlm_lightning.data.shard import ARRAYS, StoredRecording
+from brainlm_lightning.failure import printable
 
 DEAD_SHARE = 1e-3  # of the median parcel's standard deviation: below it, a parcel is rounding noise
 LARGEST_ROUNDING = 1e-3  # of a parcel's standard deviation: what float16 may cost
@@ -187,7 +189,7 @@ def load_converted(path: Path) -> StoredRecording:
 
 def explained(task: Task, error: Exception) -> str:
     """One line without ';', which separates problems."""
-    reason = " ".join(str(error).replace(";", ",").split()).rstrip(".")
+    reason = printable(" ".join(str(error).replace(";", ",").split())).rstrip(".")
     file = task.location.partition("::")[0]
     kind = "" if isinstance(error, (ValueError, OSError)) else f"damaged ({type(error).__name__}): "
     where = "" if file in reason else f"{task.location}: "
@@ -223,7 +225,7 @@ def _save(path: Path, recording: StoredRecording, fingerprint: str, outcome: Out
     """Writes under a name of this process's own, then renames: a reader sees a whole file or none."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     arrays = {name: getattr(recording, name) for name in ARRAYS}
-    with part.open("wb") as file:
+    with naming(part), part.open("wb") as file:
         np.savez(file, **arrays, fingerprint=np.array(fingerprint), outcome=np.array(json.dumps(asdict(outcome))))
     os.replace(part, path)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import joblib
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from brainlm_lightning.data.checks import (
     said_of_unusable,
     unusable,
 )
+from brainlm_lightning.data.counts import check_counts, check_weights
 from brainlm_lightning.data.left_out import SUFFIX, LeftOut
 from brainlm_lightning.data.places import Places
 from brainlm_lightning.data.scaling import ScalingStatistics
@@ -40,6 +42,10 @@ from brainlm_lightning.data.schedule import (
 from brainlm_lightning.data.store import Store, open_cohort, training_statistics
 from brainlm_lightning.data.windows import Batch, Recordings, WindowDataset, scale_on_device
 
+LEAST = {
+    **dict.fromkeys(("window_frames", "global_batch_size", "micro_batch_size", "windows_per_recording"), 1),
+    **{"eval_batch_size": 1, "num_workers": 0, "seed": 0},
+}
 ScalingRecipe = Literal["robust", "robust_centred", "recording_zscore", "none"]
 
 
@@ -88,7 +94,8 @@ class CohortDataModule(pl.LightningDataModule):
             are a test set of their own, `<cohort>_left_out`, beside the test subjects of what is left.
         scaling: ``robust`` (paper), ``robust_centred``, ``recording_zscore`` or ``none``; see `centre_and_scale`.
         eval_batch_size: windows in a validation or test batch on each device.
-        num_workers: processes that read windows; 0 = the training process reads them.
+        num_workers: processes that read windows, as many as there are cores at most; 0 = the training process reads
+            them.
         seed: seed of window starts, batches and masks.
     """
 
@@ -110,7 +117,9 @@ class CohortDataModule(pl.LightningDataModule):
         super().__init__()
         if not 0 < train_fraction <= 1:
             raise ValueError(f"train_fraction {train_fraction} is outside (0, 1]")
+        check_counts(LEAST, locals())
         self.weights = {cohorts: 1.0} if isinstance(cohorts, str) else dict(cohorts)
+        check_weights(self.weights)
         self.test_cohorts = list(test_cohorts or [])
         self.window_frames = window_frames
         self.global_batch_size = global_batch_size
@@ -138,8 +147,16 @@ class CohortDataModule(pl.LightningDataModule):
             statistics = [self._training_statistics(store) for store in stores if store.name in self.weights]
             statistics += statistics[:1] * (len(stores) - len(statistics))  # of test-only cohorts
             self.dataset = WindowDataset(self.recordings, self.scaling, statistics, self.window_frames)
+            self.num_workers = self._readers()
         if stage == "fit":
             self._share_out()
+
+    def _readers(self) -> int:
+        """The number of reading processes: as asked for, or that of the cores where it is lower."""
+        readers: int = min(self.num_workers, joblib.cpu_count())  # respects affinity and a container's share
+        if readers < self.num_workers:
+            rank_zero_info(f"data.num_workers is {self.num_workers}; {readers} read, since there are as many cores")
+        return readers
 
     def _find_rows(self) -> None:
         """Finds the rows that train, validate and test; reports how many recordings are left out."""

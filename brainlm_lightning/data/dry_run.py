@@ -14,6 +14,7 @@ from brainlm_lightning.data.listing import list_recordings
 from brainlm_lightning.data.manifest import Manifest
 from brainlm_lightning.data.prepare import task_of
 from brainlm_lightning.data.split import SPLITS
+from brainlm_lightning.failure import printable
 
 MOST_LISTED = 50
 BUDGET_S = 20  # for reading recordings whole
@@ -44,9 +45,9 @@ def dry_run(manifest: Manifest, jobs: int) -> int:
                   f"{atlas.num_parcels} parcels of {atlas.name}; {len(absent)} files are not there")  # fmt: skip
     console.print(_splits(listing.table))
     for remark in (*listing.remarks, *dict.fromkeys(text for prepared in tried for text in _remarks(prepared))):
-        console.print(escape(remark))
+        console.print(escape(printable(remark)))
     for name, reason in list(problems.items())[:MOST_LISTED]:
-        console.print(escape(f"  {name}: {reason}"))
+        console.print(escape(printable(f"  {name}: {reason}")))
     if tried:
         console.print(_cost(manifest, tried, len(there), seconds, jobs))
     return len(problems)

@@ -70,6 +70,8 @@ def list_recordings(manifest: Manifest) -> Listing:
 def _tables(manifest: Manifest) -> tuple[Path, pd.DataFrame, pd.DataFrame]:
     """Returns the table of recordings, with numbers and as text; where a folder is indexed, its files are the table."""
     source = manifest.recordings
+    if not Path(manifest.root).is_dir():
+        raise FileNotFoundError(f"{manifest.root}: no such folder; `root` names the folder of the recordings (--root)")
     if source.table is None:
         assert source.derivatives is not None
         wanted = dict(source.derivatives)

@@ -28,6 +28,10 @@ def read_phenotypes(manifest: Manifest, table: pd.DataFrame) -> tuple[pd.DataFra
         ValueError: A column is not there, classes differ in case alone, or no subject has a row.
     """
     remarks: list[str] = []
+    named = manifest.recordings.phenotypes
+    twice = sorted({name for name in named if named.count(name) > 1})
+    if twice:
+        raise ValueError(f"recordings.phenotypes names {twice} more than once; name each column once")
     joined = table[manifest.recordings.phenotypes]
     if manifest.phenotypes is not None:
         further, said = _joined(manifest, table)

@@ -4,12 +4,10 @@
 <cohort>.part/store/                  the store, put together from those; renamed to <cohort> when it is whole
 """
 
-import fcntl
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -22,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 
 from brainlm_lightning import __version__
+from brainlm_lightning.atomic import alone, refuse_existing
 from brainlm_lightning.data.convert import Outcome, Task, convert, load_converted
 from brainlm_lightning.data.listing import list_recordings
 from brainlm_lightning.data.manifest import Manifest
@@ -32,6 +31,7 @@ from brainlm_lightning.data.store import Store, store_root
 from brainlm_lightning.data.summary import summarise
 from brainlm_lightning.data.workers import workers
 from brainlm_lightning.data.write import Cohort, write_store
+from brainlm_lightning.spreadsheet import harmless
 
 MOST_LISTED = 10  # problems in an error message
 
@@ -62,13 +62,13 @@ def prepare(
             `policy: error`, a recording has a problem.
     """
     target = (Path(output) if output is not None else store_root() / manifest.cohort).absolute()
-    if target.exists():
-        raise FileExistsError(f"{target} is there already; delete it to prepare it anew, or name another output")
+    work = target.with_name(target.name + ".part")
+    if not work.exists():
+        refuse_existing(target)
     listing, atlas = list_recordings(manifest), manifest.read_atlas()
     listed = listing.table
-    work = target.with_name(target.name + ".part")
-    (work / "recordings").mkdir(parents=True, exist_ok=True)
-    with _alone(work):
+    with alone(work, target):
+        (work / "recordings").mkdir(exist_ok=True)
         expected = manifest.expected(atlas)
         tasks = [task_of(manifest, expected, row, work) for row in listed.to_dict("records")]
         outcomes = _convert_all(tasks, jobs, backend)
@@ -77,12 +77,12 @@ def prepare(
         stage = _empty(work / "store")
         if manifest.truth is not None:
             shutil.copyfile(manifest.below_root(manifest.truth), stage / "truth.npz")
-        dropped.to_csv(stage / "dropped.csv", index=False, lineterminator="\n")
+        harmless(dropped).to_csv(stage / "dropped.csv", index=False, lineterminator="\n")
         cohort = Cohort(manifest.cohort, atlas, manifest.tr_s, manifest.dtype, _made_by(manifest))
         write_store(stage, cohort, table, lambda row: load_converted(kept[row]), shard_recordings=shard_recordings)
         write_page(Store(stage))
         os.rename(stage, target)
-        shutil.rmtree(work)
+        shutil.rmtree(work, ignore_errors=True)  # a second process may just be looking into it
     summarise(Store(target), dropped, outcomes, listing.remarks)
     return target
 
@@ -188,9 +188,14 @@ def _made_by(manifest: Manifest) -> dict[str, Any]:
     return {
         "package_version": __version__,
         "manifest_sha256": manifest.sha256,
-        "manifest": asdict(manifest),
+        "manifest": _without_places(asdict(manifest)),
         "processing": processing,
     }
+
+
+def _without_places(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without folders of this machine, which may come from the environment and concern nobody else."""
+    return {**manifest, "root": "", "atlas": {**manifest["atlas"], "root": None}}
 
 
 def _empty(folder: Path) -> Path:
@@ -199,14 +204,3 @@ def _empty(folder: Path) -> Path:
         shutil.rmtree(folder)
     folder.mkdir()
     return folder
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Keeps a second `prepare` of the same store out; the lock dies with the process."""
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RuntimeError(f"another process is preparing {work}; wait for it, or end it") from error
-        yield

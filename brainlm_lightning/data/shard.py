@@ -10,7 +10,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from brainlm_lightning.atomic import check_room
+
 ALIGNMENT = 4096  # bytes: arrays start at a page of memory
+ROOM_BYTES = 1 << 17  # HDF5's own
 ARRAYS = ("series", "mean", "std", "observed")
 
 
@@ -49,7 +52,7 @@ class StoredRecording:
 
 
 def write_shard(
-    path: Path, recordings: Iterable[StoredRecording], *, num_frames: int, num_recordings: int
+    path: Path, recordings: Iterable[StoredRecording], *, num_frames: int, num_recordings: int, frame_bytes: int
 ) -> dict[str, Any]:
     """Writes recordings one after the other into one HDF5 file, which appears under its name only when it is whole.
 
@@ -58,11 +61,17 @@ def write_shard(
         recordings: In order; one is held at a time.
         num_frames: Of all of them together.
         num_recordings: How many.
+        frame_bytes: Of one frame.
 
     Returns:
         The shard's entry in store.json: file, bytes, number of recordings and frames, and where each array lies.
+
+    Raises:
+        OSError: The disk has no room for the file.
     """
     part = path.with_name(path.name + ".part")
+    rows = num_frames + 5 * num_recordings  # mean, std and observed of a recording are less than five frames
+    check_room(part, rows * frame_bytes + ROOM_BYTES)  # HDF5 ends the process where it cannot finish a file
     with h5py.File(part, "w", libver="v110", alignment_threshold=1, alignment_interval=ALIGNMENT) as file:
         first = 0
         for row, recording in enumerate(recordings):

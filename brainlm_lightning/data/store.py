@@ -27,8 +27,9 @@ from brainlm_lightning.data.read import read_table
 from brainlm_lightning.data.scaling import ScalingStatistics, quantile_statistics
 from brainlm_lightning.data.shard import ARRAYS, StoredRecording, population_std, shard_shapes
 from brainlm_lightning.data.split import assign_splits, units_of
-from brainlm_lightning.data.store_schema import check_finished, check_metadata
+from brainlm_lightning.data.store_schema import TABLES, check_entries, check_finished, check_metadata
 from brainlm_lightning.run_folder import inside
+from brainlm_lightning.spreadsheet import original
 
 FORMAT_VERSION = 1
 TEXT_COLUMNS = (
@@ -83,6 +84,7 @@ class Store:
         self._maps: dict[int, dict[str, np.ndarray]] = {}
         for shard in range(len(self.metadata["shards"])):
             self._check_size(shard)
+        self._check_rows()
 
     def __len__(self) -> int:
         return len(self._shard)
@@ -178,6 +180,16 @@ class Store:
                 f"{self.folder / 'recordings.csv'}: frames of {path.name} that are not there; restore the file"
             )
 
+    def _check_rows(self) -> None:
+        """Refuses recordings that lie in no shard."""
+        counts = [entry["num_recordings"] for entry in self.metadata["shards"]]
+        for shard, row in zip(self._shard, self._row, strict=True):
+            if not 0 <= shard < len(counts) or not 0 <= row < counts[shard]:
+                raise ValueError(
+                    f"{self.folder / 'recordings.csv'}: no row {row} in a shard {shard}; restore the file, or prepare "
+                    "the cohort again"
+                )
+
     def _check_size(self, shard: int) -> None:
         entry = self.metadata["shards"][shard]
         path = self.folder / entry["file"]
@@ -226,8 +238,11 @@ def _places(entry: dict[str, Any], parcels: int, dtype: np.dtype) -> Iterator[tu
 
 def read_recordings(path: Path) -> pd.DataFrame:
     """Reads `recordings.csv`: identifiers stay text, absent session, task, site and problems are ''."""
-    table = read_table(path, text=TEXT_COLUMNS, missing=("",))
+    table = original(read_table(path, text=TEXT_COLUMNS, missing=("",)))
     table = table.assign(**{name: value for name, value in DEFAULTS.items() if name not in table})
+    absent = [name for name in COLUMNS if name not in table]
+    if absent:
+        raise ValueError(f"{path}: no column {absent}; it has {list(table)}. Restore it, or prepare the cohort again")
     filled = ["session", "task", "site", "problems", *DEFAULTS]
     table[filled] = table[filled].fillna(dict.fromkeys(filled, "") | DEFAULTS)
     return table
@@ -290,6 +305,7 @@ def verify(folder: Path | str) -> list[str]:
     """
     try:
         store = Store(folder)
+        check_entries(store.metadata, store.folder)
     except (OSError, ValueError, KeyError) as error:
         return [f"cannot be opened: {error}"]
     problems = [*_wrong_tables(store), *_wrong_shards(store)]
@@ -301,7 +317,8 @@ def verify(folder: Path | str) -> list[str]:
 
 
 def _wrong_tables(store: Store) -> Iterator[str]:
-    for name, sha256 in store.metadata["tables"].items():
+    for name in TABLES:
+        sha256 = store.metadata["tables"][name]
         if hashlib.sha256((store.folder / name).read_bytes()).hexdigest() != sha256:
             yield f"{name}: changed since the store was made"
     if store.atlas.sha256 != store.metadata["atlas"]["sha256"]:

@@ -9,6 +9,7 @@ from typing import Any
 
 Check = Callable[[Any], bool]
 TABLES = ("recordings.csv", "parcels.csv")
+SPLIT = ("key", "val", "test", "method")
 ARRAYS = ("series", "mean", "std", "observed")
 
 
@@ -73,7 +74,7 @@ def check_finished(metadata: dict[str, Any], folder: Path) -> None:
         ValueError: something is missing, of another type or out of range; or a table was changed since, so that its
             split, order or names may not be those that the statistics are of.
     """
-    _refuse(chain(_problems(metadata, FINISHED, ""), _scale_problems(metadata)), folder / "store.json")
+    check_entries(metadata, folder)
     for name in TABLES:
         found, expected = hashlib.sha256((folder / name).read_bytes()).hexdigest(), metadata["tables"].get(name)
         if found != expected:
@@ -82,6 +83,33 @@ def check_finished(metadata: dict[str, Any], folder: Path) -> None:
                 f"{str(expected)[:12]}…), so split and scaling may no longer belong together. Change the manifest or "
                 "its tables instead, and prepare the cohort again"
             )
+
+
+def check_entries(metadata: dict[str, Any], folder: Path) -> None:
+    """Checks the entries that are written last, but not the tables.
+
+    Raises:
+        ValueError: something is missing, of another type or out of range.
+    """
+    problems = chain(_problems(metadata, FINISHED, ""), _scale_problems(metadata), _table_problems(metadata))
+    _refuse(problems, folder / "store.json")
+
+
+def _table_problems(metadata: dict[str, Any]) -> Iterator[str]:
+    """The hashes of both tables, and the manifest's plan of the split."""
+    for name in TABLES:
+        if not _is_text(metadata["tables"].get(name)):
+            yield f"tables.{name} is {str(metadata['tables'].get(name))[:80]!r}, expected a hash"
+    manifest = metadata["made_by"].get("manifest")
+    plan: Any = manifest.get("split") if _is_mapping(manifest) else None
+    if not _is_mapping(plan) or plan.keys() - SPLIT or not {"key", "val", "test"} <= plan.keys():
+        yield f"made_by.manifest.split is {str(plan)[:80]!r}, expected {', '.join(SPLIT)}"
+        return
+    shares = [plan[name] for name in ("val", "test")]
+    if not all(_is_count(share) or _is_positive(share) for share in shares) or not 0 <= sum(shares) < 1:
+        yield f"made_by.manifest.split has the shares {shares}, expected numbers from 0 to 1"
+    if not _is_text(plan["key"]) or plan.get("method", "hash") not in ("hash", "exact"):
+        yield f"made_by.manifest.split is {plan}, expected a key and the method hash or exact"
 
 
 def _refuse(problems: Iterator[str], path: Path) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from brainlm_lightning.data.convert import Outcome
 from brainlm_lightning.data.split import SPLITS
 from brainlm_lightning.data.store import Store
+from brainlm_lightning.failure import printable
 
 MOST_LISTED = 50  # recordings left out; dropped.csv has them all
 
@@ -30,9 +31,9 @@ def summarise(store: Store, dropped: pd.DataFrame, outcomes: Sequence[Outcome], 
     console.print(_counts(store, dropped, sum(outcome.continued for outcome in outcomes)))
     recognised = Counter(_general(remark) for outcome in outcomes for remark in outcome.remarks.split(";") if remark)
     for text, count in recognised.most_common():
-        console.print(escape(f"{text}: {count} recordings"), highlight=False)
+        console.print(escape(printable(f"{text}: {count} recordings")), highlight=False)
     for text in remarks:
-        console.print(escape(text), highlight=False)
+        console.print(escape(printable(text)), highlight=False)
     dimensions = store.metadata["effective_dimensions"]
     if dimensions["dimensions"] is not None:
         console.print(
@@ -70,7 +71,7 @@ def _print_left_out(console: Console, store: Store, dropped: pd.DataFrame) -> No
         return
     console.print(f"{len(dropped)} recordings left out (all in {store.folder / 'dropped.csv'}):", highlight=False)
     for name, problems in dropped[["recording_id", "problems"]].head(MOST_LISTED).itertuples(index=False):
-        console.print(escape(f"  {name}: {problems}"), highlight=False)
+        console.print(escape(printable(f"  {name}: {problems}")), highlight=False)
     if len(dropped) > MOST_LISTED:
         console.print(f"  … and {len(dropped) - MOST_LISTED} more")
 

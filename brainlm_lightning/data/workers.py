@@ -20,11 +20,13 @@ def workers(backend: str, jobs: int) -> Iterator[joblib.Parallel]:
         jobs: processes.
 
     Raises:
-        ValueError: the backend is unknown, or its package is not installed.
+        ValueError: the backend is unknown, or its package is not installed; or there would be no process.
     """
     known = ("loky", "threading", "multiprocessing", *INSTALL)
     if backend not in known:
         raise ValueError(f"backend is {backend!r}; expected one of {', '.join(known)}")
+    if jobs < 1:
+        raise ValueError(f"jobs is {jobs}; expected a number of processes from 1 on")
     # Ray's backend gives results when all are there: no progress is seen, nothing else differs.
     results = "list" if backend == "ray" else "generator_unordered"
     with _cluster(backend, jobs), joblib.parallel_config(backend=backend, n_jobs=jobs):

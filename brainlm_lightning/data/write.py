@@ -16,6 +16,7 @@ from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.dimensions import effective_dimensions
 from brainlm_lightning.data.shard import StoredRecording, write_shard
 from brainlm_lightning.data.store import COLUMNS, DEFAULTS, FORMAT_VERSION, Store, training_statistics
+from brainlm_lightning.spreadsheet import harmless
 
 WINDOW_FRAMES = 200  # the paper's
 MOST_MEASURED = 200  # recordings: more change nothing
@@ -72,13 +73,13 @@ def write_store(
         [table.iloc[list(rows)].assign(**_places(table, rows, shard)) for shard, rows in enumerate(groups)]
     )
     placed = placed[[*COLUMNS, *(column for column in placed.columns if column not in COLUMNS)]]
-    shards = []
+    shards, size = [], cohort.atlas.num_parcels * np.dtype(cohort.dtype).itemsize
     for shard, rows in enumerate(groups):
         frames = int(table["num_frames"].iloc[list(rows)].sum())
         recordings = (load(row) for row in rows)
         path = folder / f"shard-{shard:05d}.h5"
-        shards.append(write_shard(path, recordings, num_frames=frames, num_recordings=len(rows)))
-    _write(folder / "recordings.csv", partial(placed.to_csv, index=False, lineterminator="\n"))
+        shards.append(write_shard(path, recordings, num_frames=frames, num_recordings=len(rows), frame_bytes=size))
+    _write(folder / "recordings.csv", partial(harmless(placed).to_csv, index=False, lineterminator="\n"))
     _write(folder / "parcels.csv", cohort.atlas.save)
     return _write_metadata(folder, cohort, shards)
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from brainlm_lightning.evaluation.covariance import correlation
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.masked import Embedding, MaskedModel, Moments, Reconstruction
+from brainlm_lightning.model.sizes import check_sizes
 from brainlm_lightning.model.vae import mean_over_observed, visible_features
 
 
@@ -39,6 +40,10 @@ class GCNConfig:
     depth: int = 4
     graph: Literal["connectivity", "nearest"] = "connectivity"
     neighbours: int = 10
+
+    def __post_init__(self) -> None:
+        """Validates the sizes."""
+        check_sizes(self)
 
 
 class GraphConvolutionalNetwork(MaskedModel):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from brainlm_lightning.model.embedding import Geometry, PositionEmbedding, SpatialEmbedding, TemporalEmbedding
 from brainlm_lightning.model.kernel_start import kernel_start
 from brainlm_lightning.model.masked import Embedding, MaskedModel, Moments, Reconstruction
+from brainlm_lightning.model.sizes import check_sizes
 from brainlm_lightning.model.transformer import NormPlace, Transformer
 
 
@@ -46,6 +47,10 @@ class MAEConfig:
     spatial_embedding: SpatialEmbedding = "learnable"
     temporal_embedding: TemporalEmbedding = "learnable"
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Validates the sizes."""
+        check_sizes(self)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.masked import Embedding, MaskedModel, Reconstruction
+from brainlm_lightning.model.sizes import check_sizes
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class VAEConfig:
     hidden_dim: int = 256
     latent_dim: int = 32
     kl_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Validates the sizes."""
+        check_sizes(self)
 
 
 class VariationalAutoencoder(MaskedModel):

@@ -6,6 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.failure import printable
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class ReportTable:
         notes = Text("\n".join(self.notes))
         table = Table(title=Text(self.title), caption=notes, caption_justify="left", show_lines=True)
         for name in self.rows[0]:
-            table.add_column(Text(name), overflow="fold")
+            table.add_column(Text(printable(name)), overflow="fold")
         for name, *cells in self.rows[1:]:
-            table.add_row(Text(name.replace("_", " ")), *(Text(cell.replace(" [", "\n[")) for cell in cells))
+            shown = [printable(cell).replace(" [", "\n[") for cell in cells]
+            table.add_row(Text(printable(name).replace("_", " ")), *map(Text, shown))
         return table
 
     def markdown(self) -> str:

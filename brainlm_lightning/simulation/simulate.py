@@ -83,9 +83,12 @@ class Simulation:
         """Validates the values."""
         low, high = self.frequency_hz
         allowed = {
+            "subjects": self.subjects >= 1,
+            "frames": self.frames >= 2,
+            "tr_s": self.tr_s > 0,
             "parcels": self.parcels % 2 == 0,
             "networks": 2 <= self.networks <= self.parcels // 2,
-            "frequency_hz": 0 < low <= high < 0.5 / self.tr_s,
+            "frequency_hz": self.tr_s > 0 and 0 < low <= high < 0.5 / self.tr_s,
             "task_recordings": 0 <= self.task_recordings <= self.subjects,
             "driven_network": 0 <= self.driven_network < self.networks,
             "correlation": 0 <= self.correlation < 1,
@@ -96,10 +99,10 @@ class Simulation:
         wrong = {name: getattr(self, name) for name, right in allowed.items() if not right}
         if wrong:
             raise ValueError(
-                f"invalid simulation settings {wrong}: parcels must be even, networks from 2 to half of them, "
-                f"frequency_hz increasing and below {0.5 / self.tr_s} Hz, task_recordings at most {self.subjects}, "
-                "driven_network below networks, correlation in [0, 1), phenotype_r in [0, 1], bandwidth_hz and noise "
-                "above 0"
+                f"invalid simulation settings {wrong}: subjects at least 1, frames at least 2, tr_s above 0, parcels "
+                "even, networks from 2 to half of them, frequency_hz increasing and below 0.5 / tr_s, task_recordings "
+                f"at most {self.subjects}, driven_network below networks, correlation in [0, 1), phenotype_r in "
+                "[0, 1], bandwidth_hz and noise above 0"
             )
 
 

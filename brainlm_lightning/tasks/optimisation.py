@@ -34,6 +34,19 @@ class OptimisationPlan:
     warmup_fraction: float = 0.05
     final_rate: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Validates the values."""
+        allowed = {
+            "learning_rate": (self.learning_rate >= 0, "a rate of 0 or more"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "betas": (all(0 <= beta < 1 for beta in self.betas), "two numbers from 0 to below 1"),
+            "warmup_fraction": (0 <= self.warmup_fraction <= 1, "a share from 0 to 1"),
+            "final_rate": (self.final_rate >= 0, "0 or more"),
+        }
+        for name, (right, expected) in allowed.items():
+            if not right:
+                raise ValueError(f"optimisation.{name} is {getattr(self, name)}; expected {expected}")
+
 
 def planned(
     module: nn.Module,

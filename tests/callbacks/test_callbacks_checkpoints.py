@@ -74,7 +74,11 @@ def test_even_who_asks_for_pickles_gets_none(tmp_path):
 def test_the_last_checkpoint_is_due_between_steps(every, accumulate, epoch, expected, tmp_path):
     saved = []
     trainer = SimpleNamespace(
-        accumulate_grad_batches=accumulate, max_steps=12, lightning_module=torch.nn.Module(), log_dir=str(tmp_path)
+        accumulate_grad_batches=accumulate,
+        max_steps=12,
+        lightning_module=torch.nn.Module(),
+        log_dir=str(tmp_path),
+        fit_loop=None,
     )
     trainer.save_checkpoint = lambda path: saved.append((trainer.global_step, path.name))
     callback = LastCheckpoint(every)

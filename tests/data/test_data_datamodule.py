@@ -257,6 +257,16 @@ def test_workers_read_what_the_process_itself_reads(tiny_store):
     assert same(alone, helped)
 
 
+@pytest.mark.parametrize(("asked", "cores", "readers"), [(2, 1, 1), (2, 2, 2), (4, 16, 4), (0, 1, 0)])
+def test_there_are_no_more_readers_than_cores(asked, cores, readers, tiny_store, monkeypatch, caplog):
+    monkeypatch.setattr("joblib.cpu_count", lambda: cores)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))  # where torch looks
+    with caplog.at_level("INFO"):
+        data = ready(num_workers=asked)
+    assert data.train_dataloader().num_workers == data.val_dataloader().num_workers == readers
+    assert ("data.num_workers is 2; 1 read" in caplog.text) == (readers < asked)
+
+
 def test_a_resumed_position_is_taken_up(tiny_store):
     data = ready()
     loader = data.train_dataloader()

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from brainlm_lightning.data.convert import dead_parcels
+from brainlm_lightning.data.listing import list_recordings
 from brainlm_lightning.data.manifest import Manifest, load_manifest
 from brainlm_lightning.data.prepare import prepare
 from brainlm_lightning.data.resample import resample
@@ -218,6 +219,42 @@ def test_two_processes_cannot_prepare_one_store(healthy, tmp_path):
         with pytest.raises(RuntimeError, match="another process is preparing"):
             prepare(healthy, output=tmp_path / "toy")
         process.kill()
+
+
+def test_of_two_processes_the_later_says_that_the_store_is_there(healthy, tmp_path, monkeypatch):
+    def overtaken(*given):
+        monkeypatch.undo()
+        prepare(healthy, output=tmp_path / "toy")
+        return list_recordings(*given)
+
+    monkeypatch.setattr("brainlm_lightning.data.prepare.list_recordings", overtaken)
+    with pytest.raises(FileExistsError, match="toy is there already"):
+        prepare(healthy, output=tmp_path / "toy")
+    assert [path.name for path in tmp_path.iterdir()] == ["files", "toy"]
+
+
+def test_what_a_process_killed_after_it_had_finished_left_is_removed(healthy, tmp_path):
+    folder = prepare(healthy, output=tmp_path / "toy")
+    (tmp_path / "toy.part" / "recordings").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="toy is there already"):
+        prepare(healthy, output=folder)
+    assert not (tmp_path / "toy.part").exists()
+
+
+def test_a_store_says_nothing_of_this_machine_and_runs_nothing_in_a_spreadsheet(healthy, tmp_path):
+    table = pd.read_csv(Path(healthy.root) / "runs.csv", dtype=str)
+    table["site"] = ["=HYPERLINK()", "-A", *["A"] * 6]
+    table.to_csv(Path(healthy.root) / "runs.csv", index=False)
+    folder = prepare(healthy, output=tmp_path / "toy")
+    assert str(tmp_path) not in (folder / "store.json").read_text()
+    assert Store(folder).recordings["site"].tolist()[:2] == ["=HYPERLINK()", "-A"]
+    assert ",'=HYPERLINK()," in (folder / "recordings.csv").read_text()
+
+
+def test_centroids_are_three_columns(healthy, tmp_path):
+    atlas = replace(healthy.atlas, xyz_mm=["x", "x", "x"])
+    with pytest.raises(ValueError, match="xyz_mm names the three columns x, y and z"):
+        prepare(replace(healthy, atlas=atlas), output=tmp_path / "toy")
 
 
 PREPARE = """

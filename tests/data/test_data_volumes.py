@@ -54,6 +54,12 @@ def test_a_label_that_the_image_lacks_moves_no_other(expected, tmp_path):
     np.testing.assert_allclose(series[:, 2:], 1000 + SERIES[:, 2:], rtol=1e-6)
 
 
+def test_a_small_image_that_claims_gigabytes_is_refused(expected, tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((100, 100, 100, 300), np.uint8), AFFINE), tmp_path / "b.nii.gz")
+    with pytest.raises(ValueError, match=r"b.nii.gz: [\d,]+ bytes on disk claim to hold"):
+        read_series(tmp_path / "b.nii.gz", expected)
+
+
 def test_another_grid_is_resampled_and_said(expected, tmp_path):
     finer = AFFINE @ np.diag([0.5, 0.5, 0.5, 1])
     finer[:3, 3] -= AFFINE[:3, :3] @ [0.25, 0.25, 0.25]  # the same field of view, from its first voxel's edge

@@ -22,11 +22,12 @@ def exported(stores, tmp_path_factory):
     return checkpoint, folder / "model.safetensors"
 
 
-def changed(file, target, description=None, drop=(), add=None):
+def changed(file, target, description=None, drop=(), add=None, config=None):
     """A copy of an exported file with another header or other tensors."""
     weights = {name: value for name, value in load_file(file).items() if name not in drop} | (add or {})
     with safe_open(file, framework="pt") as opened:
         header = json.loads(opened.metadata()[KEY]) | (description or {})
+    header["model"]["config"].update(config or {})
     save_file(weights, target, metadata={KEY: json.dumps(header)})
     return target
 
@@ -70,6 +71,11 @@ WRONG = {
     "unexpected": ({"add": {"extra.weight": torch.zeros(2)}}, r"missing none, unexpected \['extra.weight'\]"),
     "reshaped": ({"add": {"head.bias": torch.zeros(11)}}, r"of another shape \['head.bias'\]"),
     "of the future": ({"description": {"format_version": FORMAT_VERSION + 1}}, r"format 2, this package reads up to 1"),
+    "deep without end": ({"config": {"depth": 10**9}}, "depth is 1,000,000,000, and its 40 tensors"),
+    "wide without end": ({"config": {"embed_dim": 10**9}}, "embed_dim is 1,000,000,000"),
+    "a window without end": ({"description": {"window_frames": 10**12}}, "window_frames 1000000000000"),
+    "no parcels": ({"description": {"parcels": None}}, "parcels is None"),
+    "text as seconds": ({"description": {"tr_s": "1"}}, "tr_s is '1'"),
     "another model": ({"description": {"model": {"class_path": "other.Model", "config": {}}}}, "holds a other.Model"),
 }
 
@@ -79,6 +85,18 @@ def test_a_file_that_does_not_fit_is_refused(case, exported, tmp_path):
     alteration, message = WRONG[case]
     with pytest.raises(ValueError, match=message):
         load_model(changed(exported[1], tmp_path / "changed.safetensors", **alteration))
+
+
+def test_tensors_that_were_changed_since_the_export_are_refused(exported, tmp_path):
+    with safe_open(exported[1], framework="pt") as opened:
+        header = opened.metadata()
+    weights = load_file(exported[1])
+    save_file(weights, tmp_path / "same.safetensors", metadata=header)
+    load_model(tmp_path / "same.safetensors")
+    weights["head.bias"][0] += 1e-6
+    save_file(weights, tmp_path / "model.safetensors", metadata=header)
+    with pytest.raises(ValueError, match="not those that were exported"):
+        load_model(tmp_path / "model.safetensors")
 
 
 def test_a_file_that_says_nothing_of_itself_is_refused(exported, tmp_path):

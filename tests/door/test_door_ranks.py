@@ -1,6 +1,7 @@
 import signal
 import time
 
+import psutil
 import pytest
 from tiny import door, finish, newest, process, scalars, state
 
@@ -61,6 +62,21 @@ def test_two_ranks_go_on_where_one_stopped(one_rank, runs):
     alone, together = door("fit", runs, settings), on_two_ranks("fit", runs, settings)
     assert list(scalars(together, "train/loss")) == [4, 5]
     assert_same_curves(together, alone)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 3.0])
+def test_a_rank_whose_first_rank_was_killed_at_the_start_ends_with_a_message(seconds, runs):
+    running = process("fit", runs, {**STEPS, **RANKS})
+    others = []
+    while running.poll() is None and not others:
+        others = psutil.Process(running.pid).children()
+        time.sleep(0.02)
+    time.sleep(seconds)
+    running.kill()
+    begun = time.monotonic()
+    output = finish(running, timeout_s=60)[1]  # the other rank holds the pipe while it lives
+    assert "rank 1 ends, because the process that started it" in output
+    assert time.monotonic() - begun < 45
 
 
 @pytest.mark.slow

@@ -4,15 +4,16 @@ import time
 
 import lightning.pytorch as pl
 import pytest
-from tiny import CONFIG, differing, door, finish, newest, process, scalars, state
+from tiny import CONFIG, arguments, differing, door, finish, newest, process, run_main, scalars, state
 
 from brainlm_lightning.data.store import Store
+from brainlm_lightning.run_folder import read_metrics
 
 STEPS = {"trainer.max_steps": 12, "trainer.val_check_interval": 3}
 EPOCH = 5  # steps
 
 
-class CrashError(Exception):
+class CrashError(BaseException):
     """Stands for a power cut."""
 
 
@@ -34,6 +35,18 @@ def crash(runs, settings, batch):
     with pytest.raises(CrashError):
         door("fit", runs, {**settings, **callback})
     return newest(runs) / "checkpoints" / "last.ckpt"
+
+
+class CrashInValidation(pl.Callback):
+    """Cuts the power at the beginning of a validation, counted from 1."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def on_validation_start(self, trainer, pl_module) -> None:
+        self.left -= not trainer.sanity_checking
+        if self.left == 0:
+            raise CrashError
 
 
 def last_of(run):
@@ -117,7 +130,10 @@ def long_run(stores, tmp_path_factory):
         return last_of(door("fit", tmp_path_factory.mktemp("long"), LONG))
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+STATUS = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+
+
+@pytest.mark.parametrize("how", STATUS)
 def test_a_process_killed_at_any_moment_can_be_resumed_exactly(how, runs, long_run):
     running = process("fit", runs, LONG)
     while running.poll() is None and not list(runs.glob("*/*/checkpoints/last.ckpt")):
@@ -125,9 +141,96 @@ def test_a_process_killed_at_any_moment_can_be_resumed_exactly(how, runs, long_r
     time.sleep(random.uniform(0, 0.5))
     running.send_signal(how)
     status, output = finish(running)
-    assert status == {signal.SIGKILL: -9, signal.SIGTERM: 143}[how], output
+    assert status == STATUS[how], output
     last = last_of(newest(runs))
     assert 0 < state(last)["/global_step"] < 150
-    assert how == signal.SIGKILL or f"go on with --ckpt_path {last}" in output
+    assert how == signal.SIGKILL or f"{how.name} received: " in output
+    assert how == signal.SIGKILL or "--trainer.max_steps=150 --trainer.val_check_interval=50" in output
+    assert how == signal.SIGKILL or f" --ckpt_path={last}" in output
+    assert "Traceback" not in output
     resumed = door("fit", runs, {**LONG, "ckpt_path": last})
     assert differing(long_run, last_of(resumed)) == []
+
+
+class SignalInValidation(pl.Callback):
+    """Asks to stop in a validation, counted from 1."""
+
+    def __init__(self, number: int, by: int) -> None:
+        self.left, self.by = number, by
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
+        self.left -= batch_idx == 0 and not trainer.sanity_checking
+        if self.left == 0:
+            signal.raise_signal(self.by)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_a_validation_stops_it_at_once(how, runs, caplog):
+    settings = {"checkpoint_every": 1000, "data.micro_batch_size": 2, **STEPS, "trainer.val_check_interval": 6}
+    whole = door("fit", runs, settings)
+    callback = {"trainer.callbacks+": f"{__name__}.SignalInValidation", "trainer.callbacks.number": 2}
+    with pytest.raises(SystemExit) as ended:
+        door("fit", runs, {**settings, **callback, "trainer.callbacks.by": int(how)})
+    assert ended.value.code == STATUS[how]
+    last = last_of(newest(runs))
+    assert state(last)["/global_step"] == 6
+    assert f"{how.name} received: {last} was saved before this validation" in caplog.text
+    assert signal.getsignal(how) != signal.SIG_IGN
+    resumed = door("fit", runs, {**settings, "ckpt_path": last})
+    assert differing(last_of(whole), last_of(resumed)) == []
+    assert results(resumed) == results(whole)
+
+
+def test_half_written_checkpoints_of_killed_runs_are_removed_by_the_next(runs):
+    left = last_of(door("fit", runs)).with_name("last.ckpt.1.part")
+    left.touch()
+    door("fit", runs)
+    assert not left.exists()
+
+
+STILL = STEPS | {"model.init_args.optimisation.learning_rate": 0, "checkpoint_every": 3}  # the first validation is best
+STOPPING = {
+    "trainer.callbacks+": "lightning.pytorch.callbacks.EarlyStopping",
+    "trainer.callbacks.monitor": "val/loss",
+    "trainer.callbacks.patience": 2,
+}
+PENDING = {  # settings, and the validation that the power cuts off
+    "of the best checkpoint": (STILL, 1),
+    "of a later checkpoint": (STILL, 2),
+    "at the end of an epoch": (STILL | {"trainer.val_check_interval": EPOCH}, 1),
+    "without a checkpoint of its own": (STILL | {"checkpoint_every": 1000}, 1),
+    "with accumulation": (STILL | {"data.micro_batch_size": 2, "trainer.val_check_interval": 6}, 1),
+    "after the last step": (STILL, 4),
+    "before early stopping": (STILL | STOPPING, 2),
+    "of early stopping": (STILL | STOPPING, 3),
+}
+
+
+@pytest.mark.parametrize("case", PENDING)
+def test_a_validation_that_was_cut_off_is_made_first(case, runs):
+    settings, number = PENDING[case]
+    whole = door("fit", runs, settings)
+    callback = {"trainer.callbacks+": f"{__name__}.CrashInValidation", "trainer.callbacks.number": number}
+    with pytest.raises(CrashError):
+        run_main([*arguments("fit", runs, settings), *(f"--{name}={value}" for name, value in callback.items())])
+    resumed = door("fit", runs, settings | {"ckpt_path": last_of(newest(runs))})
+    for name in ("best.ckpt", "last.ckpt"):
+        assert differing(whole / "checkpoints" / name, resumed / "checkpoints" / name) == []
+    assert results(resumed) == results(whole)
+    validated, expected = (scalars(run, "val/r2") for run in (resumed, whole))
+    assert validated == {step: value for step, value in expected.items() if step in list(expected)[number - 1 :]}
+
+
+def results(run):
+    """What `metrics.json` says, but for the speed."""
+    return {name: value for name, value in read_metrics(run).items() if not name.startswith("speed/")}
+
+
+def test_a_fit_killed_before_it_wrote_its_metrics_ends_with_them(runs, monkeypatch):
+    settings = STEPS | {"trainer.val_check_interval": EPOCH}  # none after the last step
+    whole = door("fit", runs, settings)
+    (whole / "metrics.json").rename(whole / "expected.json")
+    resumed = door("fit", runs, settings | {"ckpt_path": last_of(whole)})
+    (whole / "expected.json").rename(whole / "metrics.json")
+    assert "val/r2" in results(whole)
+    assert results(resumed) == results(whole)

@@ -6,6 +6,7 @@ Nothing here unpickles, follows a link out of a file, or shifts, pads or reorder
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from importlib.metadata import entry_points
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from brainlm_lightning.data.read.expected import Expected, Orientation, order_by
 from brainlm_lightning.data.read.hdf5 import read_hdf5
 from brainlm_lightning.data.read.lines import Grid, read_grid
 from brainlm_lightning.data.read.matlab import read_mat
+from brainlm_lightning.data.read.selector import CheckShape
 from brainlm_lightning.data.read.sidecar import sidecar_tr_s
 from brainlm_lightning.data.read.table import read_table
 
@@ -25,7 +27,7 @@ __all__ = ["Expected", "Orientation", "Reading", "agreed_tr_s", "check_there", "
 Reader = Callable[[Path, str], np.ndarray]  # a file, and the selector behind "::", which may be empty
 
 ENTRY_POINTS = "brainlm_lightning.readers"  # by the ending of the file, without its dot
-ARRAYS: dict[str, Reader] = {
+ARRAYS: dict[str, Callable[[Path, str, CheckShape], np.ndarray]] = {
     ".npz": read_npz,
     ".npy": read_npy,
     ".h5": read_hdf5,
@@ -70,11 +72,14 @@ def read_series(location: str | Path, expected: Expected) -> Reading:
     file, _, selector = str(location).partition("::")
     path = Path(file)
     ending = _ending(path)
-    reader = ARRAYS.get(ending) or (None if ending in (*TEXT, *IMAGES) else _registered(path))
+    registered = None if ending in (*ARRAYS, *TEXT, *IMAGES) else _registered(path)
     check_there(path)
     try:
-        if reader is not None:
-            return Reading(_oriented(np.asarray(reader(path, selector)), expected, str(location)))
+        if ending in ARRAYS:
+            fits = partial(_check_shape, expected=expected, where=str(location))
+            return Reading(_oriented(ARRAYS[ending](path, selector, fits), expected, str(location)))
+        if registered is not None:
+            return Reading(_oriented(np.asarray(registered(path, selector)), expected, str(location)))
         return _read(path, ending, selector, expected)
     except (ValueError, OSError):
         raise
@@ -185,9 +190,8 @@ def _from_grid(grid: Grid, expected: Expected, where: str) -> Reading:
 
 def _oriented(array: np.ndarray, expected: Expected, where: str, settled: bool = False) -> np.ndarray:
     """Returns (frames, parcels) float32, or says how the shape differs from what was announced."""
+    _check_shape(array.shape, expected, where)
     axis, parcels = 0 if expected.turned else 1, expected.num_parcels
-    if array.ndim != 2 or array.shape[axis] != parcels or array.size == 0:
-        raise ValueError(_misfit(array.shape, expected, where))
     if array.shape[0] == array.shape[1] and not (settled or expected.square):
         raise ValueError(
             f"{where}: {parcels} frames of {parcels} parcels may stand either way round, and the file names neither; "
@@ -197,6 +201,12 @@ def _oriented(array: np.ndarray, expected: Expected, where: str, settled: bool =
         raise ValueError(f"{where}: expected real numbers, got {array.dtype}")
     with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is reported as non-finite
         return np.ascontiguousarray(array if axis else array.T, dtype=np.float32)
+
+
+def _check_shape(shape: tuple[int, ...], expected: Expected, where: str) -> None:
+    """Raises ValueError unless it is the shape of a recording."""
+    if len(shape) != 2 or shape[0 if expected.turned else 1] != expected.num_parcels or 0 in shape:
+        raise ValueError(_misfit(shape, expected, where))
 
 
 def _misfit(shape: tuple[int, ...], expected: Expected, where: str) -> str:

@@ -8,27 +8,27 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from brainlm_lightning.data.read.selector import Members, array_row, check_claim, select
+from brainlm_lightning.data.read.selector import CheckShape, Members, array_row, check_claim, select
 
 LONGEST_HEADER = 1 << 16
 
 
-def read_npy(path: Path, selector: str) -> np.ndarray:
+def read_npy(path: Path, selector: str, check_shape: CheckShape) -> np.ndarray:
     """Reads an .npy file, or `[row]` of a stack."""
     with path.open("rb") as file:
         shape, dtype = _header(file, str(path))
     if dtype.kind == "O":
-        return select(_Unread(shape, dtype), selector, str(path))
+        return select(_Unread(shape, dtype), selector, str(path), check_shape)
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # refuses a file that is shorter than it claims
-    return select(_Unread(shape, dtype, lambda: mapped), selector, str(path))
+    return select(_Unread(shape, dtype, lambda: mapped), selector, str(path), check_shape)
 
 
-def read_npz(path: Path, selector: str) -> np.ndarray:
+def read_npz(path: Path, selector: str, check_shape: CheckShape) -> np.ndarray:
     """Reads one member of an .npz archive, or `member[row]` of a stack."""
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist() if not entry.is_dir()}
         children: dict[str, Any] = {name: partial(_entry, path, archive, entry) for name, entry in entries.items()}
-        return select(Members(children), selector, str(path))
+        return select(Members(children), selector, str(path), check_shape)
 
 
 class _Unread:

@@ -6,25 +6,25 @@ from typing import Any
 import h5py
 import numpy as np
 
-from brainlm_lightning.data.read.selector import array_row, check_claim, plain, select
+from brainlm_lightning.data.read.selector import CheckShape, array_row, check_claim, plain, select
 
 MOST_LINKS = 10
 
 
-def read_hdf5(path: Path, selector: str) -> np.ndarray:
+def read_hdf5(path: Path, selector: str, check_shape: CheckShape) -> np.ndarray:
     """Reads a dataset, or `dataset[row]` of a stack.
 
     Raises:
         ValueError: It is not there, or its values lie in another file.
     """
     with h5py.File(path, "r") as file:
-        return select(_Group(file, str(path), matlab=False), selector, str(path))
+        return select(_Group(file, str(path), matlab=False), selector, str(path), check_shape)
 
 
-def read_matlab_73(path: Path, selector: str) -> np.ndarray:
+def read_matlab_73(path: Path, selector: str, check_shape: CheckShape) -> np.ndarray:
     """Reads a variable, field or cell as MATLAB shows it: HDF5 sees its axes reversed."""
     with h5py.File(path, "r") as file:
-        return select(_Group(file, str(path), matlab=True), selector, str(path))
+        return select(_Group(file, str(path), matlab=True), selector, str(path), check_shape)
 
 
 class _Group:

@@ -10,20 +10,22 @@ import scipy.sparse
 
 from brainlm_lightning.data.read.hdf5 import read_matlab_73
 from brainlm_lightning.data.read.matlab_structure import sound_variables
-from brainlm_lightning.data.read.selector import ArrayNode, Members, plain, select
+from brainlm_lightning.data.read.selector import ArrayNode, CheckShape, Members, plain, select
 
 
-def read_mat(path: Path, selector: str) -> np.ndarray:
+def read_mat(path: Path, selector: str, check_shape: CheckShape) -> np.ndarray:
     """Reads a variable, `variable.field`, `cells{3}` or `elements(2).field`, as MATLAB shows it.
 
     Raises:
         ValueError: It is not there; what is there is listed with its shapes.
     """
     if h5py.is_hdf5(path):
-        return read_matlab_73(path, selector)
+        return read_matlab_73(path, selector, check_shape)
     names = sound_variables(path)
     variables = scipy.io.loadmat(path, variable_names=names, struct_as_record=True, chars_as_strings=False)
-    return select(Members({name: _node(variables[name]) for name in plain(list(variables))}), selector, str(path))
+    return select(
+        Members({name: _node(variables[name]) for name in plain(list(variables))}), selector, str(path), check_shape
+    )
 
 
 class _Many:

@@ -6,12 +6,13 @@
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 
+CheckShape = Callable[[tuple[int, ...]], None]
 ITEM = re.compile(r"\{(?P<cell>\d+)\}|\((?P<element>\d+)\)|\[(?P<row>\d+)\]")
 MOST_LISTED = 20
 MOST_COUNTED = 1000
@@ -44,8 +45,14 @@ class Node(Protocol):
         """The array."""
 
 
-def select(root: Node, selector: str, where: str) -> np.ndarray:
+def select(root: Node, selector: str, where: str, check_shape: CheckShape) -> np.ndarray:
     """Returns the array that is named; the only array of the file where nothing is named.
+
+    Args:
+        root: What the file holds.
+        selector: The name.
+        where: The file, for messages.
+        check_shape: Raises ValueError on a shape that no recording has, before any value is read.
 
     Raises:
         ValueError: It is not there, or several are and none is named; what is there is listed with its shapes.
@@ -58,6 +65,7 @@ def select(root: Node, selector: str, where: str) -> np.ndarray:
     if dtype is None or dtype.kind not in "fiub":
         kind = "Python objects, which are never unpickled" if dtype is not None and dtype.kind == "O" else f"{dtype}"
         raise ValueError(f"{where}: expected real numbers, got {kind}")
+    check_shape(node.shape or ())
     return np.asarray(node.read())
 
 

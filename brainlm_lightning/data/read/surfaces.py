@@ -9,6 +9,7 @@ import numpy as np
 from nibabel.cifti2 import cifti2_axes
 
 from brainlm_lightning.data.read.expected import Expected
+from brainlm_lightning.data.read.volumes import check_image_claim
 
 Key = tuple[str, tuple[int, ...]]  # structure, and vertex or voxel
 
@@ -23,6 +24,7 @@ def read_ptseries(path: Path) -> tuple[np.ndarray, list[str], float | None]:
     time, parcels = (image.header.get_axis(number) for number in (0, 1))
     if not isinstance(parcels, cifti2_axes.ParcelsAxis) or not isinstance(time, cifti2_axes.SeriesAxis):
         raise ValueError(f"{path}: expected frames × parcels, got {type(time).__name__} × {type(parcels).__name__}")
+    check_image_claim(image, path)
     return np.asarray(image.dataobj, np.float32), [str(name) for name in parcels.name], series_tr_s(time)
 
 
@@ -42,6 +44,7 @@ def read_dtseries(path: Path, expected: Expected) -> tuple[np.ndarray, float | N
     time, brain = (image.header.get_axis(number) for number in (0, 1))
     if not isinstance(brain, cifti2_axes.BrainModelAxis) or not isinstance(time, cifti2_axes.SeriesAxis):
         raise ValueError(f"{path}: expected frames × grayordinates, got {type(brain).__name__}")
+    check_image_claim(image, path)
     labels = np.array([_labels(expected.image).get(key, 0) for key in _keys(brain)])
     values = np.asarray(image.dataobj, np.float64)
     labels = np.where(values.any(axis=0), labels, 0)  # 0 in every frame: outside of the field of view

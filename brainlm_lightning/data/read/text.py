@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from brainlm_lightning.data.read.selector import check_claim
+
 SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 GZIP = b"\x1f\x8b"
 LARGEST_TEXT = 1 << 31  # bytes once decompressed: no recording is that long, and a small file can claim it
@@ -167,15 +169,18 @@ def _read_bytes(path: Path) -> bytes:
         file.seek(0)
         try:
             with gzip.open(file) as archive:
-                return _bounded(iter(lambda: archive.read(1 << 24), b""), path)
+                blocks = iter(lambda: archive.read(1 << 24), b"")
+                return _bounded(blocks, path, packed_bytes=path.stat().st_size)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path}: a gzip file that is cut short or damaged ({error}); copy it again") from error
 
 
-def _bounded(blocks: Iterator[bytes], path: Path) -> bytes:
+def _bounded(blocks: Iterator[bytes], path: Path, packed_bytes: int | None = None) -> bytes:
     held = bytearray()
     for block in blocks:
         held += block
+        if packed_bytes is not None:
+            check_claim(len(held), packed_bytes, str(path))
         if len(held) > LARGEST_TEXT:
             raise ValueError(f"{path}: more than {LARGEST_TEXT >> 30} GiB of text; expected one table or recording")
     return bytes(held)

@@ -10,6 +10,7 @@ from nilearn.image import resample_to_img
 from nilearn.maskers import NiftiLabelsMasker
 
 from brainlm_lightning.data.read.expected import MOST_NAMED, Expected
+from brainlm_lightning.data.read.selector import check_claim
 
 SAME_GRID_MM = 1e-3
 LEAST_OVERLAP = 0.5  # of the parcels; with fewer, image and atlas are not in one space
@@ -34,6 +35,7 @@ def read_volume(path: Path, expected: Expected) -> tuple[np.ndarray, float | Non
     image: Any = nib.load(path)
     if len(image.shape) != 4 or image.shape[3] < 2:
         raise ValueError(f"{path}: got an image of shape {image.shape}, expected 4-D (x, y, z, frames)")
+    check_image_claim(image, path)
     labels, remarks = _labels_on_grid(image, expected)
     seen = np.asarray(image.dataobj).any(axis=3)
     ids = np.array(expected.ids)
@@ -50,6 +52,12 @@ def read_volume(path: Path, expected: Expected) -> tuple[np.ndarray, float | Non
         )
     wanted = np.where(seen & np.isin(labels, ids[~few]), labels, 0).astype(np.int32)
     return _means(image, wanted, ids), header_tr_s(image), remarks
+
+
+def check_image_claim(image: Any, path: Path) -> None:
+    """Raises ValueError where a small file claims to hold a large image; only its header was read until here."""
+    claimed = int(np.prod(image.shape, dtype=object)) * image.get_data_dtype().itemsize
+    check_claim(claimed, path.stat().st_size, str(path))
 
 
 def _means(image: Any, labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
