@@ -5,6 +5,7 @@
     simulate               write recordings whose best reconstruction is known
     fit, validate, test    run an experiment
     report, export         show the tables of runs; convert a checkpoint to safetensors
+    import-weights         turn published weights into a checkpoint
 
 Verbs that do not need torch do not import it, so that data can be prepared on a machine without it.
 """
@@ -16,6 +17,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+
+from brainlm_lightning import weights_verbs
 
 EXPERIMENT_VERBS = ("fit", "validate", "test")
 INCOMPLETE = 3  # exit status: the store was made, but lacks more recordings than `max_left_out` allows
@@ -201,6 +204,7 @@ TOOLS = {
     "simulate": (_simulate, "write a simulated cohort whose best reconstruction is known"),
     "report": (_report, "print the tables of run folders"),
     "export": (_export, "convert the model of a checkpoint to safetensors"),
+    "import-weights": (weights_verbs.import_weights, "turn published BrainLM weights into a checkpoint"),
 }
 OWN_SETTINGS = ("prepare", "simulate")  # verbs that also take settings of the manifest or simulation
 
