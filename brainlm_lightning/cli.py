@@ -5,7 +5,7 @@
     simulate               write recordings whose best reconstruction is known
     fit, validate, test    run an experiment
     report, export         show the tables of runs; convert a checkpoint to safetensors
-    import-weights         turn published weights into a checkpoint
+    import-weights, embed  turn published weights into a checkpoint; embed recordings
 
 Verbs that do not need torch do not import it, so that data can be prepared on a machine without it.
 """
@@ -205,6 +205,7 @@ TOOLS = {
     "report": (_report, "print the tables of run folders"),
     "export": (_export, "convert the model of a checkpoint to safetensors"),
     "import-weights": (weights_verbs.import_weights, "turn published BrainLM weights into a checkpoint"),
+    "embed": (weights_verbs.embed, "embed recordings with a checkpoint"),
 }
 OWN_SETTINGS = ("prepare", "simulate")  # verbs that also take settings of the manifest or simulation
 
@@ -213,7 +214,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """Runs one verb."""
     try:
         _dispatch(list(sys.argv[1:] if args is None else args))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         ours = next((cause for cause in _causes(error) if _is_our_own(cause)), None)
         if ours is None:
             raise

@@ -1,4 +1,4 @@
-"""Verbs of the command line that are about weights: `import-weights`."""
+"""Verbs of the command line that are about weights: `import-weights` and `embed`."""
 
 import argparse
 from collections.abc import Callable
@@ -23,15 +23,18 @@ def import_weights(parser: argparse.ArgumentParser) -> Verb:
         "--tr-s", type=float, help="with --parcels: seconds between frames (default: UK Biobank's 0.735)"
     )
     parser.add_argument("--gain", type=float, help="factor on the scaled signal (default: 1; see `calibrate`)")
-    parser.add_argument("--token-order", choices=("shuffled", "natural"), help="default: shuffled, as in its training")
+    parser.add_argument(
+        "--encoding-order", choices=("shuffled", "natural"), help="default: shuffled, as in its training"
+    )
     parser.add_argument("--shuffles", type=int, help="average the encodings of so many orders (default: 1)")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         from brainlm_lightning.checkpoint.published import importing
+        from brainlm_lightning.checkpoint.published.hub import fetched
 
-        given = {"input_gain": args.gain, "token_order": args.token_order, "shuffles": args.shuffles}
+        given = {"input_gain": args.gain, "encoding_order": args.encoding_order, "shuffles": args.shuffles}
         options = {name: value for name, value in given.items() if value is not None}
-        imported = importing.import_weights(Path(args.source), _data_of_model(args), options)
+        imported = importing.import_weights(fetched(args.source), _data_of_model(args), options)
         print(imported.report())
         print(importing.save_imported(imported.model, imported.about, args.output))
 
@@ -52,3 +55,26 @@ def _data_of_model(args: argparse.Namespace) -> "DataOfModel":
         return DataOfModel(store.atlas, store.tr_s, **{"scaling": "robust", "statistics": store.statistics, **chosen})
     atlas = Atlas.from_table("A424", args.parcels, index="index", label="label", xyz_mm=("x", "y", "z"))
     return DataOfModel(atlas, **chosen, **({} if args.tr_s is None else {"tr_s": args.tr_s}))
+
+
+def embed(parser: argparse.ArgumentParser) -> Verb:
+    """`embed FILE… --model MODEL --output FILE`: recordings to an archive of embeddings."""
+    parser.add_argument("recordings", nargs="*", help="files, as in the listing of a cohort; also FILE::NAME")
+    parser.add_argument("--model", help="exported folder, .safetensors, .ckpt, or hf://OWNER/NAME")
+    parser.add_argument("--output", type=Path, help="the .npz to write: an array (recordings, features) by embedding")
+    parser.add_argument("--tr-s", type=float, help="seconds between frames, where files do not say it")
+    parser.add_argument("--atlas", help="name of the checkpoint's atlas, where files do not name their columns")
+    parser.add_argument("--label-image", type=Path, help="label image of the atlas, for volumes")
+    parser.add_argument("--embeddings", nargs="+", help="for instance cls mean_std gram (default: all)")
+    parser.add_argument("--orientation", help="frames_parcels (default) or parcels_frames")
+    parser.add_argument("--config", type=Path, help="YAML with these options: recordings, model, output, tr_s, …")
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.embedding.archive import EmbeddingPlan, embed_files, read_plan
+
+        given = {name: value for name, value in vars(args).items() if name not in ("verb", "run", "config")}
+        given = {name: value for name, value in given.items() if value not in (None, [])}
+        plan = read_plan(args.config, given) if args.config else EmbeddingPlan.of(given, "the command")
+        print(embed_files(plan))
+
+    return run

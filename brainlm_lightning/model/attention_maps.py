@@ -145,7 +145,7 @@ def encoder_layers(model: MaskedAutoencoder, signal_BPT: Tensor, observed_BP: Te
 
 def _order_with_cls(model: MaskedAutoencoder, length: int, device: torch.device) -> Tensor:
     """The order in which the encoder takes CLS and all tokens, (L,)."""
-    order_L = model.token_order()
+    order_L = model.encoding_order()
     if order_L is None:
         return torch.arange(length, device=device)
     return nn.functional.pad(order_L.to(device) + 1, (1, 0))

@@ -5,6 +5,7 @@ V visible tokens, D width. In a mask True = hidden.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +94,7 @@ class MaskedAutoencoder(MaskedModel):
     name = "mae"
     config_type = MAEConfig
     config: MAEConfig
-    starts = ("kernel", "standard")
+    starts: ClassVar[tuple[str, ...]] = ("kernel", "standard")
     has_tokens = True
 
     def __init__(self, geometry: Geometry, config: MAEConfig | None = None) -> None:
@@ -122,7 +123,7 @@ class MaskedAutoencoder(MaskedModel):
         if name == "kernel":
             kernel_start(self, moments, seed)
 
-    def token_order(self) -> Tensor | None:
+    def encoding_order(self) -> Tensor | None:
         """Indices of all tokens in the order in which the encoder takes them, (L,); None = natural order."""
         return None
 

@@ -39,16 +39,15 @@ def config_of(weights: Mapping[str, Tensor], config: Mapping[str, Any], source: 
     check_config(config, REQUIRED, source)
     first, decoder = "vit.encoder.layer.0", "decoder.decoder_layers.0"
     embed_dim = width_of(weights, f"{SIGNAL}.weight", 0, source)
-    depths = config.get("num_hidden_layers"), config.get("decoder_num_hidden_layers")
-    if depths[0] is None or depths[1] is None:
-        depths = published_depths("brainlm", embed_dim, source)
+    depths: tuple[Any, Any] = config.get("num_hidden_layers"), config.get("decoder_num_hidden_layers")
+    depth, decoder_depth = depths if None not in depths else published_depths("brainlm", embed_dim, source)
     return BrainLMConfig(
         patch_frames=width_of(weights, f"{SIGNAL}.weight", 1, source),
         embed_dim=embed_dim,
-        depth=depths[0],
+        depth=int(depth),
         num_heads=width_of(weights, f"{first}.attention.self.conv.weight", 0, source),
         decoder_embed_dim=width_of(weights, "decoder.decoder_embed.weight", 0, source),
-        decoder_depth=depths[1],
+        decoder_depth=int(decoder_depth),
         decoder_num_heads=width_of(weights, f"{decoder}.attention.self.conv.weight", 0, source),
         mlp_ratio=width_of(weights, f"{first}.intermediate.dense.weight", 0, source) / embed_dim,
         conv_width=width_of(weights, f"{first}.attention.self.conv.weight", 2, source),
@@ -136,7 +135,7 @@ def _renamed(config: BrainLMConfig) -> Iterator[tuple[str, str]]:
         "decoder_position.xyz_projection": "decoder.decoder_xyz_projection",
         "decoder.norm": "decoder.decoder_norm",
         "head.hidden": "decoder.decoder_pred1",
-        "head.patch": "decoder.decoder_pred2",
+        "head": "decoder.decoder_pred2",
     }
     for block, theirs, _ in _blocks(config):
         layers |= {

@@ -51,8 +51,8 @@ class DataOfModel:
             raise ValueError(f"scaling recipe is {self.scaling!r}; expected one of {', '.join(RECIPES)}")
         if self.statistics is None and self.scaling not in WITHOUT_STATISTICS:
             raise ValueError(
-                f"the recipe {self.scaling!r} needs statistics of training subjects, which were never published; name a "
-                f"prepared cohort to take them from (--cohort), or take {' or '.join(WITHOUT_STATISTICS)}"
+                f"the recipe {self.scaling!r} needs statistics of training subjects, which were never published; name "
+                f"a prepared cohort to take them from (--cohort), or take {' or '.join(WITHOUT_STATISTICS)}"
             )
 
 
@@ -85,7 +85,7 @@ def import_weights(source: Path, data: DataOfModel, options: Mapping[str, Any] |
     Args:
         source: its folder, or its weight file (`.safetensors` or `.bin`).
         data: what the file does not say.
-        options: settings of the model's configuration that its tensors do not fix, such as ``token_order`` or
+        options: settings of the model's configuration that its tensors do not fix, such as ``encoding_order`` or
             ``input_gain``.
 
     Raises:

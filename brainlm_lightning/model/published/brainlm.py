@@ -22,7 +22,7 @@ from brainlm_lightning.model.masking import counter_noise
 from brainlm_lightning.model.published.scaled_input import check_input_scale
 from brainlm_lightning.model.transformer import Attention, Block, NormPlace, Transformer
 
-TokenOrder = Literal["natural", "shuffled"]
+EncodingOrder = Literal["natural", "shuffled"]
 NORM_EPSILON = 1e-12
 LEAKY_SLOPE = 0.1
 
@@ -33,9 +33,9 @@ class BrainLMConfig(MAEConfig):
 
     Attributes:
         conv_width: tokens that the convolution of the values spans, an odd number.
-        token_order: order in which the encoder takes the visible tokens. ``shuffled`` is what the published models were
-            trained with: a random order, drawn anew for every window. Here it is drawn once, from ``order_seed``, so
-            that a window's embedding is a function of the window. ``natural`` is parcel-major order.
+        encoding_order: order in which the encoder takes the visible tokens. ``shuffled`` is what the published models
+            were trained with: a random order, drawn anew for every window. Here it is drawn once, from ``order_seed``,
+            so that a window's embedding is a function of the window. ``natural`` is parcel-major order.
         shuffles: with ``shuffled``, the number of orders whose encodings are averaged.
         order_seed: seed of the orders.
         input_gain: factor on the scaled signal before it enters the model; predictions are divided by it.
@@ -46,7 +46,7 @@ class BrainLMConfig(MAEConfig):
     spatial_embedding: SpatialEmbedding = "xyz"
     temporal_embedding: TemporalEmbedding = "sinusoidal"
     conv_width: int = 65
-    token_order: TokenOrder = "shuffled"
+    encoding_order: EncodingOrder = "shuffled"
     shuffles: int = 1
     order_seed: int = 0
     input_gain: float = 1.0
@@ -56,11 +56,11 @@ class BrainLMConfig(MAEConfig):
         """Refuses values that no published model can have."""
         if self.conv_width % 2 == 0:
             raise ValueError(f"conv_width is {self.conv_width}, expected an odd number, so that it has a middle")
-        if self.token_order not in ("natural", "shuffled"):
-            raise ValueError(f"token_order is {self.token_order!r}, expected natural or shuffled")
-        if self.shuffles < 1 or (self.token_order == "natural" and self.shuffles != 1):
+        if self.encoding_order not in ("natural", "shuffled"):
+            raise ValueError(f"encoding_order is {self.encoding_order!r}, expected natural or shuffled")
+        if self.shuffles < 1 or (self.encoding_order == "natural" and self.shuffles != 1):
             raise ValueError(
-                f"shuffles is {self.shuffles} with {self.token_order} order; expected 1, or more if shuffled"
+                f"shuffles is {self.shuffles} with {self.encoding_order} order; expected 1, or more if shuffled"
             )
         check_input_scale(self.input_gain, self.input_offset)
 
@@ -91,24 +91,23 @@ class ScaledPatch(nn.Linear):
         super().__init__(config.patch_frames, config.embed_dim)
         self.gain, self.offset = config.input_gain, config.input_offset
 
-    def forward(self, input: Tensor) -> Tensor:
-        """(…, S) to (…, D)."""
-        return super().forward(input * self.gain + self.offset)
+    def forward(self, x_BLS: Tensor) -> Tensor:
+        """(B, L, S) to (B, L, D)."""
+        return super().forward(x_BLS * self.gain + self.offset)
 
 
-class Head(nn.Module):
-    """Two layers from a token to its patch, brought back to the scale of the input."""
+class Head(nn.Linear):
+    """A hidden layer, then the projection to a patch, brought back to the scale of the input."""
 
     def __init__(self, config: BrainLMConfig) -> None:
-        super().__init__()
         width = config.decoder_embed_dim
+        super().__init__(width // 2, config.patch_frames)
         self.hidden = nn.Linear(width, width // 2)
-        self.patch = nn.Linear(width // 2, config.patch_frames)
         self.gain, self.offset = config.input_gain, config.input_offset
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, L, D) to (B, L, S)."""
-        patch_BLS: Tensor = self.patch(functional.leaky_relu(self.hidden(x_BLD), LEAKY_SLOPE))
+        patch_BLS = super().forward(functional.leaky_relu(self.hidden(x_BLD), LEAKY_SLOPE))
         return (patch_BLS - self.offset) / self.gain
 
 
@@ -138,13 +137,13 @@ class BrainLM(MaskedAutoencoder):
         self.head = Head(config)
         self.register_buffer("rank_KL", _ranks(config, geometry.num_parcels * self.num_patches), persistent=False)
 
-    def token_order(self) -> Tensor | None:
-        """See `MaskedAutoencoder.token_order`: the first of the orders."""
-        return None if self.config.token_order == "natural" else self.rank_KL[0].argsort()
+    def encoding_order(self) -> Tensor | None:
+        """See `MaskedAutoencoder.encoding_order`: the first of the orders."""
+        return None if self.config.encoding_order == "natural" else self.rank_KL[0].argsort()
 
     def encode_tokens(self, signal_BPT: Tensor, index_BV: Tensor, valid_BV: Tensor) -> Encoding:
         """See `MaskedAutoencoder.encode_tokens`; the mean over the orders, returned in the given order."""
-        if self.config.token_order == "natural":
+        if self.config.encoding_order == "natural":
             return super().encode_tokens(signal_BPT, index_BV, valid_BV)
         each = [self.encode_ranked(signal_BPT, index_BV, valid_BV, rank_L) for rank_L in self.rank_KL]
         cls_BD = torch.stack([encoding.cls_BD for encoding in each]).mean(0)

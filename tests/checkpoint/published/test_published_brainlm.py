@@ -6,9 +6,9 @@ import pytest
 import torch
 from random_weights import atlas_of, published_folder, reference_of
 
+from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.checkpoint.published.brainlm import config_of, expected_shapes, translate
 from brainlm_lightning.checkpoint.published.importing import DataOfModel, import_weights, save_imported
-from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.model.attention_maps import cls_attention
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.published.brainlm import BrainLM
@@ -80,7 +80,7 @@ def test_gradients_are_those_of_the_reference():
 
 
 def test_the_encoder_depends_on_the_order_through_the_convolution_alone():
-    _, natural, _ = twins({"token_order": "natural"})
+    _, natural, _ = twins({"encoding_order": "natural"})
     _, shuffled, _ = twins()
     inputs = windows()
     assert apart(shuffled.embed(*inputs).cls_BD, natural.embed(*inputs).cls_BD) > 1e-3
