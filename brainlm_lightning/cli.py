@@ -186,13 +186,14 @@ def _write_files(target: Path, folders: list[Path]) -> None:
 
 
 def _export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("checkpoint", type=Path, help="a .ckpt file of a run folder")
-    parser.add_argument("output", type=Path, help="the file to write, for instance model.safetensors")
+    parser.add_argument("checkpoint", type=Path, help="a .ckpt file; or, for a folder, also a run or an experiment")
+    parser.add_argument("output", type=Path, help="model.safetensors; or a folder, for weights, config and model card")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         from brainlm_lightning.checkpoint.pretrained import export
+        from brainlm_lightning.checkpoint.sharing import export_folder
 
-        print(export(args.checkpoint, args.output))
+        print((export if args.output.suffix == ".safetensors" else export_folder)(args.checkpoint, args.output))
 
     return run
 
