@@ -5,7 +5,8 @@
     simulate               write recordings whose best reconstruction is known
     fit, validate, test    run an experiment
     report, export         show the tables of runs; convert a checkpoint to safetensors
-    import-weights, embed  turn published weights into a checkpoint; embed recordings
+    import-weights         turn published weights into a checkpoint
+    calibrate, embed       find the input gain of an imported model; embed recordings
 
 Verbs that do not need torch do not import it, so that data can be prepared on a machine without it.
 """
@@ -207,6 +208,7 @@ TOOLS = {
     "export": (_export, "convert the model of a checkpoint to safetensors"),
     "import-weights": (weights_verbs.import_weights, "turn published BrainLM weights into a checkpoint"),
     "embed": (weights_verbs.embed, "embed recordings with a checkpoint"),
+    "calibrate": (weights_verbs.calibrate, "find the input gain of an imported model"),
 }
 OWN_SETTINGS = ("prepare", "simulate")  # verbs that also take settings of the manifest or simulation
 

@@ -1,4 +1,4 @@
-"""Verbs of the command line that are about weights: `import-weights` and `embed`."""
+"""Verbs of the command line that are about weights: `import-weights`, `embed` and `calibrate`."""
 
 import argparse
 from collections.abc import Callable
@@ -76,5 +76,30 @@ def embed(parser: argparse.ArgumentParser) -> Verb:
         given = {name: value for name, value in given.items() if value not in (None, [])}
         plan = read_plan(args.config, given) if args.config else EmbeddingPlan.of(given, "the command")
         print(embed_files(plan))
+
+    return run
+
+
+def calibrate(parser: argparse.ArgumentParser) -> Verb:
+    """`calibrate MODEL --cohort STORE --output FILE`: the input gain at which an imported model reconstructs best."""
+    parser.add_argument("model", help="an imported .safetensors")
+    parser.add_argument(
+        "--cohort", type=Path, required=True, help="store of the cohort; its training subjects are used"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="the .safetensors to write, with the gain")
+    parser.add_argument("--recordings", type=int, default=20, help="of training subjects (default: 20)")
+    parser.add_argument("--ratio", type=float, default=0.2, help="share of tokens hidden (default: 0.2)")
+    parser.add_argument("--offset", action="store_true", help="search an offset, too")
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.checkpoint.published.importing import save_imported
+        from brainlm_lightning.data.store import Store
+        from brainlm_lightning.embedding.calibration import CalibrationPlan, calibrated
+        from brainlm_lightning.embedding.one_line import load
+
+        plan = CalibrationPlan(args.recordings, args.ratio, args.offset)
+        model, found = calibrated(load(args.model), Store(args.cohort), plan)
+        print(found.table())
+        print(save_imported(model.model, model.about, args.output))
 
     return run

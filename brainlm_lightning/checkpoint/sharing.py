@@ -86,8 +86,8 @@ embedding = model.embed("sub-01_bold.ptseries.nii", tr_s=0.8)
   and their order).
 - {about["tr_s"]} s between frames; windows of {about["window_frames"]} frames.
 - Scaling: `{scaling["recipe"]}`, with statistics of {scaling["statistics"]["num_subjects"]} training subjects.
-- Subjects of pretraining: {len(subjects["train"])} training, {len(subjects["val"])} validation. The header of the weights
-  has a digest of each, so that nobody is tested whom the model has seen.
+- Subjects of pretraining: {len(subjects["train"])} training, {len(subjects["val"])} validation. The header of the
+  weights has a digest of each, so that nobody is tested whom the model has seen.
 
 ## Measured
 

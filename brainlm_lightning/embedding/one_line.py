@@ -80,17 +80,18 @@ class EmbeddingModel:
                 atlas is unknown.
         """
         if atlas is not None:
-            self._check_atlas(atlas)
+            self.check_atlas(atlas)
         expected = self._expected(orientation, label_image)
         series, tr_s = _read(recording, tr_s, expected, atlas is not None)
-        batch = self._windows(prepared(series, tr_s, self.about["tr_s"]))
+        batch = self.windows(series, tr_s)
         means = GroupMeans(self.model, self._definitions(embeddings, atlas), 1, parts)
         for first in range(0, len(batch["start_B"]), WINDOWS_AT_ONCE):
             part = _some_windows(batch, slice(first, first + WINDOWS_AT_ONCE))
             means.add(scale_on_device(part), torch.zeros(len(part["start_B"]), dtype=torch.int64))
         return {name: value_1F[0] for name, value_1F in means.compute().items()}
 
-    def _check_atlas(self, atlas: Atlas | str) -> None:
+    def check_atlas(self, atlas: Atlas | str) -> None:
+        """Raises ValueError where an atlas, or its name, is not the checkpoint's."""
         own = self.about["parcels"]
         if isinstance(atlas, Atlas):
             if atlas.sha256 != own["sha256"]:
@@ -123,8 +124,17 @@ class EmbeddingModel:
             )
         return {name: known[name] for name in names}
 
-    def _windows(self, recording: StoredRecording) -> Batch:
-        """All windows of a recording as a batch, with the scaling of the checkpoint."""
+    def windows(self, series: Series, tr_s: float) -> Batch:
+        """All windows of a recording as a batch, with the scaling of the checkpoint.
+
+        Args:
+            series: (frames, P) raw values.
+            tr_s: seconds from one frame to the next.
+
+        Raises:
+            ValueError: there is not one window.
+        """
+        recording = prepared(series, tr_s, self.about["tr_s"])
         frames, count = self.about["window_frames"], len(recording.series) // self.about["window_frames"]
         if count == 0:
             raise ValueError(
