@@ -151,8 +151,8 @@ def best_gain(model: MaskedModel, windows: Windows, plan: CalibrationPlan) -> Ca
     if not r2_low > 0:
         raise ValueError(
             f"no gain of {plan.gains[0]:g} to {plan.gains[-1]:g} reconstructs this cohort: the best R² is "
-            f"{evaluated[gain]:.4f} at gain {gain:.3g}, its interval over {len(sums_UK)} subjects begins at {r2_low:.4f}; "
-            f"expected it above 0. The curve:\n{_listed(evaluated)}"
+            f"{evaluated[gain]:.4f} at gain {gain:.3g}, its interval over {len(sums_UK)} subjects begins at "
+            f"{r2_low:.4f}; expected it above 0. The curve:\n{_listed(evaluated)}"
         )
     flat = [each for each, value in evaluated.items() if value >= NEAR_BEST * evaluated[gain]]
     return Calibration(
