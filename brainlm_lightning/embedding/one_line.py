@@ -24,7 +24,7 @@ from brainlm_lightning.data.resample import resample
 from brainlm_lightning.data.scaling import ScalingStatistics, centre_and_scale
 from brainlm_lightning.data.shard import StoredRecording
 from brainlm_lightning.data.windows import Batch, scale_on_device, usable_parcels
-from brainlm_lightning.embedding.definitions import WindowEmbedding, default_embeddings
+from brainlm_lightning.embedding.definitions import WITHOUT_PARCELS, WindowEmbedding, default_embeddings
 from brainlm_lightning.embedding.recordings import GroupMeans
 from brainlm_lightning.model.masked import MaskedModel
 
@@ -115,7 +115,8 @@ class EmbeddingModel:
         networks = atlas.networks.tolist() if isinstance(atlas, Atlas) else [UNKNOWN_NETWORK]
         known = default_embeddings(networks, UNKNOWN_NETWORK)
         if names is None:
-            return {name: embedding for name, embedding in known.items() if not embedding.completes}
+            possible = set(known) if self.model.has_parcels else set(WITHOUT_PARCELS)
+            return {name: of for name, of in known.items() if name in possible and not of.completes}
         unknown = [name for name in names if name not in known]
         if unknown:
             raise ValueError(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,21 @@ from torch import Tensor
 from brainlm_lightning import __version__
 from brainlm_lightning.checkpoint.description import FORMAT_VERSION, KEY, Description, describe_model
 from brainlm_lightning.checkpoint.files import load_strictly
-from brainlm_lightning.checkpoint.published import brainlm
+from brainlm_lightning.checkpoint.published import brainlm, vitmae
 from brainlm_lightning.checkpoint.published.files import PublishedFiles, read_published
-from brainlm_lightning.checkpoint.published.models import check_named, family_of
+from brainlm_lightning.checkpoint.published.models import Family, check_named, family_of
 from brainlm_lightning.checkpoint.published.shapes import check_shapes
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.scaling import RECIPES, CentreScale, ScalingStatistics
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.model.published.brainlm import BrainLM
+from brainlm_lightning.model.published.vitmae import VitMAE
 from brainlm_lightning.provenance import git_commit, sha256_of
 
 PUBLISHED_TR_S = 0.735  # UK Biobank's: the published code trains on its frames as they were recorded
+SPECS: dict[Family, ModuleType] = {"brainlm": brainlm, "vitmae": vitmae}
+MODELS: dict[Family, type[MaskedModel]] = {"brainlm": BrainLM, "vitmae": VitMAE}
 WITHOUT_STATISTICS = ("recording_zscore", "none")  # scaling recipes that need no training subjects
 
 
@@ -95,27 +99,33 @@ def import_weights(source: Path, data: DataOfModel, options: Mapping[str, Any] |
     files = read_published(source)
     where = str(files.path)
     family = family_of(files.weights, where)
-    if family != "brainlm":
-        raise ValueError(f"{where} is a {family} model, which cannot be imported yet; expected the family brainlm")
-    return _import_brainlm(files, data, options or {}, source)
-
-
-def _import_brainlm(files: PublishedFiles, data: DataOfModel, options: Mapping[str, Any], source: Path) -> Imported:
-    where = str(files.path)
-    if data.atlas.num_parcels != brainlm.NUM_PARCELS:
+    spec: Any = SPECS[family]
+    if data.atlas.num_parcels != spec.NUM_PARCELS:
         raise ValueError(
-            f"{where} was trained on {brainlm.NUM_PARCELS} parcels (A424), the atlas {data.atlas.name!r} has "
+            f"{where} was trained on {spec.NUM_PARCELS} parcels (A424), the atlas {data.atlas.name!r} has "
             f"{data.atlas.num_parcels}; name the table of A424"
         )
-    config = brainlm.config_of(files.weights, files.config, where)
-    check_named(files.path.absolute().parent.name, "brainlm", config.embed_dim, where)
-    check_shapes(files.weights, brainlm.expected_shapes(config), where)
-    config = replace(config, **options)
+    config = spec.config_of(files.weights, files.config, where)
+    check_named(files.path.absolute().parent.name, family, config.embed_dim, where)
+    check_shapes(files.weights, spec.expected_shapes(config), where)
+    config = with_options(config, options or {}, where)
     xyz_mm = torch.tensor(data.atlas.xyz_mm)
-    model = BrainLM(Geometry(xyz_mm, brainlm.WINDOW_FRAMES), config)
-    load_strictly(model, brainlm.translate(files.weights, config, xyz_mm), where)
+    model = MODELS[family](Geometry(xyz_mm, spec.WINDOW_FRAMES), config)
+    load_strictly(model, spec.translate(files.weights, config, xyz_mm), where)
     about = describe_imported(model, data, files)
-    return Imported(model.eval(), about, *_shares(files.weights, brainlm.UNUSED))
+    return Imported(model.eval(), about, *_shares(files.weights, spec.UNUSED))
+
+
+def with_options(config: Any, options: Mapping[str, Any], source: str) -> Any:
+    """A configuration with some settings replaced.
+
+    Raises:
+        ValueError: this family has no such setting.
+    """
+    unknown = [name for name in options if not hasattr(config, name)]
+    if unknown:
+        raise ValueError(f"{source}: a {type(config).__name__} has no {unknown[0]}; leave the option out")
+    return replace(config, **options)
 
 
 def _shares(weights: Mapping[str, Tensor], unused: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
