@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 VERSION = re.compile(r"version_(\d+)")
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+EXPORTED = "model.safetensors"  # in a folder that `export` wrote
 CHOSEN = "chosen.json"  # which run of a search was best
 
 
@@ -204,7 +205,7 @@ def find_checkpoint(location: Path | str) -> Path:
     """Finds the checkpoint that a path refers to.
 
     Args:
-        location: a `.ckpt` or `.safetensors` file; a run folder; or `runs/<experiment>`, which means the run that its
+        location: a `.ckpt` or `.safetensors` file; an exported folder; a run folder; or `runs/<experiment>`, which means the run that its
             search chose, otherwise its newest run with checkpoints.
 
     Returns:
@@ -216,6 +217,8 @@ def find_checkpoint(location: Path | str) -> Path:
     path = Path(location)
     if path.is_file():
         return path
+    if (path / EXPORTED).is_file():
+        return path / EXPORTED
     if VERSION.fullmatch(path.name):
         return _best_of(path)
     if (path / CHOSEN).is_file():

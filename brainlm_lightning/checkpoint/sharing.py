@@ -9,9 +9,9 @@ from typing import Any
 from brainlm_lightning.checkpoint.description import Description
 from brainlm_lightning.checkpoint.files import read_checkpoint
 from brainlm_lightning.checkpoint.pretrained import export
-from brainlm_lightning.run_folder import find_checkpoint, read_json, run_of
+from brainlm_lightning.run_folder import EXPORTED, find_checkpoint, read_json, run_of
 
-MODEL, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+CONFIG, CARD = "config.json", "README.md"
 LARGE = ("statistics", "index", "label", "xyz_mm", "train", "val")  # in the weights' header, and long
 UNCERTAIN = "_low"  # ending of the name of a lower bound
 
@@ -33,8 +33,8 @@ def export_folder(source: Path, output: Path) -> Path:
     part = output.with_name(output.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    export(checkpoint, part / MODEL)
-    about, weights = read_checkpoint(part / MODEL)
+    export(checkpoint, part / EXPORTED)
+    about, weights = read_checkpoint(part / EXPORTED)
     count = sum(value.numel() for value in weights.values())
     (part / CONFIG).write_text(json.dumps(_short(about), indent=2) + "\n", encoding="utf-8")
     (part / CARD).write_text(model_card(about, count, _metrics_of(checkpoint)), encoding="utf-8")

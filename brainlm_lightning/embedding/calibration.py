@@ -105,6 +105,11 @@ def calibrated(model: EmbeddingModel, store: Store, plan: CalibrationPlan) -> tu
     Raises:
         ValueError: the cohort does not fit the model; or there is no gain to find: see `best_gain`.
     """
+    if not model.model.has_parcels:
+        raise ValueError(
+            f"a {model.model.name} cannot be calibrated: each of its tokens holds several parcels, and hiding patches of "
+            "single parcels hides nearly all of them; set its gain with `import-weights --gain`"
+        )
     found = best_gain(model.model, training_windows(model, store, plan), plan)
     net = with_gain(model.model, found.gain, found.offset)
     record = {"cohort": store.name, **asdict(plan), **asdict(found)}

@@ -27,8 +27,8 @@ from brainlm_lightning.data.windows import Batch, scale_on_device, usable_parcel
 from brainlm_lightning.embedding.definitions import WITHOUT_PARCELS, WindowEmbedding, default_embeddings
 from brainlm_lightning.embedding.recordings import GroupMeans
 from brainlm_lightning.model.masked import MaskedModel
+from brainlm_lightning.run_folder import EXPORTED
 
-MODEL_FILE = "model.safetensors"  # in an exported folder
 WINDOWS_AT_ONCE = 4
 Series = NDArray[np.floating[Any]]
 
@@ -161,7 +161,7 @@ class EmbeddingModel:
 def load(source: Path | str) -> EmbeddingModel:
     """Loads a model for embedding; see `brainlm_lightning.load`."""
     path = fetched(source)
-    model, about = load_model(path / MODEL_FILE if path.is_dir() else path, MaskedModel)
+    model, about = load_model(path / EXPORTED if path.is_dir() else path, MaskedModel)
     return EmbeddingModel(model, about)
 
 

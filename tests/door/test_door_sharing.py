@@ -11,6 +11,7 @@ from tiny import REPOSITORY, door, run_main
 import brainlm_lightning
 from brainlm_lightning.checkpoint.sharing import model_card
 from brainlm_lightning.data.store import Store
+from brainlm_lightning.run_folder import find_checkpoint
 
 EMBED = """
 import sys, numpy, brainlm_lightning
@@ -55,6 +56,7 @@ def test_a_shared_folder_says_what_it_is(shared):
     config = json.loads((folder / "model" / "config.json").read_text())
     assert config["model"] == about["model"]
     assert config["parcels"] == {"atlas": about["parcels"]["atlas"], "sha256": about["parcels"]["sha256"]}
+    assert find_checkpoint(folder / "model") == folder / "model" / "model.safetensors"  # for tasks that start from it
     card = (folder / "model" / "README.md").read_text()
     with safe_open(folder / "model" / "model.safetensors", framework="pt") as file:
         count = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118 (not a mapping)

@@ -140,3 +140,21 @@ def test_the_hub_without_its_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r"pip install 'brainlm-lightning\[hub\]'"):
         brainlm_lightning.load("hf://vandijklab/brainlm/old_13M")
+
+
+def test_a_model_of_the_hub_is_downloaded_by_its_folder(one, monkeypatch):
+    import huggingface_hub
+
+    asked = {}
+    folder = one.path.parent
+
+    def download(repository, allow_patterns):
+        asked.update(repository=repository, patterns=allow_patterns)
+        (folder / "sub").mkdir()
+        one.path.rename(folder / "sub" / "model.safetensors")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert brainlm_lightning.load("hf://someone/model/sub").model.name == "mae"
+    patterns = ["sub/*.safetensors", "sub/*.bin", "sub/*.json"]
+    assert asked == {"repository": "someone/model", "patterns": patterns}

@@ -11,6 +11,7 @@ from transformers.models.vit_mae.modeling_vit_mae import ViTMAEForPreTraining
 
 from brainlm_lightning.checkpoint.published.importing import DataOfModel, import_weights
 from brainlm_lightning.checkpoint.published.vitmae import config_of, expected_shapes, translate
+from brainlm_lightning.embedding.calibration import CalibrationPlan, calibrated
 from brainlm_lightning.embedding.one_line import EmbeddingModel
 
 SHAPES = Path(__file__).with_name("published_shapes.json")
@@ -127,6 +128,8 @@ def test_windows_are_embedded_but_parcels_are_not(twins):
     assert all(np.isfinite(value).all() for value in found.values())
     with pytest.raises(ValueError, match="tokens hold several parcels each"):
         model.embed(recording, tr_s=0.735, atlas="A424", embeddings=["gram"])
+    with pytest.raises(ValueError, match="cannot be calibrated: each of its tokens holds several parcels"):
+        calibrated(model, None, CalibrationPlan())
     with pytest.raises(ValueError, match="no embedding of a parcel, and no attention between parcels"):
         imported.model.embed(*windows())
 
