@@ -205,8 +205,8 @@ def find_checkpoint(location: Path | str) -> Path:
     """Finds the checkpoint that a path refers to.
 
     Args:
-        location: a `.ckpt` or `.safetensors` file; an exported folder; a run folder; or `runs/<experiment>`, which means the run that its
-            search chose, otherwise its newest run with checkpoints.
+        location: a `.ckpt` or `.safetensors` file; an exported folder; a run folder; or `runs/<experiment>`, which
+            means the run that its search chose, otherwise its newest run with checkpoints.
 
     Returns:
         The file; for a run, its `checkpoints/best.ckpt`.

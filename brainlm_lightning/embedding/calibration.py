@@ -107,8 +107,8 @@ def calibrated(model: EmbeddingModel, store: Store, plan: CalibrationPlan) -> tu
     """
     if not model.model.has_parcels:
         raise ValueError(
-            f"a {model.model.name} cannot be calibrated: each of its tokens holds several parcels, and hiding patches of "
-            "single parcels hides nearly all of them; set its gain with `import-weights --gain`"
+            f"a {model.model.name} cannot be calibrated: each of its tokens holds several parcels, and hiding patches "
+            "of single parcels hides nearly all of them; set its gain with `import-weights --gain`"
         )
     found = best_gain(model.model, training_windows(model, store, plan), plan)
     net = with_gain(model.model, found.gain, found.offset)
