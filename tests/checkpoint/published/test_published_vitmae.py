@@ -108,6 +108,19 @@ def test_what_is_hidden_leaves_no_trace(twins):
     assert not torch.equal(visible_BPT, before)
 
 
+def test_a_square_with_a_hidden_value_is_hidden_as_a_whole(twins):
+    model = imported_model(twins)
+    signal_BPT, observed_BP = windows()
+    parcel, neighbour = model.grid.order_P[[20, 18]].tolist()  # of one square, in both models
+    hidden_BPN = torch.zeros(1, 424, 10, dtype=torch.bool)
+    hidden_BPN[:, parcel, -2:] = True
+    changed_BPT = signal_BPT.clone()
+    changed_BPT[:, neighbour, 165] += 5
+    with torch.no_grad():
+        before = model(signal_BPT, hidden_BPN, observed_BP).prediction_BPT
+        assert torch.equal(model(changed_BPT, hidden_BPN, observed_BP).prediction_BPT, before)
+
+
 def imported_model(twins):
     return twins[2].model
 
