@@ -16,6 +16,26 @@ case: l layers, h heads, d width of a head, q queries, u units (CLS and the parc
 (`arrays.npz`) keep the names that they were first written with.
 """
 
+from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 __version__ = version("brainlm-lightning")
+
+
+def load(source: Path | str) -> Any:
+    """Loads a model for embedding recordings: ``load(source).embed("sub-01.ptseries.nii", tr_s=0.8)``.
+
+    Args:
+        source: exported folder, exported or imported ``.safetensors``, ``.ckpt`` of a run, or ``hf://OWNER/NAME``.
+
+    Returns:
+        An `embedding.one_line.EmbeddingModel`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no model of this package.
+    """
+    # By name, because data are prepared on machines without torch, and every module imports this one.
+    return import_module("brainlm_lightning.embedding.one_line").load(source)

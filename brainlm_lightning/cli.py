@@ -5,6 +5,8 @@
     simulate               write recordings whose best reconstruction is known
     fit, validate, test    run an experiment
     report, export         show the tables of runs; convert a checkpoint to safetensors
+    import-weights         turn published weights into a checkpoint
+    calibrate, embed       find the input gain of an imported model; embed recordings
 
 ``--debug`` with any of them shows the traceback of an error.
 
@@ -18,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from brainlm_lightning import weights_verbs
 from brainlm_lightning.failure import briefly_in_threads, end
 from brainlm_lightning.orphans import end_with_first_rank
 
@@ -191,13 +194,14 @@ def _write_files(target: Path, folders: list[Path]) -> None:
 
 
 def _export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("checkpoint", type=Path, help="a .ckpt file of a run folder")
-    parser.add_argument("output", type=Path, help="the file to write, for instance model.safetensors")
+    parser.add_argument("checkpoint", type=Path, help="a .ckpt file; or, for a folder, also a run or an experiment")
+    parser.add_argument("output", type=Path, help="model.safetensors; or a folder, for weights, config and model card")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         from brainlm_lightning.checkpoint.pretrained import export
+        from brainlm_lightning.checkpoint.sharing import export_folder
 
-        print(export(args.checkpoint, args.output))
+        print((export if args.output.suffix == ".safetensors" else export_folder)(args.checkpoint, args.output))
 
     return run
 
@@ -209,6 +213,9 @@ TOOLS = {
     "simulate": (_simulate, "write a simulated cohort whose best reconstruction is known"),
     "report": (_report, "print the tables of run folders"),
     "export": (_export, "convert the model of a checkpoint to safetensors"),
+    "import-weights": (weights_verbs.import_weights, "turn published BrainLM weights into a checkpoint"),
+    "embed": (weights_verbs.embed, "embed recordings with a checkpoint"),
+    "calibrate": (weights_verbs.calibrate, "find the input gain of an imported model"),
 }
 OWN_SETTINGS = ("prepare", "simulate")  # verbs that also take settings of the manifest or simulation
 

@@ -16,6 +16,7 @@ from brainlm_lightning.spreadsheet import harmless
 
 VERSION = re.compile(r"version_(\d+)")
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+EXPORTED = "model.safetensors"  # in a folder that `export` wrote
 CHOSEN = "chosen.json"  # which run of a search was best
 
 
@@ -207,8 +208,8 @@ def find_checkpoint(location: Path | str) -> Path:
     """Finds the checkpoint that a path refers to.
 
     Args:
-        location: a `.ckpt` or `.safetensors` file; a run folder; or `runs/<experiment>`, which means the run that its
-            search chose, otherwise its newest run with checkpoints.
+        location: a `.ckpt` or `.safetensors` file; an exported folder; a run folder; or `runs/<experiment>`, which
+            means the run that its search chose, otherwise its newest run with checkpoints.
 
     Returns:
         The file; for a run, its `checkpoints/best.ckpt`.
@@ -219,6 +220,8 @@ def find_checkpoint(location: Path | str) -> Path:
     path = Path(location)
     if path.is_file():
         return path
+    if (path / EXPORTED).is_file():
+        return path / EXPORTED
     if VERSION.fullmatch(path.name):
         return _best_of(path)
     if (path / CHOSEN).is_file():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from brainlm_lightning.embedding.states import WindowStates
 
+WITHOUT_PARCELS = ("cls", "mean", "mean_std", "connectivity", "network_connectivity")  # need no state of a parcel
 LARGEST_CORRELATION = 0.999999  # arctanh(1) is infinite
 
 
@@ -57,6 +58,7 @@ class Parcels(WindowEmbedding):
 
     def of(self, states: WindowStates) -> Tensor:
         """See `WindowEmbedding.of`; F = P D."""
+        check_parcels(states)
         return states.tokens_BPND.mean(2).flatten(1)
 
 
@@ -114,6 +116,19 @@ class CompletedConnectivity(WindowEmbedding):
         return below_diagonal(fisher_z(correlation(states.completed_BPT, states.observed_BP)))
 
 
+def check_parcels(states: WindowStates) -> None:
+    """Refuses a comparison of parcels where they share tokens.
+
+    Raises:
+        ValueError: no token belongs to a single parcel.
+    """
+    if not states.has_parcels:
+        raise ValueError(
+            "this model's tokens hold several parcels each, so there is no embedding of a parcel, nor of how parcels "
+            f"vary together; use {', '.join(WITHOUT_PARCELS)}"
+        )
+
+
 def moments(states: WindowStates) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the tokens of observed parcels, each (B, D)."""
     count_B1 = (states.observed_BP.sum(1, keepdim=True) * states.tokens_BPND.shape[2]).clamp(min=1)
@@ -124,6 +139,7 @@ def moments(states: WindowStates) -> tuple[Tensor, Tensor]:
 
 def token_correlation(states: WindowStates) -> Tensor:
     """Correlation between parcels of their tokens about each parcel's mean over patches, (B, P, P)."""
+    check_parcels(states)
     apart_BPND = states.tokens_BPND - states.tokens_BPND.mean(2, keepdim=True)
     return _cosine(apart_BPND.flatten(2), states.observed_BP)
 

@@ -23,6 +23,7 @@ class WindowStates:
         cls_BD: summary of the window, the mean over the parts in which it was encoded.
         tokens_BPND: state of each token; 0 for parcels that are not observed.
         completed_BPT: the window as the model completes it, each token predicted while its part is hidden.
+        has_parcels: False if tokens are shared by parcels; see `MaskedModel.has_parcels`.
     """
 
     signal_BPT: Tensor
@@ -30,6 +31,7 @@ class WindowStates:
     cls_BD: Tensor
     tokens_BPND: Tensor
     completed_BPT: Tensor | None = None
+    has_parcels: bool = True
 
 
 def hidden_parts(key_B: Tensor, observed_BP: Tensor, num_patches: int, parts: int) -> Iterator[Tensor]:
@@ -70,6 +72,6 @@ def window_states(
             target_BPT = target_BPN.repeat_interleave(signal_BPT.shape[2] // model.num_patches, dim=2)
             predicted_BPT = model(signal_BPT, target_BPN, observed_BP).prediction_BPT.to(signal_BPT.dtype)
             completed_BPT = completed_BPT.where(~target_BPT, predicted_BPT)
-    return WindowStates(
-        signal_BPT, observed_BP, torch.stack(cls).float().mean(0), tokens_BPND, completed_BPT if complete else None
-    )
+    completed = completed_BPT if complete else None
+    cls_BD = torch.stack(cls).float().mean(0)
+    return WindowStates(signal_BPT, observed_BP, cls_BD, tokens_BPND, completed, model.has_parcels)

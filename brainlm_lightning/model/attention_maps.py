@@ -131,12 +131,27 @@ def encoder_layers(model: MaskedAutoencoder, signal_BPT: Tensor, observed_BP: Te
     x_BLD = torch.cat([cls_B1D, x_BLD.flatten(1, 2)], dim=1)
     seen_BL = nn.functional.pad(observed_BP.repeat_interleave(model.num_patches, dim=1), (1, 0), value=True)
     key_BL = None if bool(seen_BL.all()) else seen_BL
+    order_L = model.encoding_order()
+    x_BLD, arranged_BL = (x_BLD, key_BL) if order_L is None else _arranged(x_BLD, key_BL, order_L)
     for number, block in enumerate(model.encoder.blocks):
         assert isinstance(block, Block)
         q_BhLd, k_BhLd, _ = block.attention.heads(block.attention_input(x_BLD))
+        if order_L is not None:
+            natural_L = _with_cls(order_L).argsort()
+            q_BhLd, k_BhLd = q_BhLd[:, :, natural_L], k_BhLd[:, :, natural_L]
         yield LayerQueriesKeys(q_BhLd / q_BhLd.shape[-1] ** 0.5, k_BhLd, key_BL)
         if number + 1 < len(model.encoder.blocks):  # the last layer's output is not needed
-            x_BLD = block(x_BLD, key_BL)
+            x_BLD = block(x_BLD, arranged_BL)
+
+
+def _arranged(x_BLD: Tensor, key_BL: Tensor | None, order_L: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Tokens and key mask in the order in which the encoder takes them, CLS first."""
+    places_L = _with_cls(order_L)
+    return x_BLD[:, places_L], None if key_BL is None else key_BL[:, places_L]
+
+
+def _with_cls(order_L: Tensor) -> Tensor:
+    return nn.functional.pad(order_L + 1, (1, 0))
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ V visible tokens, D width. In a mask True = hidden.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ class MaskedAutoencoder(MaskedModel):
     name = "mae"
     config_type = MAEConfig
     config: MAEConfig
-    starts = ("kernel", "standard")
+    starts: ClassVar[tuple[str, ...]] = ("kernel", "standard")
     has_tokens = True
 
     def __init__(self, geometry: Geometry, config: MAEConfig | None = None) -> None:
@@ -127,6 +128,10 @@ class MaskedAutoencoder(MaskedModel):
         if name == "kernel":
             kernel_start(self, moments, seed)
 
+    def encoding_order(self) -> Tensor | None:
+        """Indices of all tokens in the order in which the encoder takes them, (L,); None = natural order."""
+        return None
+
     def encode(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Encoding:
         """Encodes the tokens that are neither hidden nor in an unobserved parcel.
 
@@ -136,6 +141,10 @@ class MaskedAutoencoder(MaskedModel):
             observed_BP: False where a recording has no data of a parcel.
         """
         index_BV, valid_BV = _visible_index((observed_BP[:, :, None] & ~hidden_BPN).flatten(1))
+        return self.encode_tokens(signal_BPT, index_BV, valid_BV)
+
+    def encode_tokens(self, signal_BPT: Tensor, index_BV: Tensor, valid_BV: Tensor) -> Encoding:
+        """Encodes the tokens at some indices, in their order; see `Encoding`."""
         patches_BLS = torch.unflatten(signal_BPT, 2, (self.num_patches, -1)).flatten(1, 2)
         visible_BVS = patches_BLS.gather(1, index_BV[:, :, None].expand(-1, -1, patches_BLS.shape[2]))
         # Padding has an attention weight of 0, but 0 · NaN is NaN, so hidden values are set to 0.

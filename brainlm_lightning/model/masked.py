@@ -63,6 +63,7 @@ class MaskedModel(nn.Module):
         starts: names of its initialisations; the first is the default.
         has_tokens: True if the model encodes patches and can do so for any subset of them; False if it encodes whole
             parcels.
+        has_parcels: False if no state of the model belongs to a single parcel.
         geometry: parcels and window.
         config: an instance of ``config_type``; the model can be rebuilt from it and the geometry.
         num_patches: N.
@@ -79,6 +80,7 @@ class MaskedModel(nn.Module):
     config_type: ClassVar[type]
     starts: ClassVar[tuple[str, ...]] = ("standard",)
     has_tokens: ClassVar[bool] = False
+    has_parcels: ClassVar[bool] = True
 
     def __init__(self, geometry: Geometry, config: Any = None) -> None:
         super().__init__()

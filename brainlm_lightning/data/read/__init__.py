@@ -48,11 +48,13 @@ class Reading:
         series: (frames, parcels) float32, contiguous, as recorded: no scaling; missing values are NaN.
         remarks: What was recognised on the way.
         tr_s: Seconds from frame to frame, where the file or its sidecar says it.
+        named: The file says which parcel each column is, or the columns were made with the atlas's image.
     """
 
     series: np.ndarray
     remarks: tuple[str, ...] = ()
     tr_s: float | None = None
+    named: bool = False
 
 
 def read_series(location: str | Path, expected: Expected) -> Reading:
@@ -137,13 +139,14 @@ def _from_image(path: Path, ending: str, expected: Expected) -> Reading:
         values, names, header = read_ptseries(path)
         grid = Grid(values, tuple(names), None, ())
         reading = _from_grid(grid, replace(expected, orientation="frames_parcels"), str(path))
-        series, remarks = reading.series, list(reading.remarks)
+        series, remarks, named = reading.series, list(reading.remarks), reading.named
     else:
+        named = True
         series, header, remarks = (read_dtseries if ending == ".dtseries.nii" else read_volume)(path, expected)
     sidecar = sidecar_tr_s(path)
     said = {"the header says": header, "the sidecar says": sidecar}
     tr_s = None if header is None and sidecar is None else agreed_tr_s(said, str(path))
-    return Reading(np.ascontiguousarray(series, np.float32), tuple(remarks), tr_s)
+    return Reading(np.ascontiguousarray(series, np.float32), tuple(remarks), tr_s, named)
 
 
 def check_there(path: Path) -> None:
@@ -174,7 +177,7 @@ def _from_grid(grid: Grid, expected: Expected, where: str) -> Reading:
     """Puts the columns of a text file in the atlas's order, by their names."""
     values, remarks = grid.values, list(grid.remarks)
     names = grid.index if expected.turned else grid.header
-    values = values.T if expected.turned else values
+    values, named = values.T if expected.turned else values, False
     if names is not None and expected.names == "use":
         kept = [place for place, name in enumerate(names) if name.strip() not in expected.ignore_columns]
         if len(kept) < len(names):
@@ -182,10 +185,10 @@ def _from_grid(grid: Grid, expected: Expected, where: str) -> Reading:
         names, values = tuple(names[place] for place in kept), values[:, kept]
         order, remark = order_by_names(names, expected, where)
         remarks += [remark] * bool(remark)
-        values = values if order is None else values[:, order]
+        values, named = values if order is None else values[:, order], order is not None or not remark
     settled = names is not None and len(names) == expected.num_parcels
     series = _oriented(values.T if expected.turned else values, expected, where, settled)
-    return Reading(series, tuple(remarks))
+    return Reading(series, tuple(remarks), named=named)
 
 
 def _oriented(array: np.ndarray, expected: Expected, where: str, settled: bool = False) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Import of the published BrainLM weights: which models there are, their files, their tensors, their names here."""

@@ -1,0 +1,211 @@
+"""One line from a recording to its embedding, by what a checkpoint says of its data.
+
+Shapes: R recordings, B windows, P parcels, T frames, F features.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from brainlm_lightning.checkpoint.description import Description
+from brainlm_lightning.checkpoint.pretrained import load_model
+from brainlm_lightning.checkpoint.published.hub import fetched
+from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.convert import dead_parcels
+from brainlm_lightning.data.missing import fill_frames, missing_frames
+from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
+from brainlm_lightning.data.read import Expected, Orientation, agreed_tr_s, read_series
+from brainlm_lightning.data.resample import resample
+from brainlm_lightning.data.scaling import ScalingStatistics, centre_and_scale
+from brainlm_lightning.data.shard import StoredRecording
+from brainlm_lightning.data.windows import Batch, scale_on_device, usable_parcels
+from brainlm_lightning.embedding.definitions import WITHOUT_PARCELS, WindowEmbedding, default_embeddings
+from brainlm_lightning.embedding.recordings import GroupMeans
+from brainlm_lightning.model.masked import MaskedModel
+from brainlm_lightning.run_folder import EXPORTED
+
+WINDOWS_AT_ONCE = 4
+Series = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class EmbeddingModel:
+    """A model with all that a recording needs to be embedded by it.
+
+    Attributes:
+        model: in evaluation mode.
+        about: the description in its checkpoint: parcels, ``tr_s``, window, scaling.
+    """
+
+    model: MaskedModel
+    about: Description
+
+    def embed(
+        self,
+        recording: Series | Path | str,
+        *,
+        tr_s: float | None = None,
+        atlas: Atlas | str | None = None,
+        embeddings: Sequence[str] | None = None,
+        orientation: Orientation = "frames_parcels",
+        label_image: Path | str | None = None,
+        parts: int = 1,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Embeds one recording: reads, resamples and scales it as the checkpoint says; the mean over its windows.
+
+        Windows lie side by side from the first frame on; frames after the last whole window are not used.
+
+        Args:
+            recording: (frames, parcels) raw values, NaN or 0 where a frame has no data; or a file that `prepare` can
+                read, for instance a text table, ``.ptseries.nii``, ``archive.npz::name``, or, with ``label_image``, a
+                volume.
+            tr_s: seconds from one frame to the next; may be left out where the file says it.
+            atlas: what the columns are: the parcel table, or the name of the checkpoint's atlas, by which you say that
+                the columns stand in its order. May be left out for files that name their columns.
+            embeddings: names; None = all of `embedding.definitions` but those that decode.
+            orientation: of the array, or of the series in the file.
+            label_image: the atlas's label image, for volumes.
+            parts: in how many parts a window's tokens are encoded; see `embedding.states`.
+
+        Returns:
+            Name -> (F,) float32.
+
+        Raises:
+            ValueError: the recording does not fit the checkpoint (parcels, their order, length), or its ``tr_s`` or
+                atlas is unknown.
+        """
+        if atlas is not None:
+            self.check_atlas(atlas)
+        expected = self._expected(orientation, label_image)
+        series, tr_s = _read(recording, tr_s, expected, atlas is not None)
+        batch = self.windows(series, tr_s)
+        means = GroupMeans(self.model, self._definitions(embeddings, atlas), 1, parts)
+        for first in range(0, len(batch["start_B"]), WINDOWS_AT_ONCE):
+            part = _some_windows(batch, slice(first, first + WINDOWS_AT_ONCE))
+            means.add(scale_on_device(part), torch.zeros(len(part["start_B"]), dtype=torch.int64))
+        return {name: value_1F[0] for name, value_1F in means.compute().items()}
+
+    def check_atlas(self, atlas: Atlas | str) -> None:
+        """Raises ValueError where an atlas, or its name, is not the checkpoint's."""
+        own = self.about["parcels"]
+        if isinstance(atlas, Atlas):
+            if atlas.sha256 != own["sha256"]:
+                raise ValueError(
+                    f"the atlas {atlas.name!r} ({atlas.num_parcels} parcels, sha256 {atlas.sha256[:12]}…) is not the "
+                    f"checkpoint's {own['atlas']!r} ({len(own['index'])} parcels, sha256 {own['sha256'][:12]}…): "
+                    "parcels, their order or their centroids differ; extract the series with the checkpoint's atlas"
+                )
+        elif atlas != own["atlas"]:
+            raise ValueError(
+                f"the recording is in atlas {atlas!r}, the checkpoint in {own['atlas']!r} ({len(own['index'])} "
+                "parcels); extract the series with the checkpoint's atlas"
+            )
+
+    def _expected(self, orientation: Orientation, label_image: Path | str | None) -> Expected:
+        parcels = self.about["parcels"]
+        ids, labels = tuple(parcels["index"]), tuple(parcels["label"])
+        return Expected(orientation, len(ids), ids, labels, image=str(label_image or ""))
+
+    def _definitions(self, names: Sequence[str] | None, atlas: Atlas | str | None) -> Mapping[str, WindowEmbedding]:
+        networks = atlas.networks.tolist() if isinstance(atlas, Atlas) else [UNKNOWN_NETWORK]
+        known = default_embeddings(networks, UNKNOWN_NETWORK)
+        if names is None:
+            possible = set(known) if self.model.has_parcels else set(WITHOUT_PARCELS)
+            return {name: of for name, of in known.items() if name in possible and not of.completes}
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ValueError(
+                f"no embedding {unknown[0]!r}; there are {', '.join(known)}"
+                + ("" if "network_gram" in known else "; those of networks need `atlas` as a table with networks")
+            )
+        return {name: known[name] for name in names}
+
+    def windows(self, series: Series, tr_s: float) -> Batch:
+        """All windows of a recording as a batch, with the scaling of the checkpoint.
+
+        Args:
+            series: (frames, P) raw values.
+            tr_s: seconds from one frame to the next.
+
+        Raises:
+            ValueError: there is not one window.
+        """
+        recording = prepared(series, tr_s, self.about["tr_s"])
+        frames, count = self.about["window_frames"], len(recording.series) // self.about["window_frames"]
+        if count == 0:
+            raise ValueError(
+                f"the recording has {len(recording.series)} frames at the checkpoint's tr_s of {self.about['tr_s']} s; "
+                f"a window has {frames}: embed a longer recording"
+            )
+        recipe = self.about["scaling"]["recipe"]
+        statistics = ScalingStatistics.from_json(self.about["scaling"]["statistics"])
+        centre, scale = centre_and_scale(recipe, statistics, recording.mean, recording.std)
+        observed = recording.observed & usable_parcels(recipe, statistics)
+        signal = recording.series[: count * frames].reshape(count, frames, -1)
+        return {
+            "signal_BPT": torch.from_numpy(signal).transpose(1, 2),
+            "centre_BP": torch.from_numpy(centre).expand(count, -1),
+            "scale_BP": torch.from_numpy(scale).expand(count, -1),
+            "observed_BP": torch.from_numpy(observed).expand(count, -1),
+            "recording_index_B": torch.zeros(count, dtype=torch.int64),
+            "start_B": torch.arange(count) * frames,
+            "key_B": torch.arange(count),
+        }
+
+
+def load(source: Path | str) -> EmbeddingModel:
+    """Loads a model for embedding; see `brainlm_lightning.load`."""
+    path = fetched(source)
+    model, about = load_model(path / EXPORTED if path.is_dir() else path, MaskedModel)
+    return EmbeddingModel(model, about)
+
+
+def prepared(series: Series, tr_s: float, target_tr_s: float) -> StoredRecording:
+    """A recording as `prepare` would store it in float32: gaps filled, resampled, centred, dead parcels unobserved.
+
+    Args:
+        series: (frames, P) raw values.
+        tr_s: seconds from one frame to the next.
+        target_tr_s: the same, wanted.
+    """
+    missing = missing_frames(series)
+    filled = fill_frames(series, missing)
+    finite = np.isfinite(filled).all(axis=0)
+    observed = finite & ~dead_parcels(filled, finite)
+    if not observed.any():
+        raise ValueError(f"none of {series.shape[1]} parcels has data: all are constant or not finite")
+    return StoredRecording.centred(resample(np.where(observed, filled, 0), tr_s, target_tr_s), observed, "float32")
+
+
+def _read(recording: Series | Path | str, tr_s: float | None, expected: Expected, named: bool) -> tuple[Series, float]:
+    """Series (frames, P) float32, and the seconds between its frames."""
+    if isinstance(recording, Path | str):
+        reading = read_series(recording, expected)
+        if not (named or reading.named):
+            raise ValueError(
+                f"{recording}: nothing in the file says that its columns are the checkpoint's parcels; give atlas, a "
+                "parcel table or the atlas's name, to say it yourself"
+            )
+        return reading.series, agreed_tr_s({"you say": tr_s, "the file says": reading.tr_s}, str(recording))
+    values = np.asarray(recording, np.float32)
+    values = values.T if expected.turned else values
+    if values.ndim != 2 or values.shape[1] != expected.num_parcels:
+        raise ValueError(
+            f"the array is {np.shape(recording)}, expected ({expected.orientation.replace('_', ', ')}) with "
+            f"{expected.num_parcels} parcels; turn it, or set orientation"
+        )
+    if not named:
+        raise ValueError("an array does not say what its columns are; give atlas, a parcel table or the atlas's name")
+    if tr_s is None:
+        raise ValueError("an array does not say how many seconds lie between its frames; give tr_s")
+    return values, tr_s
+
+
+def _some_windows(batch: Batch, windows: slice) -> Batch:
+    tensors = cast(dict[str, torch.Tensor], batch)
+    return cast(Batch, {name: value[windows] for name, value in tensors.items()})

@@ -1,0 +1,1 @@
+"""The architectures of the published BrainLM checkpoints, built from this package's own blocks."""

@@ -1,0 +1,105 @@
+"""Verbs of the command line that are about weights: `import-weights`, `embed` and `calibrate`."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from brainlm_lightning.checkpoint.published.importing import DataOfModel
+
+Verb = Callable[[argparse.Namespace, list[str]], None]
+
+
+def import_weights(parser: argparse.ArgumentParser) -> Verb:
+    """`import-weights SOURCE OUTPUT`: published weights to a checkpoint of this package."""
+    parser.add_argument("source", help="folder, .safetensors or .bin of a published model, or hf://OWNER/NAME/FOLDER")
+    parser.add_argument("output", type=Path, help="the file to write, for instance old_13M.safetensors")
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--cohort", type=Path, help="store of a cohort in A424: gives parcels, tr_s and statistics")
+    data.add_argument("--parcels", type=Path, help="table of A424 with columns index, label, x, y, z (mm)")
+    parser.add_argument("--scaling", help="robust (with --cohort), recording_zscore (with --parcels) or another recipe")
+    parser.add_argument(
+        "--tr-s", type=float, help="with --parcels: seconds between frames (default: UK Biobank's 0.735)"
+    )
+    parser.add_argument("--gain", type=float, help="factor on the scaled signal (default: 1; see `calibrate`)")
+    parser.add_argument(
+        "--encoding-order", choices=("shuffled", "natural"), help="default: shuffled, as in its training"
+    )
+    parser.add_argument("--shuffles", type=int, help="average the encodings of so many orders (default: 1)")
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.checkpoint.published import importing
+        from brainlm_lightning.checkpoint.published.hub import fetched
+
+        given = {"input_gain": args.gain, "encoding_order": args.encoding_order, "shuffles": args.shuffles}
+        options = {name: value for name, value in given.items() if value is not None}
+        imported = importing.import_weights(fetched(args.source), _data_of_model(args), options)
+        print(imported.report())
+        print(importing.save_imported(imported.model, imported.about, args.output))
+
+    return run
+
+
+def _data_of_model(args: argparse.Namespace) -> "DataOfModel":
+    """What the options say of the model's data."""
+    from brainlm_lightning.checkpoint.published.importing import DataOfModel
+    from brainlm_lightning.data.atlas import Atlas
+    from brainlm_lightning.data.store import Store
+
+    chosen: dict[str, Any] = {} if args.scaling is None else {"scaling": args.scaling}
+    if args.cohort is not None:
+        if args.tr_s is not None:
+            raise ValueError("--tr-s goes with --parcels; a cohort has a tr_s of its own")
+        store = Store(args.cohort)
+        return DataOfModel(store.atlas, store.tr_s, **{"scaling": "robust", "statistics": store.statistics, **chosen})
+    atlas = Atlas.from_table("A424", args.parcels, index="index", label="label", xyz_mm=("x", "y", "z"))
+    return DataOfModel(atlas, **chosen, **({} if args.tr_s is None else {"tr_s": args.tr_s}))
+
+
+def embed(parser: argparse.ArgumentParser) -> Verb:
+    """`embed FILE… --model MODEL --output FILE`: recordings to an archive of embeddings."""
+    parser.add_argument("recordings", nargs="*", help="files, as in the listing of a cohort; also FILE::NAME")
+    parser.add_argument("--model", help="exported folder, .safetensors, .ckpt, or hf://OWNER/NAME")
+    parser.add_argument("--output", type=Path, help="the .npz to write: an array (recordings, features) by embedding")
+    parser.add_argument("--tr-s", type=float, help="seconds between frames, where files do not say it")
+    parser.add_argument("--atlas", help="name of the checkpoint's atlas, where files do not name their columns")
+    parser.add_argument("--label-image", type=Path, help="label image of the atlas, for volumes")
+    parser.add_argument("--embeddings", nargs="+", help="for instance cls mean_std gram (default: all)")
+    parser.add_argument("--orientation", help="frames_parcels (default) or parcels_frames")
+    parser.add_argument("--config", type=Path, help="YAML with these options: recordings, model, output, tr_s, …")
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.embedding.archive import EmbeddingPlan, embed_files, read_plan
+
+        given = {name: value for name, value in vars(args).items() if name not in ("verb", "run", "config")}
+        given = {name: value for name, value in given.items() if value not in (None, [])}
+        plan = read_plan(args.config, given) if args.config else EmbeddingPlan.of(given, "the command")
+        print(embed_files(plan))
+
+    return run
+
+
+def calibrate(parser: argparse.ArgumentParser) -> Verb:
+    """`calibrate MODEL --cohort STORE --output FILE`: the input gain at which an imported model reconstructs best."""
+    parser.add_argument("model", help="an imported .safetensors")
+    parser.add_argument(
+        "--cohort", type=Path, required=True, help="store of the cohort; its training subjects are used"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="the .safetensors to write, with the gain")
+    parser.add_argument("--recordings", type=int, default=20, help="of training subjects (default: 20)")
+    parser.add_argument("--ratio", type=float, default=0.2, help="share of tokens hidden (default: 0.2)")
+    parser.add_argument("--offset", action="store_true", help="search an offset, too")
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.checkpoint.published.importing import save_imported
+        from brainlm_lightning.data.store import Store
+        from brainlm_lightning.embedding.calibration import CalibrationPlan, calibrated
+        from brainlm_lightning.embedding.one_line import load
+
+        plan = CalibrationPlan(args.recordings, args.ratio, args.offset)
+        model, found = calibrated(load(args.model), Store(args.cohort), plan)
+        print(found.table())
+        print(save_imported(model.model, model.about, args.output))
+
+    return run
