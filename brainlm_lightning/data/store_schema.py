@@ -101,7 +101,7 @@ def _table_problems(metadata: dict[str, Any]) -> Iterator[str]:
         if not _is_text(metadata["tables"].get(name)):
             yield f"tables.{name} is {str(metadata['tables'].get(name))[:80]!r}, expected a hash"
     manifest = metadata["made_by"].get("manifest")
-    plan = manifest.get("split") if _is_mapping(manifest) else None
+    plan: Any = manifest.get("split") if _is_mapping(manifest) else None
     if not _is_mapping(plan) or plan.keys() - SPLIT or not {"key", "val", "test"} <= plan.keys():
         yield f"made_by.manifest.split is {str(plan)[:80]!r}, expected {', '.join(SPLIT)}"
         return
