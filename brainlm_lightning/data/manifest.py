@@ -167,7 +167,10 @@ def load_manifest(path: Path | str, overrides: Sequence[str] = ()) -> Manifest:
     except ArgumentError as error:
         raise ValueError(f"{path}: {with_nearest(str(error), Manifest)}") from error
     values.pop("config")
-    return Manifest(**vars(parser.instantiate(values)))
+    try:
+        return Manifest(**vars(parser.instantiate(values)))
+    except TypeError as error:  # the parser lets null pass where a default is given
+        raise ValueError(f"{path}: a key has no value (null), or one of another type: {error}") from error
 
 
 def _below(root: str, relative: str) -> Path:

@@ -35,6 +35,7 @@ PREPARING = {  # options -> what is said
     "--jobs=0": r"--jobs is 0; expected a number of processes from 1 on",
     "--recordings=null": r"recordings.*null",
     "--tr_s=null": r"tr_s.*\n?.*float",
+    "--split.val=null": r"(?s)split|null",
     "--tr_s=-1": r"tr_s is -1.0.*expected both above 0",
 }
 
