@@ -12,7 +12,7 @@ RUNS   ?= runs
 export BRAINLM_DATA ?= stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo simulated_task prepare pretrain table1 forecast forecast-abide test test-slow check bench tensorboard clean
+.PHONY: help setup demo simulated_task prepare pretrain table1 forecast forecast-abide forecast-ukb test test-slow check bench tensorboard clean
 
 help:  ## this list
 	@grep -E '^[a-z_0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -43,14 +43,14 @@ prepare: setup  ## prepare a cohort's store:  make prepare COHORT=ukb
 pretrain: setup  ## pretrain on a prepared cohort:  make pretrain GPUS=8 COHORT=ukb [CONFIG=experiments/....yaml]
 	$(BRAINLM) fit --config $(CONFIG) --trainer.devices $(GPUS) --data.cohorts $(COHORT)
 
-table1: setup  ## the paper's table 1:  make table1 GPUS=8 COHORT=ukb  (four trainings and tests, then the table)
-	@for ratio in 0.75 0.90; do for data in 1.0:1 0.01:100; do \
-	  options="--config experiments/table1.yaml --experiment table1_hidden$${ratio}_subjects$${data%:*} --runs $(RUNS) \
-	    --data.cohorts $(COHORT) --data.train_fraction $${data%:*} --data.windows_per_recording $${data#*:} \
-	    --model.init_args.masking.ratio $$ratio --trainer.devices $(GPUS) $(TABLE1_OPTIONS)"; \
-	  $(BRAINLM) fit $$options && $(BRAINLM) test $$options || exit 1; \
+TABLE1 := $(addprefix table1_,ratio75_1percent ratio75_all ratio90_1percent ratio90_all)
+
+table1: setup  ## the paper's table 1:  make table1 GPUS=8  (four trainings and tests, then the table)
+	@for name in $(TABLE1); do for verb in fit test; do \
+	  $(BRAINLM) $$verb --config experiments/$$name.yaml --runs $(RUNS) --trainer.devices $(GPUS) \
+	    $(TABLE1_OPTIONS) || exit 1; \
 	done; done
-	$(BRAINLM) report $(RUNS)/table1_*
+	$(BRAINLM) report $(addprefix $(RUNS)/,$(TABLE1))
 
 # Fits that have ended are skipped and killed ones go on: the same command finishes what was begun. One that was made
 # with other settings or another pretrained model is an error.
@@ -65,6 +65,13 @@ FORECASTS_ABIDE := $(addprefix forecast_abide_,without_pretraining kernel_start 
 forecast-abide: setup  ## the same on real recordings, after `make pretrain CONFIG=experiments/pretrain_abide.yaml ...`
 	@for name in $(FORECASTS_ABIDE); do $(BRAINLM) fit --config experiments/$$name.yaml --runs $(RUNS) || exit 1; done
 	$(BRAINLM) test --config experiments/forecast_abide.yaml --runs $(RUNS)
+
+FORECASTS_UKB := $(foreach frames,forecast_ukb forecast_ukb_40,$(addprefix $(frames)_,without_pretraining lstm neural_ode \
+  latent_ode) $(frames))
+
+forecast-ukb: setup  ## the paper's own figure 4 (20 frames) and table 3 (40), after `make pretrain COHORT=ukb` (one GPU)
+	@for name in $(FORECASTS_UKB); do $(BRAINLM) fit --config experiments/$$name.yaml --runs $(RUNS) || exit 1; done
+	@for name in forecast_ukb forecast_ukb_40; do $(BRAINLM) test --config experiments/$$name.yaml --runs $(RUNS) || exit 1; done
 
 test: setup  ## the tests (CPU, under 10 minutes)
 	$(BIN)/python -m pytest -m 'not slow'

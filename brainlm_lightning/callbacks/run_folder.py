@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from brainlm_lightning.callbacks.checkpoints import BestCheckpoint
 from brainlm_lightning.callbacks.divergence import DivergedError
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.left_out import SUFFIX
 from brainlm_lightning.evaluation.names import data_name
 from brainlm_lightning.provenance import provenance, sha256_of
 from brainlm_lightning.run_folder import (
@@ -186,7 +187,7 @@ def _data_numbers(data: CohortDataModule) -> dict[str, float]:
     numbers = {}
     stores = {store.name: store.metadata.get("effective_dimensions") or {} for store in data.stores}
     for cohort in (test_set.name for test_set in data.test_sets):
-        free = stores.get(cohort, {})
+        free = stores.get(cohort) or stores.get(cohort.removesuffix(SUFFIX), {})
         if free.get("dimensions") is not None:
             numbers[data_name(cohort, "effective_dimensions")] = float(free["dimensions"])
             numbers[data_name(cohort, "dimensions_of_frames")] = float(free["window_frames"])

@@ -78,13 +78,13 @@ def describe(net: Configured, datamodule: CohortDataModule, start: str = "standa
 
 Entry = Callable[[Description], Any]
 
-COMPARED_DATA: dict[str, Entry] = {
+COMPARED_SERIES: dict[str, Entry] = {
     "number of parcels": lambda of: len(of["parcels"]["index"]),
     "parcel table and order (sha256)": lambda of: of["parcels"]["sha256"],
     "seconds between frames (tr_s)": lambda of: of["tr_s"],
-    "frames of a window": lambda of: of["window_frames"],
     "scaling recipe": lambda of: of["scaling"]["recipe"],
 }
+COMPARED_DATA: dict[str, Entry] = {**COMPARED_SERIES, "frames of a window": lambda of: of["window_frames"]}
 COMPARED_SCALED_DATA: dict[str, Entry] = {
     **COMPARED_DATA,
     "scaling statistics": lambda of: of["scaling"]["statistics"],

@@ -1,6 +1,7 @@
 """Loads pretrained models, and builds the same models without pretraining as controls."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from brainlm_lightning.checkpoint.description import (
     COMPARED_DATA,
     KEY,
     Description,
+    Entry,
     check_matches,
     describe_data,
     subject_digest,
@@ -87,12 +89,15 @@ def load_model(path: Path | str, base: type[nn.Module] = nn.Module) -> tuple[Any
     return model.eval(), about
 
 
-def load_pretrained(checkpoint: Path | str, data: CohortDataModule) -> Pretrained:
+def load_pretrained(
+    checkpoint: Path | str, data: CohortDataModule, compared: Mapping[str, Entry] = COMPARED_DATA
+) -> Pretrained:
     """Loads a pretrained model and checks that it matches the data, which must be scaled by `Pretrained.statistics`.
 
     Args:
         checkpoint: see `find_checkpoint`.
         data: after its setup; it is not changed.
+        compared: what must match.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -100,7 +105,7 @@ def load_pretrained(checkpoint: Path | str, data: CohortDataModule) -> Pretraine
     """
     path = find_checkpoint(checkpoint)
     model, about = load_model(path, MaskedModel)
-    check_matches(about, describe_data(data), COMPARED_DATA)
+    check_matches(about, describe_data(data), compared)
     return Pretrained(model, about, path)
 
 

@@ -112,6 +112,23 @@ def said_of_unusable(reasons: pd.DataFrame, window_frames: int) -> str:
     return ", ".join(said)
 
 
+def check_left_out(table: pd.DataFrame, window_frames: int) -> None:
+    """Checks that what is left out can be tested on.
+
+    Args:
+        table: the recordings that are left out, with a column `usable`.
+        window_frames: T.
+
+    Raises:
+        ValueError: none of them is usable.
+    """
+    if len(table) and not table["usable"].any():
+        raise ValueError(
+            f"leave_out: none of the {len(table)} recordings left out has a window of {window_frames} frames and is no "
+            f"duplicate (the longest has {int(table['num_frames'].max())}), so they cannot be tested; leave out others"
+        )
+
+
 def check_long_enough(table: pd.DataFrame, window_frames: int) -> None:
     """Checks that every cohort has a recording of at least one window.
 

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from brainlm_lightning.data.checks import (
+    check_left_out,
     check_long_enough,
     check_one_split_each,
     check_together,
@@ -22,6 +23,7 @@ from brainlm_lightning.data.checks import (
     said_of_unusable,
     unusable,
 )
+from brainlm_lightning.data.left_out import SUFFIX, LeftOut
 from brainlm_lightning.data.places import Places
 from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.data.schedule import (
@@ -82,6 +84,8 @@ class CohortDataModule(pl.LightningDataModule):
         micro_batch_size: windows that a device processes at once; None = its whole share of the global batch.
         windows_per_recording: windows drawn from each recording in an epoch.
         train_fraction: share of the training subjects to train on (table 1 of the paper: 0.01).
+        leave_out: recordings of the training cohorts, whole sites for instance, that neither train nor validate. They
+            are a test set of their own, `<cohort>_left_out`, beside the test subjects of what is left.
         scaling: ``robust`` (paper), ``robust_centred``, ``recording_zscore`` or ``none``; see `centre_and_scale`.
         eval_batch_size: windows in a validation or test batch on each device.
         num_workers: processes that read windows; 0 = the training process reads them.
@@ -97,6 +101,7 @@ class CohortDataModule(pl.LightningDataModule):
         micro_batch_size: int | None = None,
         windows_per_recording: int = 1,
         train_fraction: float = 1.0,
+        leave_out: LeftOut | None = None,
         scaling: ScalingRecipe = "robust",
         eval_batch_size: int = 16,
         num_workers: int = 2,
@@ -112,6 +117,7 @@ class CohortDataModule(pl.LightningDataModule):
         self.micro_batch_size = micro_batch_size
         self.windows_per_recording = windows_per_recording
         self.train_fraction = train_fraction
+        self.leave_out = leave_out
         self.scaling = scaling
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -146,23 +152,37 @@ class CohortDataModule(pl.LightningDataModule):
             rank_zero_info("left out: " + said_of_unusable(reasons, self.window_frames))
         usable = ~reasons.any(axis=1)
         self.usable = usable.to_numpy()
-        trained_on = table["cohort"].isin(list(self.weights))
+        left_out = self._left_out()
+        check_left_out(table.assign(usable=usable)[left_out], self.window_frames)
+        trained_on = table["cohort"].isin(list(self.weights)) & ~left_out
         in_train = usable & trained_on & (table["split"] == "train")
         in_train &= self._in_fraction(in_train)
         self.train_rows = np.flatnonzero(in_train)
         self.val_rows = np.flatnonzero(usable & trained_on & (table["split"] == "val"))
-        self.test_sets = [
-            TestSet(name, np.flatnonzero(usable & (table["cohort"] == name) & (table["split"] == "test")))
-            for name in self.weights
-        ] + [TestSet(name, np.flatnonzero(usable & (table["cohort"] == name))) for name in self.test_cohorts]
+        of = table["cohort"]
+        tested = {name: trained_on & (of == name) & (table["split"] == "test") for name in self.weights}
+        tested |= {f"{name}{SUFFIX}": left_out & (of == name) for name in of[left_out].unique()}
+        tested |= {name: of == name for name in self.test_cohorts}
+        self.test_sets = [TestSet(name, np.flatnonzero(usable & chosen)) for name, chosen in tested.items()]
+        short = reasons["short"] | reasons["gapped"]
+        self.num_short = {name: int((short & chosen).sum()) for name, chosen in tested.items()}  # of each test set
         # Including those that `train_fraction` leaves out and those that validate: statistics or checkpoints saw them.
         seen = table[trained_on & (table["split"] != "test")]
         for test_set in self.test_sets:
             check_unseen(test_set.name, table.iloc[test_set.rows], seen)
 
+    def _left_out(self) -> pd.Series:
+        """True for recordings of the training cohorts that ``leave_out`` names."""
+        table = self.recordings.table
+        left_out = pd.Series(False, index=table.index)
+        if self.leave_out is not None:
+            ours = table["cohort"].isin(list(self.weights))
+            left_out[ours] = self.leave_out.among(table[ours])
+        return left_out
+
     def _training_statistics(self, store: Store) -> ScalingStatistics:
-        """Scaling statistics of a cohort's training subjects, of no others than ``train_fraction`` keeps."""
-        if self.train_fraction == 1:
+        """Scaling statistics of a cohort's training subjects, of no others than it trains on."""
+        if self.train_fraction == 1 and self.leave_out is None:
             return store.statistics
         kept = self.recordings.table.iloc[self.train_rows]
         kept = kept[kept["cohort"] == store.name]
@@ -171,7 +191,13 @@ class CohortDataModule(pl.LightningDataModule):
         return training_statistics(store, set(kept["subject_id"]))
 
     def use_rows(self, train: np.ndarray, val: np.ndarray, test_sets: list[TestSet], stage: str) -> None:
-        """Replaces the stored split, for a task with its own folds; to be called in its `setup`."""
+        """Replaces the stored split, for a task with its own folds; to be called in its `setup`.
+
+        Raises:
+            ValueError: ``leave_out`` asks for another division.
+        """
+        if self.leave_out is not None:
+            raise ValueError("data.leave_out is for tasks without folds; this one has model.init_args.folds.leave_out")
         self.train_rows, self.val_rows, self.test_sets = train, val, test_sets
         if stage == "fit":
             self._share_out()

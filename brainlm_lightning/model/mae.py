@@ -182,6 +182,31 @@ class MaskedAutoencoder(MaskedModel):
         return Embedding(encoding.cls_BD, mean_BPD)
 
 
+def lengthened(model: MaskedAutoencoder, window_frames: int) -> MaskedAutoencoder:
+    """The same model for longer windows, with all its tensors: what it makes of a context stays the same.
+
+    A sinusoidal temporal embedding goes on as it began. A learnable one of a further patch starts as that of the last
+    patch: the decoder cannot tell the two apart until it has learnt to, so the model must be trained on such windows.
+
+    Args:
+        model: of windows that are at most as long.
+        window_frames: T.
+
+    Raises:
+        ValueError: the patch does not divide the window.
+    """
+    with torch.random.fork_rng(devices=[]):
+        longer = MaskedAutoencoder(Geometry(model.geometry.xyz_mm, window_frames), model.config)
+    tensors, continued = dict(model.state_dict()), longer.state_dict()
+    for name in ("position.temporal_ND", "decoder_position.temporal_ND"):
+        known_ND = tensors[name]
+        if model.config.temporal_embedding == "learnable":
+            continued[name] = known_ND[-1:].expand(longer.num_patches, -1).clone()
+        tensors[name] = torch.cat([known_ND, continued[name][len(known_ND) :]])
+    longer.load_state_dict(tensors)
+    return longer.train(model.training)
+
+
 def _standard_start(module: nn.Module) -> None:
     """ViT's initialisation: truncated normal weights, zero biases."""
     if isinstance(module, nn.Linear):

@@ -25,7 +25,8 @@ class PerturbationPage(ContrastPage):
     def notes(self, metrics: Metrics, contrast: MetricName, maps: list[str]) -> list[str]:
         """What the maps are, how close each model came to the targets, and the paper's finding."""
         nets = [name.removesuffix(self.map_suffix) for name in maps if name.endswith(self.map_suffix)]
-        return [MAPS, *(_distances(metrics, contrast.by(net)) for net in nets), PAPER]
+        told = [line for net in nets for line in _of_model(metrics, contrast.by(net))]
+        return [MAPS, *told, PAPER]
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
         """The maps of the contrasts, and each model's loss by step."""
@@ -34,6 +35,11 @@ class PerturbationPage(ContrastPage):
             if name.score == "loss_I":
                 prefix = name.by(name.method)
                 yield ReportFile(f"{name.condition}/{name.method}_loss", partial(loss_figure, arrays, prefix))
+
+
+def _of_model(metrics: Metrics, prefix: MetricName) -> list[str]:
+    """How close a model came to the targets, and what its CLS is worth."""
+    return [_distances(metrics, prefix), *_cls(metrics, prefix)]
 
 
 def _distances(metrics: Metrics, prefix: MetricName) -> str:
@@ -45,3 +51,16 @@ def _distances(metrics: Metrics, prefix: MetricName) -> str:
         f"{prefix.method}, {int(metrics[prefix.of('num_pairs')])} pairs: mean squared distance to the target's state "
         f"{before:.3g} before, {after:.3g} after; to the null target's {null_before:.3g} and {null_after:.3g}."
     )
+
+
+def _cls(metrics: Metrics, prefix: MetricName) -> list[str]:
+    """What exchanging CLS between recordings does to the reconstruction; nothing for a model without CLS."""
+    swap, tokens = (metrics.get(prefix.of(f"{name}_swap_mse")) for name in ("cls", "token"))
+    if swap is None or tokens is None:
+        return []
+    return [
+        f"{prefix.method}: the target's CLS in place of the source's changes the reconstruction of hidden patches by "
+        f"{swap:.2g} of the signal's variance, all other tokens by {tokens:.2g}. The loss reaches CLS through that "
+        "change alone: where it is next to 0, nothing trains what CLS holds, and distances in CLS have no trained "
+        "meaning."
+    ]

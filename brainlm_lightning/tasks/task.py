@@ -1,5 +1,6 @@
 """What the tasks of all questions share."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from brainlm_lightning.checkpoint.description import COMPARED_DATA, Entry
 from brainlm_lightning.checkpoint.pretrained import Pretrained, load_pretrained
 from brainlm_lightning.data.datamodule import CohortDataModule
 
@@ -49,14 +51,17 @@ class Task(pl.LightningModule):
         data: CohortDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
         return data
 
-    def load_pretrained(self, checkpoint: Path | str, name: str = "pretrained") -> Pretrained:
+    def load_pretrained(
+        self, checkpoint: Path | str, name: str = "pretrained", compared: Mapping[str, Entry] = COMPARED_DATA
+    ) -> Pretrained:
         """Loads a pretrained model that fits the data, and notes its file for the run's provenance.
 
         Args:
             checkpoint: a file, a run folder or `runs/<experiment>`.
             name: of the model in this run.
+            compared: what must match.
         """
-        pretrained = load_pretrained(checkpoint, self.datamodule)
+        pretrained = load_pretrained(checkpoint, self.datamodule, compared)
         self.checkpoints[name] = pretrained.path
         return pretrained
 

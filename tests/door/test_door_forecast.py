@@ -22,32 +22,51 @@ TASK = "model.init_args"
 each_forecast = pytest.mark.parametrize("path", of_task("ForecastTask"), ids=lambda path: path.stem)
 
 
+def tiny_horizon(path):
+    """Half of the experiment's, and a window as much longer than the pretraining's (200, here 40) as its own is."""
+    settings = yaml.safe_load(path.read_text())
+    horizon, window = settings["model"]["init_args"]["horizon_frames"], settings["data"]["window_frames"]
+    return {f"{TASK}.horizon_frames": horizon // 2, "data.window_frames": 40 + (window - 200) // 2}
+
+
 @each_forecast
 def test_a_forecast_runs_through_the_door(path, runs, pretrained, caplog):
-    given = {f"{TASK}.pretrained": pretrained}
+    given = {f"{TASK}.pretrained": pretrained, **tiny_horizon(path)}
+    condition = f"horizon{given[f'{TASK}.horizon_frames']}"
     fitted = door("fit", runs, given, path)
     assert re.search(r"loaded (\d+) of \1 tensors from " + re.escape(str(pretrained)), caplog.text)
     tested = door("test", runs, {**given, "data.test_cohorts": "[other]"}, path)
     assert fitted.parent == tested.parent == runs / path.stem
     metrics = read_metrics(tested)
-    name = "mae" if "MAE" in path.read_text() else path.stem.removeprefix("forecast_").removeprefix("abide_")
+    name = "mae" if "MAE" in path.read_text() else re.sub("forecast_((abide|ukb|40)_)*", "", path.stem)
     for cohort in ("tiny", "other"):
-        methods = {key.split("/")[3] for key in metrics if key.startswith(f"test/{cohort}/horizon10/")}
+        methods = {key.split("/")[3] for key in metrics if key.startswith(f"test/{cohort}/{condition}/")}
         assert {name, "zero", "persistence", "ar", "var", "optimum"} <= methods
-        scores = {method: metrics.get(f"test/{cohort}/horizon10/{method}/r2_pooled", -np.inf) for method in methods}
+        scores = {method: metrics.get(f"test/{cohort}/{condition}/{method}/r2_pooled", -np.inf) for method in methods}
         assert max(scores, key=scores.get) == "optimum"
 
 
-def test_the_abide_forecasters_differ_in_what_they_are_alone():
+@pytest.mark.parametrize("main", ["forecast_abide", "forecast_ukb", "forecast_ukb_40"])
+def test_forecasters_that_are_compared_differ_in_what_they_are_alone(main):
     """Each is what the comparison names, with the cohort, the windows and the budget of all."""
-    read = {path.stem: yaml.safe_load(path.read_text()) for path in EXPERIMENTS if "forecast_abide" in path.stem}
-    compared = read["forecast_abide"]["model"]["init_args"]["compare_with"].values()
-    assert {f"${{runs}}/{stem}" for stem in read} - set(compared) == {"${runs}/forecast_abide"}
-    assert set(compared) - {f"${{runs}}/{stem}" for stem in read} == {"${runs}/pretrain_abide"}
+    read = {path.stem: yaml.safe_load(path.read_text()) for path in EXPERIMENTS}
+    compared = [path.removeprefix("${runs}/") for path in read[main]["model"]["init_args"]["compare_with"].values()]
+    others = [stem for stem in compared if stem.startswith("forecast")]
+    assert set(compared) - set(others) <= {read[main]["model"]["init_args"]["pretrained"].removeprefix("${runs}/")}
+    assert len(others) == len({stem for stem in read if re.fullmatch(f"{main}_[a-z_]+", stem)}) >= 4
+    for stem in others:
+        assert read[stem]["experiment"] == stem
+        assert read[stem]["data"] == read[main]["data"]
+        assert read[stem]["trainer"] == read[main]["trainer"]
+        for name in ("horizon_frames", "standardise"):
+            assert read[stem]["model"]["init_args"][name] == read[main]["model"]["init_args"][name]
+
+
+def test_the_horizon_of_table_3_follows_from_180_frames():
+    read = {path.stem: yaml.safe_load(path.read_text()) for path in EXPERIMENTS if "forecast_ukb" in path.stem}
     for stem, settings in read.items():
-        assert settings["experiment"] == stem
-        assert settings["data"] == read["forecast_abide"]["data"]
-        assert settings["trainer"] == read["forecast_abide"]["trainer"]
+        horizon = settings["model"]["init_args"]["horizon_frames"]
+        assert (settings["data"]["window_frames"] - horizon, horizon) == (180, 40 if "_40" in stem else 20)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +175,42 @@ def test_a_forecaster_of_another_horizon_is_refused(runs):
     door("fit", runs, {**others, "experiment": "longer"}, LSTM)
     with pytest.raises(SystemExit, match="frames to forecast: the checkpoint has 10"):
         door("test", runs, {**others, "experiment": "longer"}, LSTM)
+
+
+LONGER = {f"{TASK}.horizon_frames": 20, "data.window_frames": 50}
+
+
+def test_a_window_longer_than_the_pretrainings_is_forecast_from_its_weights(runs, pretrained, caplog):
+    """From 30 frames, as many as before, 20: of the new patch's embedding alone the decoder must learn the place."""
+    still = {f"{TASK}.optimisation.learning_rate": 0}
+    fitted = door("fit", runs, {f"{TASK}.pretrained": pretrained, **LONGER, **still}, MAE)
+    assert "windows of 50 frames: those of the pretraining had 40" in caplog.text
+    about, weights = read_checkpoint(fitted / "checkpoints" / "last.ckpt")
+    before = read_checkpoint(pretrained)[1]
+    assert about["window_frames"] == 50
+    for name, value in before.items():
+        mine = weights[f"autoencoder.{name}"]
+        assert torch.equal(mine[:4] if "temporal" in name else mine, value), name
+        assert "temporal" not in name or torch.equal(mine[4], value[3])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data.window_frames": 30}, "had windows of 40 frames, this experiment has 30; set data.window_frames to 40"),
+        ({"data.window_frames": 60}, r"the context has 50 frames, more than the 40 .* temporal embeddings end"),
+    ],
+)
+def test_windows_that_the_embeddings_do_not_allow_are_refused(settings, message, runs, pretrained):
+    with pytest.raises(SystemExit, match=message):
+        door("fit", runs, {f"{TASK}.pretrained": pretrained, **settings}, MAE)
+
+
+def test_a_model_that_is_not_tuned_forecasts_windows_of_its_own_length_alone(runs, pretrained):
+    given = {f"{TASK}.pretrained": pretrained, **LONGER}
+    door("fit", runs, given, MAE)
+    with pytest.raises(SystemExit, match="frames of a window: the checkpoint has 40, this experiment 50"):
+        door("test", runs, {**given, f"{TASK}.compare_with": f"{{mae_untuned: {pretrained}}}"}, MAE)
 
 
 def test_whom_the_pretraining_has_seen_is_no_test_subject(runs, pretrained):

@@ -51,9 +51,15 @@ def test_a_perturbation_runs_through_the_door(path, runs, settings, capsys):
         difference = arrays[f"{place}/{name}/mean_a_P"] - arrays[f"{place}/{name}/mean_b_P"]
         np.testing.assert_allclose(arrays[f"{place}/{name}/difference_P"], difference, rtol=1e-4, atol=1e-6)
         assert 0 <= metrics[f"{place}/{name}/auc"] <= 1
+    for name in ("mae", "mae_untrained"):  # the model reads CLS far less than the other tokens
+        swap, rest = (metrics[f"{place}/{name}/{part}_swap_mse"] for part in ("cls", "token"))
+        assert 0 <= metrics[f"{place}/{name}/cls_swap_mse_low"] <= swap <= metrics[f"{place}/{name}/cls_swap_mse_high"]
+        assert swap < 0.01 * rest
     assert "Perturbation, tasked: rest_to_task" in " ".join(capsys.readouterr().out.split())
     run_main(["report", str(tested), "--markdown"])
-    assert "| mae_theta_size |" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "| mae_theta_size |" in shown
+    assert f"hidden patches by {metrics[f'{place}/mae/cls_swap_mse']:.2g} of the signal's variance" in shown
 
 
 @pytest.mark.draws

@@ -60,6 +60,7 @@ SIZES_OF: dict[str, dict] = {
         "data.scaling": "robust",
         "model.init_args.horizon_frames": 10,
         "model.init_args.compare_with": "{}",
+        "data.train_fraction": 1.0,  # a tenth of 15 people is no batch
     },
     "ClinicalTask": {
         "data.scaling": "robust",
@@ -94,9 +95,18 @@ def of_task(name: str) -> list[Path]:
 
 def sizes_of(config: Path) -> dict:
     """What makes this experiment tiny."""
-    model = yaml.safe_load(config.read_text())["model"]
+    settings = yaml.safe_load(config.read_text())
+    model = settings["model"]
     kinds = [model["class_path"], model.get("init_args", {}).get("model", {}).get("class_path", "")]
-    return {name: value for kind in kinds for name, value in SIZES_OF.get(kind.rsplit(".", 1)[-1], {}).items()}
+    sizes = {name: value for kind in kinds for name, value in SIZES_OF.get(kind.rsplit(".", 1)[-1], {}).items()}
+    if leaves_out(config):  # simulated people have no sites
+        sizes["data.leave_out"] = "{column: sex, values: [M]}"
+    return sizes
+
+
+def leaves_out(config: Path) -> bool:
+    """Whether this experiment tests on recordings of its cohort that it leaves out of training."""
+    return "leave_out" in yaml.safe_load(config.read_text())["data"]
 
 
 def door(verb: str, runs: Path, settings: dict | None = None, config: Path | str = BASE) -> Path:

@@ -8,7 +8,7 @@ import torch
 
 from brainlm_lightning.data.schedule import mix
 from brainlm_lightning.model.embedding import Geometry, sinusoidal
-from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder, lengthened
 from brainlm_lightning.model.masked import reconstruction_loss
 from brainlm_lightning.model.masking import MASKINGS, Grid, draw_mask
 
@@ -249,3 +249,41 @@ def test_models_have_the_papers_sizes(millions, sizes):
     with torch.device("meta"):
         model = MaskedAutoencoder(Geometry(torch.empty(424, 3), 200), config)
     assert sum(parameter.numel() for parameter in model.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize("temporal", ["learnable", "sinusoidal"])
+def test_a_longer_window_changes_nothing_of_what_is_made_of_the_context(temporal, signal_BPT, observed_BP):
+    model = build(temporal_embedding=temporal)
+    longer = lengthened(model, FRAMES + 2 * PATCH)
+    further_BPT = torch.cat([signal_BPT, torch.full((WINDOWS, PARCELS, 2 * PATCH), torch.nan)], dim=2)
+    hidden_BPN = torch.zeros(WINDOWS, PARCELS, PATCHES + 2, dtype=torch.bool)
+    hidden_BPN[:, :, PATCHES:] = True
+    with torch.no_grad():
+        cls_BD, states_BPND = longer.tokens(further_BPT, hidden_BPN, observed_BP)
+        expected_BD, expected_BPND = model.tokens(signal_BPT, hidden_BPN[:, :, :PATCHES], observed_BP)
+    torch.testing.assert_close(states_BPND[:, :, :PATCHES], expected_BPND, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cls_BD, expected_BD, rtol=1e-4, atol=1e-5)
+    assert float(states_BPND[:, :, PATCHES:].abs().max()) == 0
+
+
+def test_a_further_patch_is_decoded_as_the_last_one_until_it_is_learnt(signal_BPT, observed_BP):
+    longer = lengthened(build(), FRAMES + PATCH)
+    further_BPT = torch.cat([signal_BPT, torch.zeros(WINDOWS, PARCELS, PATCH)], dim=2)
+    hidden_BPN = torch.zeros(WINDOWS, PARCELS, PATCHES + 1, dtype=torch.bool)
+    hidden_BPN[:, :, PATCHES - 1 :] = True
+    *_, last_BPS, further_BPS = longer(further_BPT, hidden_BPN, observed_BP).prediction_BPT.split(PATCH, dim=2)
+    torch.testing.assert_close(further_BPS, last_BPS, rtol=1e-4, atol=1e-5)
+    (gradient,) = torch.autograd.grad(further_BPS.sum(), longer.decoder_position.temporal_ND)
+    assert float(gradient[PATCHES].abs().max()) > 0
+
+
+def test_sines_go_on_in_a_longer_window():
+    longer = lengthened(build(temporal_embedding="sinusoidal"), FRAMES + PATCH)
+    torch.testing.assert_close(longer.position.temporal_ND[PATCHES], sinusoidal(PATCHES + 1, 40)[PATCHES])
+    torch.testing.assert_close(longer.decoder_position.temporal_ND[PATCHES], sinusoidal(PATCHES + 1, 48)[PATCHES])
+
+
+def test_a_lengthened_model_leaves_torchs_generator_as_it_was():
+    model, before = build(), torch.random.get_rng_state()
+    lengthened(model, FRAMES + PATCH)
+    assert torch.equal(torch.random.get_rng_state(), before)

@@ -14,11 +14,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.masked import MaskedModel
+from brainlm_lightning.tasks.contrasts.states import Match, TargetName, parcel_mean
 
 PerturbationName = Literal["additive_parcel_frame", "additive_parcel", "gain_parcel", "low_rank"]
-TargetName = Literal["cls", "decoded", "recording"]
 
 TINY = 1e-20  # a smaller gradient counts as zero: where the states agree, θ stays 0
 
@@ -31,8 +30,8 @@ class PerturbationPlan:
         function: G. ``additive_parcel_frame`` adds a number to every value, ``additive_parcel`` one to each parcel,
             ``gain_parcel`` multiplies each parcel by 1 + θ, ``low_rank`` adds ``rank`` time courses, each spread over
             the parcels.
-        target: what is matched: ``cls``, the summary token (section 4.5); ``decoded``, the model's reconstruction of
-            the target; ``recording``, the target's own values, as algorithm 1 writes it.
+        target: what is matched, see `Match`: ``cls`` (section 4.5), whose content no training moves; ``tokens`` or
+            ``decoded_hidden``, which training does; ``decoded``; or ``recording``, as algorithm 1 writes it.
         rank: O of ``low_rank``.
         steps: of `PairwiseAdam`.
         learning_rate: root mean square of its first step, in units of θ (the scaled signal's; of 1 for a gain).
@@ -194,32 +193,4 @@ def _penalty(plan: PerturbationPlan, theta_BPT: Tensor, observed_BP: Tensor) -> 
     if not (plan.l1 or plan.l2):
         return theta_BPT.new_zeros(len(theta_BPT))
     each_BPT = plan.l1 * theta_BPT.abs() + plan.l2 * theta_BPT.square()
-    return _parcel_mean(each_BPT.mean(2), observed_BP)
-
-
-def _parcel_mean(value_BP: Tensor, observed_BP: Tensor) -> Tensor:
-    return (value_BP * observed_BP).sum(1) / observed_BP.sum(1).clamp(min=1)
-
-
-class Match:
-    """The distance of windows' states from those of fixed targets, over the parcels that both have."""
-
-    def __init__(self, model: MaskedModel, target: TargetName, target_BPT: Tensor, observed_BP: Tensor) -> None:
-        self.model, self.target, self.observed_BP = model, target, observed_BP
-        with torch.no_grad():
-            self.goal = target_BPT if target == "recording" else self._state(target_BPT)
-
-    def distance(self, signal_BPT: Tensor) -> Tensor:
-        """Mean squared difference of the states, (B,)."""
-        squared = (self._state(signal_BPT) - self.goal).square()
-        return squared.mean(1) if self.target == "cls" else _parcel_mean(squared.mean(2), self.observed_BP)
-
-    def _state(self, signal_BPT: Tensor) -> Tensor:
-        """The model's state with nothing hidden: CLS (B, D), or the decoded window (B, P, T)."""
-        signal_BPT = signal_BPT * self.observed_BP[:, :, None]
-        hidden_BPN = self.observed_BP.new_zeros(*self.observed_BP.shape, self.model.num_patches)
-        if self.target == "cls" and isinstance(self.model, MaskedAutoencoder):
-            return self.model.encode(signal_BPT, hidden_BPN, self.observed_BP).cls_BD.float()  # without decoding
-        output = self.model(signal_BPT, hidden_BPN, self.observed_BP)
-        state: Tensor = output.cls_BD if self.target == "cls" else output.prediction_BPT
-        return state.float()
+    return parcel_mean(each_BPT.mean(2), observed_BP)

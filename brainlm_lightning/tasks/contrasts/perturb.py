@@ -24,6 +24,7 @@ from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import with_corrected_p
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.evaluation.resampling import subject_mean
+from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.run_folder import read_arrays, write_arrays
 from brainlm_lightning.tasks.compare import parcel_arrays
 from brainlm_lightning.tasks.contrasts.contrast import (
@@ -33,8 +34,9 @@ from brainlm_lightning.tasks.contrasts.contrast import (
     contrast_numbers,
     count_seen,
 )
+from brainlm_lightning.tasks.contrasts.exchange import HIDDEN_SHARE, exchange, exchange_numbers
 from brainlm_lightning.tasks.contrasts.groups import Filter, in_words, select
-from brainlm_lightning.tasks.contrasts.net import PerturbationPlan, Perturbed, perturb
+from brainlm_lightning.tasks.contrasts.net import PerturbationPlan, perturb
 from brainlm_lightning.tasks.contrasts.pairs import Pairs, draw_pairs
 
 MEASURES = {"theta_size": "size_BP", "theta_shift": "mean_BP"}  # mean over frames of |θ|, and of θ with its sign
@@ -128,6 +130,7 @@ class PerturbTask(ContrastTask):
             "control": self.table["sha256"].iloc[self.datamodule.train_rows].tolist() if self.draw.control else None,
             "precision": str(self.trainer.precision),
             "at_once": self.draw.pairs_at_once,
+            "exchanged": HIDDEN_SHARE,
             "recordings": self.table["sha256"].iloc[pairs.rows.ravel()].tolist(),
             "starts": pairs.starts.tolist(),
         }
@@ -151,16 +154,18 @@ class PerturbTask(ContrastTask):
             signal, observed = batch["signal_BPT"].clone(), batch["observed_BP"].clone()
             found = signal_statistics(signal, observed)
             for name, net in self.nets.items():
-                outcome = self._both(net, signal, observed)
-                found |= {f"{name}/{key}": value.cpu().numpy() for key, value in vars(outcome).items()}
+                outcomes = self._both(net, signal, observed)
+                found |= {f"{name}/{key}": value.cpu().numpy() for key, value in outcomes.items()}
         write_arrays(path, found)
 
-    def _both(self, net: Any, signal: Tensor, observed: Tensor) -> Perturbed:
-        """Targets, then null targets, as one batch."""
+    def _both(self, net: Any, signal: Tensor, observed: Tensor) -> dict[str, Tensor]:
+        """Targets, then null targets, as one batch: the perturbations, and what exchanging CLS does."""
         source_BPT, target_BPT, null_BPT = signal.chunk(3)
         sees_BP, target_sees_BP, null_sees_BP = observed.chunk(3)
         seen_BP = torch.cat([sees_BP & target_sees_BP, sees_BP & null_sees_BP])
-        return perturb(net, self.plan, source_BPT.repeat(2, 1, 1), torch.cat([target_BPT, null_BPT]), seen_BP)
+        pairs = (source_BPT.repeat(2, 1, 1), torch.cat([target_BPT, null_BPT]), seen_BP)
+        found = vars(perturb(net, self.plan, *pairs))
+        return found | vars(exchange(net, *pairs)) if isinstance(net, MaskedAutoencoder) else found
 
     # -- after ----------------------------------------------------------------------------------------------------
 
@@ -204,9 +209,10 @@ class PerturbTask(ContrastTask):
     def _distances(
         self, found: Mapping[str, np.ndarray], method: str, pairs: Pairs
     ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-        """Distances of the states from their targets' before and after, and the mean loss at each step."""
+        """Distances of the states from their targets' before and after, the mean loss at each step, exchanged CLS."""
         in_targets, subjects = self._sides(pairs)
         numbers: dict[str, float] = {"num_pairs": len(pairs)}
+        numbers |= exchange_numbers(found, method, in_targets, subjects)
         arrays: dict[str, np.ndarray] = {}
         for side, chosen in (("", in_targets), ("_null", ~in_targets)):
             for when in ("before", "after"):

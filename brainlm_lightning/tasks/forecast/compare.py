@@ -180,13 +180,10 @@ def past_of(batch: Batch, window: ForecastWindow, ids: Sequence[str], horizon_fr
 
 def _left_out(data: CohortDataModule, test_set: Sets) -> tuple[int, int]:
     """How many recordings are too short for a window, and how many frames fill none."""
-    table, rows = data.recordings.table, test_set.rows
-    short = (table["cohort"] == test_set.name) & (data.places.room(np.arange(len(table))) == 0)
-    if test_set.name in data.weights:
-        short &= table["split"] == "test"
-    frames = table["num_frames"].to_numpy()[rows]
+    rows = test_set.rows
+    frames = data.recordings.table["num_frames"].to_numpy()[rows]
     beyond = frames - data.places.num_side_by_side(rows) * data.window_frames
-    return int(short.sum()), int(beyond.sum())
+    return data.num_short[test_set.name], int(beyond.sum())
 
 
 def learning_data(plan: ForecastPlan, data: CohortDataModule, show: bool) -> ForecastLearning:

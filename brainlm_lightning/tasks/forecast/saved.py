@@ -13,7 +13,7 @@ from brainlm_lightning.checkpoint.files import load_strictly, read_checkpoint
 from brainlm_lightning.checkpoint.pretrained import Pretrained, untrained
 from brainlm_lightning.checkpoint.registry import build
 from brainlm_lightning.data.datamodule import CohortDataModule
-from brainlm_lightning.model.mae import MaskedAutoencoder
+from brainlm_lightning.model.mae import MaskedAutoencoder, lengthened
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.run_folder import find_checkpoint
 from brainlm_lightning.tasks.forecast.net import Forecaster, ForecastSetting, MAEForecaster
@@ -35,13 +35,45 @@ def new_forecaster(make: ForecasterFactory, setting: ForecastSetting, seed: int)
 
 
 def autoencoder_of(pretrained: Pretrained, start: ForecasterStart, datamodule: CohortDataModule) -> MaskedAutoencoder:
-    """The autoencoder that a forecaster may start from.
+    """The autoencoder that a forecaster may start from; lengthened where the data's windows are longer than its own.
 
     Raises:
         ValueError: the checkpoint holds another model.
     """
-    model = pretrained.model if start == "pretrained" else untrained(pretrained, datamodule, start)
-    return _autoencoder(model, pretrained.path)
+    if start != "pretrained":
+        return _autoencoder(untrained(pretrained, datamodule, start), pretrained.path)
+    model, frames = _autoencoder(pretrained.model, pretrained.path), datamodule.window_frames
+    if frames == model.geometry.window_frames:
+        return model
+    rank_zero_info(f"windows of {frames} frames: those of the pretraining had {model.geometry.window_frames}")
+    return lengthened(model, frames)
+
+
+def check_window(pretrained: Pretrained, window_frames: int, context_frames: int) -> None:
+    """Checks that a pretrained model can be tuned to forecast windows of this length.
+
+    Args:
+        pretrained: the model.
+        window_frames: of context and horizon.
+        context_frames: of what the encoder is to see.
+
+    Raises:
+        ValueError: the pretraining's windows were longer; or the encoder's learnable temporal embeddings, of which only
+            the decoder's can be learnt from hidden patches, end before the context.
+    """
+    known = pretrained.about["window_frames"]
+    learnable = pretrained.about["model"]["config"].get("temporal_embedding") == "learnable"
+    if window_frames < known:
+        raise ValueError(
+            f"the pretraining of {pretrained.path} had windows of {known} frames, this experiment has {window_frames}; "
+            f"set data.window_frames to {known} or more"
+        )
+    if learnable and context_frames > known:
+        raise ValueError(
+            f"the context has {context_frames} frames, more than the {known} of the windows of {pretrained.path}, "
+            f"where the encoder's learnable temporal embeddings end; set data.window_frames so that {known} frames or "
+            "fewer are left before the horizon"
+        )
 
 
 def _autoencoder(model: MaskedModel, path: Path) -> MaskedAutoencoder:

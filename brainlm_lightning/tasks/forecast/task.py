@@ -19,6 +19,7 @@ from torch import Tensor
 
 from brainlm_lightning.checkpoint.description import (
     COMPARED,
+    COMPARED_SERIES,
     KEY,
     Description,
     check_format,
@@ -56,6 +57,7 @@ from brainlm_lightning.tasks.forecast.saved import (
     ForecasterFactory,
     ForecasterStart,
     autoencoder_of,
+    check_window,
     load_forecaster,
     new_forecaster,
 )
@@ -75,7 +77,8 @@ class ForecastTask(Task):
         standardise: ``context``, each parcel of each window by the mean and standard deviation of its context, or
             ``training``, as the data are scaled by statistics of the training subjects (the paper's ``robust``).
         pretrained: checkpoint of a masked autoencoder, see `find_checkpoint`: the data are scaled as its own were, and
-            an `MAEForecaster` takes its sizes and weights.
+            an `MAEForecaster` takes its sizes and weights. Windows may be longer than those of the pretraining, for a
+            longer horizon: see `lengthened`.
         start: of an `MAEForecaster` with a checkpoint: ``pretrained`` weights, or the same architecture without them:
             ``as_pretrained``, as before the first step of the pretraining, or at the ``standard`` random start.
         optimisation: optimiser and learning rate.
@@ -126,9 +129,10 @@ class ForecastTask(Task):
             )
         if self.pretrained is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
-        self.start_from = self.load_pretrained(self.pretrained)
+        self.start_from = self.load_pretrained(self.pretrained, compared=COMPARED_SERIES)
         data.adopt_statistics(self.start_from.statistics)
         if self.start == "pretrained":
+            check_window(self.start_from, data.window_frames, data.window_frames - self.plan.horizon_frames)
             refuse_seen(self.start_from.about, self.start_from.path, self._tested(), "of the test sets")
             seen = self.start_from.about["subjects"].values()
             self.pretraining_saw = sorted({digest for split in seen for digest in split})

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
@@ -6,6 +8,7 @@ from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.model.masked import MaskedModel, Reconstruction
 from brainlm_lightning.tasks.contrasts.net import PairwiseAdam, PerturbationPlan, make_perturbation, perturb
+from brainlm_lightning.tasks.contrasts.states import TargetName
 
 P, T, S = 6, 20, 5
 FUNCTIONS = ["additive_parcel_frame", "additive_parcel", "gain_parcel", "low_rank"]
@@ -48,7 +51,7 @@ def test_zero_theta_changes_nothing(function, windows):
     torch.testing.assert_close(change(windows[0]), windows[0], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("target", ["cls", "decoded", "recording"])
+@pytest.mark.parametrize("target", get_args(TargetName))
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_the_distance_falls_and_the_model_does_not_move(function, target, model, windows):
     before = {name: value.clone() for name, value in model.state_dict().items()}
