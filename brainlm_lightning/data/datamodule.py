@@ -164,7 +164,7 @@ class CohortDataModule(pl.LightningDataModule):
         tested |= {f"{name}{SUFFIX}": left_out & (of == name) for name in of[left_out].unique()}
         tested |= {name: of == name for name in self.test_cohorts}
         self.test_sets = [TestSet(name, np.flatnonzero(usable & chosen)) for name, chosen in tested.items()]
-        short = reasons["short"] | reasons["gapped"]
+        short = self.places.room(np.arange(len(table))) == 0
         self.num_short = {name: int((short & chosen).sum()) for name, chosen in tested.items()}  # of each test set
         # Including those that `train_fraction` leaves out and those that validate: statistics or checkpoints saw them.
         seen = table[trained_on & (table["split"] != "test")]
