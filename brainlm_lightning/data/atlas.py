@@ -133,8 +133,8 @@ class Atlas:
         columns = (self.parcels[name] for name in ("index", "label", *AXES))
         for index, label, *xyz_mm in zip(*columns, strict=True):
             # Adding 0.0 turns -0.0 into 0.0, which would be written with a sign.
-            place = " ".join(f"{round(float(value), 2) + 0.0:.2f}" for value in xyz_mm)
-            digest.update(f"{index}\t{label}\t{place}\n".encode())
+            xyz = " ".join(f"{round(float(value), 2) + 0.0:.2f}" for value in xyz_mm)
+            digest.update(f"{index}\t{label}\t{xyz}\n".encode())
         return digest.hexdigest()
 
     def _check_index(self) -> None:

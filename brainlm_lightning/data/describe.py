@@ -91,7 +91,7 @@ def _atlas(found: Survey, given: Path | None) -> list[str]:
     fitting = [table for table in candidates if columns in (None, table.rows)] or candidates
     path = given if given is not None else found.folder / fitting[0].path if fitting else None
     if path is None:
-        count = f"{columns} rows" if columns else "a row a parcel"
+        count = f"{columns} rows" if columns else "one row per parcel"
         return ["atlas:", f"  name: {FILL_IN}  # for instance Schaefer400",
                 f"  table: {FILL_IN}  # parcel table below root: {count}, in the order of the series' columns",
                 f"  index: {FILL_IN}  # its column with the parcel's integer", f"  label: {FILL_IN}  # with its name",
@@ -146,7 +146,7 @@ def _recordings(found: Survey, table: Table | None) -> list[str]:
     tr = found.tr_s.most_common(1)
     tr_line = f"  tr_s: {tr[0][0] if tr else FILL_IN}  # seconds from frame to frame, as recorded"
     if table is None:
-        return ["recordings:", f"  table: {FILL_IN}  # a row a recording, with a column that names its file",
+        return ["recordings:", f"  table: {FILL_IN}  # one row per recording, with a column that names its file",
                 f'  file: "{FILL_IN}"  # for instance {{file}}; found: {", ".join(names[:3])}', "  columns:",
                 f"    recording_id: {FILL_IN}", f"    subject_id: {FILL_IN}  # the person: splits are by subject",
                 tr_line, *_orientation(found)]  # fmt: skip
@@ -180,9 +180,9 @@ def _orientation(found: Survey) -> list[str]:
     if parcels & columns:
         return ["  orientation: frames_parcels  # a row a frame"]
     if parcels & frames:
-        return ["  orientation: parcels_frames  # a row a parcel"]
+        return ["  orientation: parcels_frames  # one row per parcel"]
     if len(frames) == 1 and len(found.series) > 2 and min(frames) < max(columns):
-        return [f"  orientation: {FILL_IN}  # a row a frame: frames_parcels; a row a parcel: parcels_frames"]
+        return [f"  orientation: {FILL_IN}  # a row a frame: frames_parcels; one row per parcel: parcels_frames"]
     return ["  orientation: frames_parcels  # a row a frame"]
 
 

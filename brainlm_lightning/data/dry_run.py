@@ -58,12 +58,12 @@ def _try(there: list[Task], problems: dict[str, str]) -> tuple[list[Prepared], f
     tried: list[Prepared] = []
     order = np.random.default_rng(0).permutation(len(there)).tolist()
     begun, read = time.perf_counter(), 0
-    for place in order:
+    for index in order:
         read += 1
         try:
-            tried.append(prepare_recording(there[place]))
+            tried.append(prepare_recording(there[index]))
         except Exception as error:  # whatever a reader raises is that recording's problem
-            problems[there[place].recording_id] = explained(there[place], error)
+            problems[there[index].recording_id] = explained(there[index], error)
         if time.perf_counter() - begun > BUDGET_S:
             break
     return tried, (time.perf_counter() - begun) / max(read, 1)

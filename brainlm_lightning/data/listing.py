@@ -24,7 +24,7 @@ class Listing:
     """Recordings that a manifest names.
 
     Attributes:
-        table: A row a recording: the store's identifiers, `split`, `source_tr_s`, `location`, then phenotypes.
+        table: One row per recording: the store's identifiers, `split`, `source_tr_s`, `location`, then phenotypes.
         remarks: What was found out about the tables.
     """
 

@@ -33,7 +33,7 @@ class Manifest:
         root: Folder that holds every file named here.
         atlas: The parcels.
         recordings: The recordings.
-        phenotypes: A further table with a row a subject.
+        phenotypes: A further table with one row per subject.
         tr_s: Seconds from frame to frame in the store; recordings with another are resampled. The paper's is 1.
         dtype: Of the stored series; float16 halves disk and transfer.
         split: Which subjects train, validate and test.

@@ -54,9 +54,9 @@ def resample_missing(missing: np.ndarray, tr_s: float, target_tr_s: float) -> np
         target_tr_s: The same, wanted.
     """
     ratio = ratio_of(tr_s, target_tr_s)
-    place = np.arange(num_resampled(len(missing), ratio)) / float(ratio)
-    before = np.floor(place + 1e-9).astype(int)
-    after = np.minimum(np.ceil(place - 1e-9).astype(int), len(missing) - 1)
+    position = np.arange(num_resampled(len(missing), ratio)) / float(ratio)
+    before = np.floor(position + 1e-9).astype(int)
+    after = np.minimum(np.ceil(position - 1e-9).astype(int), len(missing) - 1)
     return np.asarray(missing[before] | missing[after])
 
 

@@ -13,7 +13,7 @@ MOST_NAMED = 8
 
 
 def centroids(image: Path, index: pd.Series) -> pd.DataFrame:
-    """Returns the mean place of each label's voxels in mm, a row a parcel.
+    """Returns the mean place of each label's voxels in mm, one row per parcel.
 
     Args:
         image: 3-D label image.

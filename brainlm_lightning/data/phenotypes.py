@@ -18,7 +18,7 @@ MOST_CLASSES = 20
 
 
 def read_phenotypes(manifest: Manifest, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Returns the phenotype columns, a row a recording, and what there is to say about them.
+    """Returns the phenotype columns, one row per recording, and what there is to say about them.
 
     Args:
         manifest: With the columns of the table of recordings and, where there is one, a further table.
@@ -51,7 +51,7 @@ def _joined(manifest: Manifest, table: pd.DataFrame) -> tuple[pd.DataFrame, list
     further = read_table(path, text=(*names, columns.session or ""), codes=manifest.missing_values)
     session = source.session
     if session is None and columns.session in further.columns and further[source.subject_id].duplicated().any():
-        session = columns.session  # a row a visit, under the name that the recordings use
+        session = columns.session  # one row per visit, under the name that the recordings use
     keys = [source.subject_id, *([session] if session else [])]
     check_columns(path, further, [*keys, *source.columns])
     own = [columns.subject_id, *([columns.session] if session and columns.session else [])]
@@ -60,7 +60,7 @@ def _joined(manifest: Manifest, table: pd.DataFrame) -> tuple[pd.DataFrame, list
     there, wanted = _key(further, keys), _key(table, own)
     twice = there[there.duplicated()].tolist()
     if twice:
-        advice = "" if session else "; where it has a row a visit, name the column in `phenotypes.session`"
+        advice = "" if session else "; where it has one row per visit, name the column in `phenotypes.session`"
         raise ValueError(
             f"{path}: {' '.join(keys)} {twice[0].replace(SEPARATOR, ' ')!r} stands more than once; expected a row each"
             f"{advice}"

@@ -36,7 +36,7 @@ def measure(store: Store) -> tuple[pd.DataFrame, np.ndarray]:
     """Measures recordings spread over a cohort.
 
     Returns:
-        A row a recording: `recording_id`, `median_sd` (of its parcels, in the recording's units), `lag1` (median
+        One row per recording: `recording_id`, `median_sd` (of its parcels, in the recording's units), `lag1` (median
         autocorrelation of neighbouring frames) and `mean_r` (mean correlation of two parcels); and the mean
         connectivity, (P, P), NaN where no recording has both parcels.
     """

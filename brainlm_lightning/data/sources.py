@@ -122,13 +122,13 @@ class RecordingsSource:
 
 @dataclass(frozen=True)
 class PhenotypeSource:
-    """A further table with a row a subject, or a row a subject and session.
+    """A further table with one row per subject, or one row per subject and session.
 
     Attributes:
         table: csv or tsv below root.
         subject_id: Its column with the subject.
         columns: Columns to keep, under their names.
-        session: Its column with the visit, where it has a row a visit.
+        session: Its column with the visit, where it has one row per visit.
         match: `exact`: subjects must be written alike; `loose`: case, leading zeros and `sub-` may differ.
     """
 

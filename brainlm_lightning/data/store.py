@@ -117,9 +117,9 @@ class Store:
 
     def level(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns mean, std and observed of a recording at once."""
-        shard, place = self._shard[row], self._row[row]
+        shard, index = self._shard[row], self._row[row]
         maps = self._maps.get(shard) or self._open(shard)
-        return maps["mean"][place], maps["std"][place], maps["observed"][place]
+        return maps["mean"][index], maps["std"][index], maps["observed"][index]
 
     def raw(self, row: int) -> np.ndarray:
         """Returns values as recorded, (frames, parcels) float32; NaN where the parcel or the frame is unobserved."""

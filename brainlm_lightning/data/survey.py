@@ -160,9 +160,9 @@ def _filled(name: str, row: Mapping[Any, Any], first: str) -> str:
 
 def _inside(cell: str, name: str) -> bool:
     """True where a name holds the cell as a part of its own: `sub-1` is not in `sub-12`."""
-    place = name.find(cell)
-    around = (name[place - 1 : place], name[place + len(cell) : place + len(cell) + 1])
-    return place >= 0 and not any(character.isalnum() for character in around if character)
+    first = name.find(cell)
+    around = (name[first - 1 : first], name[first + len(cell) : first + len(cell) + 1])
+    return first >= 0 and not any(character.isalnum() for character in around if character)
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -57,7 +57,7 @@ def write_store(
     Args:
         folder: Exists; becomes the store.
         cohort: What holds for all recordings.
-        table: A row a recording: the columns of `recordings.csv` but for shard, shard_row and first_frame, then
+        table: One row per recording: the columns of `recordings.csv` but for shard, shard_row and first_frame, then
             phenotypes.
         load: Returns the recording of a row of the table; one is held at a time.
         shard_recordings: Recordings in a shard.

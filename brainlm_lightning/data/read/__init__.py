@@ -179,10 +179,10 @@ def _from_grid(grid: Grid, expected: Expected, where: str) -> Reading:
     names = grid.index if expected.turned else grid.header
     values, named = values.T if expected.turned else values, False
     if names is not None and expected.names == "use":
-        kept = [place for place, name in enumerate(names) if name.strip() not in expected.ignore_columns]
+        kept = [column for column, name in enumerate(names) if name.strip() not in expected.ignore_columns]
         if len(kept) < len(names):
             remarks.append(f"columns left out as told: {sorted(set(names) & set(expected.ignore_columns))}")
-        names, values = tuple(names[place] for place in kept), values[:, kept]
+        names, values = tuple(names[column] for column in kept), values[:, kept]
         order, remark = order_by_names(names, expected, where)
         remarks += [remark] * bool(remark)
         values, named = values if order is None else values[:, order], order is not None or not remark

@@ -39,7 +39,7 @@ class Expected:
 
     @property
     def turned(self) -> bool:
-        """The file has a row a parcel."""
+        """The file has one row per parcel."""
         return self.orientation == "parcels_frames"
 
     def knows(self, names: Sequence[str], whole: bool = False) -> bool:
@@ -106,9 +106,9 @@ def _reordered(given: list[str], wanted: list[str], kind: str, where: str) -> tu
             f"{twice[:MOST_NAMED]}; their order cannot be known; give every column its own "
             "name, or set `recordings.names: ignore`"
         )
-    place = {name: column for column, name in enumerate(given)}
+    column_of = {name: column for column, name in enumerate(given)}
     moved = sum(a != b for a, b in zip(given, wanted, strict=True))
-    order = np.array([place[name] for name in wanted])
+    order = np.array([column_of[name] for name in wanted])
     return order, f"columns put in the atlas's order by their {kind} ({moved} of {len(wanted)} moved)"
 
 

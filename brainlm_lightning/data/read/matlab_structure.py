@@ -36,10 +36,10 @@ def sound_variables(path: Path) -> list[str] | None:
     if len(raw) < HEADER_BYTES or 0 in raw[:4]:
         return None
     order = "<" if bytes(raw[126:128]) == b"IM" else ">"
-    names, place = [], HEADER_BYTES
+    names, offset = [], HEADER_BYTES
     try:
-        while place < len(raw):
-            kind, first, size, place = _element(raw, place, len(raw), order)
+        while offset < len(raw):
+            kind, first, size, offset = _element(raw, offset, len(raw), order)
             body = raw[first : first + size]
             if kind == COMPRESSED:
                 body = _unpacked(body, path)
@@ -54,17 +54,17 @@ def sound_variables(path: Path) -> list[str] | None:
     return names
 
 
-def _element(raw: memoryview, place: int, end: int, order: str) -> tuple[int, int, int, int]:
+def _element(raw: memoryview, offset: int, end: int, order: str) -> tuple[int, int, int, int]:
     """Returns an element's type, where its data begin, how many bytes they are, and where the next one begins."""
-    (word,) = struct.unpack_from(f"{order}I", raw, place)
+    (word,) = struct.unpack_from(f"{order}I", raw, offset)
     if word >> 16:  # the small form: type and size in one word, data in the next
-        kind, size, first = word & 0xFFFF, word >> 16, place + 4
-        following = place + 8
+        kind, size, first = word & 0xFFFF, word >> 16, offset + 4
+        following = offset + 8
         if size > 4:
             raise DamagedError(f"{size} bytes in a small element")
     else:
-        kind, first = word, place + 8
-        (size,) = struct.unpack_from(f"{order}I", raw, place + 4)
+        kind, first = word, offset + 8
+        (size,) = struct.unpack_from(f"{order}I", raw, offset + 4)
         following = first + size + (0 if kind == COMPRESSED else -size % 8)
     if first + size > end:
         raise DamagedError(f"an element of {size:,} bytes where {max(end - first, 0):,} are left")
@@ -77,64 +77,64 @@ def _matrix(body: memoryview, order: str, depth: int) -> tuple[str, bool]:
         return "", True  # an empty cell
     if depth > DEEPEST:
         raise DamagedError("arrays within arrays without end")
-    kind, first, size, place = _element(body, 0, len(body), order)
+    kind, first, size, offset = _element(body, 0, len(body), order)
     if kind != 6 or size != 8:
         raise DamagedError("an array without flags")
     (flags,) = struct.unpack_from(f"{order}I", body, first)
     array_class, is_complex = flags & 0xFF, bool((flags >> 8) & COMPLEX)
     if array_class not in (CELL, STRUCT, OBJECT, CHAR, *range(FIRST_NUMBER, LAST_NUMBER + 1)):
         return "", False
-    kind, first, size, place = _element(body, place, len(body), order)
+    kind, first, size, offset = _element(body, offset, len(body), order)
     if kind != 5 or size % 4 or size < 8:
         raise DamagedError("an array without dimensions")
     shape = struct.unpack_from(f"{order}{size // 4}i", body, first)
     if min(shape) < 0:
         raise DamagedError(f"dimensions {shape}")
-    kind, first, size, place = _element(body, place, len(body), order)
+    kind, first, size, offset = _element(body, offset, len(body), order)
     if kind != 1:
         raise DamagedError("an array without a name")
     name = bytes(body[first : first + size]).decode("latin-1")
-    return name, _contents(body, place, order, (array_class, is_complex, math.prod(shape)), depth)
+    return name, _contents(body, offset, order, (array_class, is_complex, math.prod(shape)), depth)
 
 
-def _contents(body: memoryview, place: int, order: str, what: tuple[int, bool, int], depth: int) -> bool:
+def _contents(body: memoryview, offset: int, order: str, what: tuple[int, bool, int], depth: int) -> bool:
     """Checks what stands behind an array's name; returns whether scipy may read all of it."""
     array_class, is_complex, count = what
     if array_class in (CELL, STRUCT, OBJECT):
         if array_class == OBJECT:
-            place = _element(body, place, len(body), order)[3]  # the name of the class
+            offset = _element(body, offset, len(body), order)[3]  # the name of the class
         if array_class != CELL:
-            fields, place = _fields(body, place, order)
+            fields, offset = _fields(body, offset, order)
             count *= fields
-        return _matrices(body, place, order, count, depth)
+        return _matrices(body, offset, order, count, depth)
     if array_class >= FIRST_NUMBER:
         for _ in range(1 + is_complex):
-            kind, _, size, place = _element(body, place, len(body), order)
+            kind, _, size, offset = _element(body, offset, len(body), order)
             if size != count * SIZES.get(kind, -1):
                 raise DamagedError(f"{size:,} bytes of type {kind} for {count:,} values")
     elif array_class == CHAR and count:
-        kind, _, _, place = _element(body, place, len(body), order)
+        kind, _, _, offset = _element(body, offset, len(body), order)
         if kind not in TEXT_TYPES:
             raise DamagedError(f"text of type {kind}")
     return True
 
 
-def _fields(body: memoryview, place: int, order: str) -> tuple[int, int]:
+def _fields(body: memoryview, offset: int, order: str) -> tuple[int, int]:
     """Returns how many fields a struct has."""
-    kind, first, size, place = _element(body, place, len(body), order)
+    kind, first, size, offset = _element(body, offset, len(body), order)
     length = struct.unpack_from(f"{order}i", body, first)[0] if (kind, size) == (5, 4) else 0
-    kind, _, size, place = _element(body, place, len(body), order)
+    kind, _, size, offset = _element(body, offset, len(body), order)
     if length <= 0 or kind != 1 or size % length:
         raise DamagedError("a struct without names of fields")
-    return size // length, place
+    return size // length, offset
 
 
-def _matrices(body: memoryview, place: int, order: str, count: int, depth: int) -> bool:
+def _matrices(body: memoryview, offset: int, order: str, count: int, depth: int) -> bool:
     if count > len(body) // 8:
         raise DamagedError(f"{count:,} arrays in {len(body):,} bytes")
     readable = True
     for _ in range(count):
-        kind, first, size, place = _element(body, place, len(body), order)
+        kind, first, size, offset = _element(body, offset, len(body), order)
         if kind != MATRIX:
             raise DamagedError(f"an element of type {kind} where an array belongs")
         readable &= _matrix(body[first : first + size], order, depth + 1)[1]

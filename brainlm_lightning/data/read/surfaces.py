@@ -54,8 +54,8 @@ def read_dtseries(path: Path, expected: Expected) -> tuple[np.ndarray, float | N
         raise ValueError(f"{path}: no grayordinate has a label in {expected.image}; are both in one space (fsLR, 32k)?")
     measured = count >= max(expected.min_voxels, 1)
     series = np.full((len(values), len(ids)), np.nan, np.float32)
-    for place in np.flatnonzero(measured):
-        series[:, place] = values[:, labels == ids[place]].mean(axis=1)
+    for column in np.flatnonzero(measured):
+        series[:, column] = values[:, labels == ids[column]].mean(axis=1)
     few = int((~measured).sum())
     remarks = [f"{few} parcels with fewer than {expected.min_voxels} grayordinates are not measured"] if few else []
     return series, series_tr_s(time), remarks
@@ -64,7 +64,7 @@ def read_dtseries(path: Path, expected: Expected) -> tuple[np.ndarray, float | N
 def _keys(brain: Any) -> list[Key]:
     """Names of grayordinates that two files share."""
     return [
-        (structure, (int(vertex),) if surface else tuple(int(place) for place in voxel))
+        (structure, (int(vertex),) if surface else tuple(int(index) for index in voxel))
         for structure, vertex, voxel, surface in zip(
             brain.name, brain.vertex, brain.voxel, brain.surface_mask, strict=True
         )

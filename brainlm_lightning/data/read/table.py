@@ -69,8 +69,8 @@ def _header_and_cells(rows: Rows) -> tuple[list[str], list[list[str]]]:
         header, cells = header[:-1], [row[:-1] for row in cells]
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
-        header = [f"{name}.{header[:place].count(name)}" if header[:place].count(name) else name
-                  for place, name in enumerate(header)]  # fmt: skip
+        header = [f"{name}.{header[:column].count(name)}" if header[:column].count(name) else name
+                  for column, name in enumerate(header)]  # fmt: skip
     return header, cells
 
 

@@ -68,9 +68,9 @@ def _means(image: Any, labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
     means = masker.fit_transform(image)
     found = {int(label): column for column, label in masker.region_ids_.items() if column != "background"}
     series = np.full((image.shape[3], len(ids)), np.nan, np.float32)
-    for place, label in enumerate(ids.tolist()):
+    for column, label in enumerate(ids.tolist()):
         if label in found:
-            series[:, place] = means[:, found[label]]
+            series[:, column] = means[:, found[label]]
     return series
 
 
