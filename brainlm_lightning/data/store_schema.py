@@ -106,7 +106,7 @@ def _table_problems(metadata: dict[str, Any]) -> Iterator[str]:
         yield f"made_by.manifest.split is {str(plan)[:80]!r}, expected {', '.join(SPLIT)}"
         return
     shares = [plan[name] for name in ("val", "test")]
-    if not all(_is_count(share) or _is_positive(share) for share in shares) or not 0 <= sum(shares) < 1:
+    if not all(_is_positive(share) or share == 0 for share in shares) or not 0 <= sum(shares) < 1:
         yield f"made_by.manifest.split has the shares {shares}, expected numbers from 0 to 1"
     if not _is_text(plan["key"]) or plan.get("method", "hash") not in ("hash", "exact"):
         yield f"made_by.manifest.split is {plan}, expected a key and the method hash or exact"
