@@ -89,4 +89,4 @@ def test_an_import_with_a_cohort_starts_its_tasks(published, make_tiny_store, tm
     pretrained = load_pretrained(tmp_path / "m.safetensors", data)
     data.adopt_statistics(pretrained.statistics)
     assert pretrained.statistics.to_json() == Store(store).statistics.to_json()
-    assert not pretrained.seen(data.recordings.table["subject_id"]).any()
+    assert not pretrained.seen(data.recordings.table).any()
