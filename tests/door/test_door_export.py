@@ -74,7 +74,7 @@ WRONG = {
     "deep without end": ({"config": {"depth": 10**9}}, "depth is 1,000,000,000, and its 40 tensors"),
     "wide without end": ({"config": {"embed_dim": 10**9}}, "embed_dim is 1,000,000,000"),
     "a window without end": ({"description": {"window_frames": 10**12}}, "window_frames 1000000000000"),
-    "no parcels": ({"description": {"parcels": None}}, "parcels is None"),
+    "no parcels": ({"description": {"parcels": None}}, "parcels is 'None'"),
     "text as seconds": ({"description": {"tr_s": "1"}}, "tr_s is '1'"),
     "another model": ({"description": {"model": {"class_path": "other.Model", "config": {}}}}, "holds a other.Model"),
 }

@@ -10,6 +10,7 @@ from sklearn.metrics import r2_score
 from tiny import arguments, differing, door, events, newest, run_main, scalars, versions
 
 from brainlm_lightning.checkpoint.pretrained import load_model
+from brainlm_lightning.data.places import Places
 from brainlm_lightning.data.schedule import evaluation_windows
 from brainlm_lightning.data.store import Store
 from brainlm_lightning.data.windows import Recordings
@@ -98,10 +99,11 @@ def by_hand(finished, stores):
     values = np.concatenate([store.raw(row) for row in train]).astype(np.float64)
     low, centre, high = np.percentile(values, [25, 50, 75], axis=0)
     model, _ = load_model(finished[0] / "checkpoints" / "best.ckpt")
-    hashes, frames = Recordings.of([store]).hashes, store.recordings["num_frames"].to_numpy()
+    recordings = Recordings.of([store])
+    hashes, places = recordings.hashes, Places.of(recordings.table, 40)
     found = []
     for row in np.flatnonzero(store.recordings["split"] == "test"):
-        keys = evaluation_windows(hashes, frames, np.array([row]), 40, 0).keys.view(np.int64)
+        keys = evaluation_windows(hashes, places, np.array([row]), 0).keys.view(np.int64)
         for key, (_, y) in zip(keys, scaled_windows(store, row, centre, high - low), strict=True):
             observed = torch.ones(1, 16, dtype=torch.bool)
             hidden = draw_mask("random", torch.tensor([key]), 0.75, Grid(observed, 4))
