@@ -5,7 +5,7 @@ from typing import Any
 
 
 def check_sizes(config: Any) -> None:
-    """Checks a model's configuration: every whole number is at least 1, depths at least 0, and `dropout` a share below 1.
+    """Checks a model: whole numbers are at least 1, depths at least 0, and `dropout` is a share below 1.
 
     Raises:
         ValueError: names the size.

@@ -215,7 +215,7 @@ def test_a_model_that_is_not_tuned_forecasts_windows_of_its_own_length_alone(run
 
 def test_whom_the_pretraining_has_seen_is_no_test_subject(runs, pretrained):
     given = {f"{TASK}.pretrained": pretrained, "data.cohorts": "other", "data.test_cohorts": "[tiny]"}
-    with pytest.raises(SystemExit, match="subjects of the test sets, .* were seen in the pretraining"):
+    with pytest.raises(SystemExit, match=r"subjects of the test sets, .* were seen in the pretraining"):
         door("fit", runs, given, MAE)
 
 
