@@ -1,7 +1,8 @@
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def test_the_reference_reads_no_hidden_value_and_restores_the_order():
     )[1][0]
     assert hidden_L.sum() == TOKENS - VISIBLE
     assert torch.equal(patches_read(PlainAutoencoder(geometry(), TINY), slice(None)), ~hidden_L)
-    without_blocks = PlainAutoencoder(geometry(), replace(TINY, depth=0, decoder_depth=0))
+    without_blocks = PlainAutoencoder(geometry(), SimpleNamespace(**{**asdict(TINY), "depth": 0, "decoder_depth": 0}))
     for token in (~hidden_L).nonzero().flatten().tolist():  # without attention a token is predicted from itself
         assert patches_read(without_blocks, token).nonzero().tolist() == [[token]]
 
