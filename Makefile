@@ -9,6 +9,8 @@ COHORT ?= ukb
 GPUS   ?= auto
 JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 RUNS   ?= runs
+# As many processes as cores, each with one thread; the tests of a file stay together, with what they share.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 export BRAINLM_DATA ?= stores
 
 .DEFAULT_GOAL := help
@@ -74,7 +76,7 @@ forecast-ukb: setup  ## the paper's own figure 4 (20 frames) and table 3 (40), a
 	@for name in forecast_ukb forecast_ukb_40; do $(BRAINLM) test --config experiments/$$name.yaml --runs $(RUNS) || exit 1; done
 
 test: setup  ## the tests (CPU, under 10 minutes)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-slow: setup  ## the slow tests: kills, two ranks, real recordings
 	$(BIN)/python -m pytest -m slow
@@ -90,7 +92,7 @@ check: setup  ## ruff, import-linter, mypy, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 bench: setup  ## speed, as ratios measured side by side
 	$(BIN)/python -m benchmarks
