@@ -22,7 +22,7 @@ LARGEST_ROUNDING = 1e-3  # of a parcel's standard deviation: what float16 may co
 
 
 @dataclass(frozen=True)
-class Task:
+class Conversion:
     """One recording to convert.
 
     Attributes:
@@ -90,24 +90,24 @@ class Outcome:
         return self.num_dead + self.num_non_finite
 
 
-def convert(task: Task) -> Outcome:
-    """Reads, checks, resamples and centres a recording and writes it to `task.path`; nothing where that is done.
+def convert(conversion: Conversion) -> Outcome:
+    """Reads, checks, resamples and centres a recording and writes it to `conversion.path`; nothing where that is done.
 
     Raises:
         ValueError: float16 costs a parcel more than 0.1 % of its standard deviation.
     """
     try:
-        fingerprint = _fingerprint(task)
-        done = _done(task, fingerprint)
+        fingerprint = _fingerprint(conversion)
+        done = _done(conversion, fingerprint)
         if done is not None:
             return done
-        prepared = prepare_recording(task)
+        prepared = prepare_recording(conversion)
     except Exception as error:  # whatever a reader raises on a file is that recording's problem, not the cohort's
-        return Outcome(task.recording_id, unreadable=explained(task, error))
-    recording = StoredRecording.centred(prepared.series, prepared.observed, task.dtype)
-    _check_rounding(task, prepared.series, recording)
+        return Outcome(conversion.recording_id, unreadable=explained(conversion, error))
+    recording = StoredRecording.centred(prepared.series, prepared.observed, conversion.dtype)
+    _check_rounding(conversion, prepared.series, recording)
     outcome = replace(prepared.outcome, num_frames=len(prepared.series), sha256=recording.sha256)
-    _save(task.path, recording, fingerprint, outcome)
+    _save(conversion.path, recording, fingerprint, outcome)
     return outcome
 
 
@@ -120,17 +120,19 @@ class Prepared:
     outcome: Outcome
 
 
-def prepare_recording(task: Task) -> Prepared:
+def prepare_recording(conversion: Conversion) -> Prepared:
     """Reads a recording, finds what is missing in it, cleans it, and resamples it, in this order."""
-    reading = read_series(task.location, task.expected)
-    tr_s = agreed_tr_s({"the manifest says": task.tr_s, "the file says": reading.tr_s}, task.location)
-    nuisance = _nuisance(task, len(reading.series))
-    series = reading.series[task.skip_frames :]
+    reading = read_series(conversion.location, conversion.expected)
+    tr_s = agreed_tr_s({"the manifest says": conversion.tr_s, "the file says": reading.tr_s}, conversion.location)
+    nuisance = _nuisance(conversion, len(reading.series))
+    series = reading.series[conversion.skip_frames :]
     if not len(series):
-        raise ValueError(f"{task.location}: {len(reading.series)} frames, and skip_frames is {task.skip_frames}")
+        raise ValueError(
+            f"{conversion.location}: {len(reading.series)} frames, and skip_frames is {conversion.skip_frames}"
+        )
     missing = missing_frames(series)
     if nuisance.censored is not None:
-        missing |= nuisance.censored[task.skip_frames :]
+        missing |= nuisance.censored[conversion.skip_frames :]
     if missing.all():
         missing[:] = False  # no frame has data: then no parcel has
     filled = fill_frames(series, missing)
@@ -138,31 +140,31 @@ def prepare_recording(task: Task) -> Prepared:
     dead = finite & dead_parcels(filled, finite)  # before filters, which make a constant nearly constant
     observed = finite & ~dead
     filled = np.where(observed, filled, 0)
-    if task.cleaning.needed and observed.any():
-        regressors = nuisance.regressors[task.skip_frames :] if nuisance.regressors is not None else None
-        cleaned = clean_series(filled[:, observed], task.cleaning, tr_s, missing, regressors)
+    if conversion.cleaning.needed and observed.any():
+        regressors = nuisance.regressors[conversion.skip_frames :] if nuisance.regressors is not None else None
+        cleaned = clean_series(filled[:, observed], conversion.cleaning, tr_s, missing, regressors)
         filled[:, observed] = fill_frames(cleaned, missing)
-    missing = resample_missing(missing, tr_s, task.target_tr_s)
+    missing = resample_missing(missing, tr_s, conversion.target_tr_s)
     outcome = Outcome(
-        task.recording_id,
+        conversion.recording_id,
         num_dead=int(dead.sum()),
         num_non_finite=int((~finite).sum()),
         num_missing=int(missing.sum()),
-        missing=as_ranges(missing) if task.mark_missing else "",
+        missing=as_ranges(missing) if conversion.mark_missing else "",
         mean_fd_mm=nuisance.mean_fd_mm,
         remarks=";".join(remark.replace(";", ",") for remark in reading.remarks),
     )
-    return Prepared(resample(filled, tr_s, task.target_tr_s), observed, outcome)
+    return Prepared(resample(filled, tr_s, conversion.target_tr_s), observed, outcome)
 
 
-def _nuisance(task: Task, frames: int) -> Nuisance:
+def _nuisance(conversion: Conversion, frames: int) -> Nuisance:
     """Reads confounds, outliers and motion where the manifest asks for them."""
-    if not (task.motion or task.cleaning.confounds):
+    if not (conversion.motion or conversion.cleaning.confounds):
         return Nuisance()
     from brainlm_lightning.data.read.confounds import read_nuisance  # slow to import
 
-    path = Path(task.location.partition("::")[0])
-    return read_nuisance(path, tuple(task.cleaning.confounds), task.cleaning.options, frames)
+    path = Path(conversion.location.partition("::")[0])
+    return read_nuisance(path, tuple(conversion.cleaning.confounds), conversion.cleaning.options, frames)
 
 
 def dead_parcels(series: np.ndarray, finite: np.ndarray) -> np.ndarray:
@@ -187,35 +189,35 @@ def load_converted(path: Path) -> StoredRecording:
         return StoredRecording(**{name: archive[name] for name in ARRAYS})
 
 
-def explained(task: Task, error: Exception) -> str:
+def explained(conversion: Conversion, error: Exception) -> str:
     """One line without ';', which separates problems."""
     reason = printable(" ".join(str(error).replace(";", ",").split())).rstrip(".")
-    file = task.location.partition("::")[0]
+    file = conversion.location.partition("::")[0]
     kind = "" if isinstance(error, (ValueError, OSError)) else f"damaged ({type(error).__name__}): "
-    where = "" if file in reason else f"{task.location}: "
+    where = "" if file in reason else f"{conversion.location}: "
     return f"unreadable: {where}{kind}{reason}. Replace the file, or take the recording out of the table"
 
 
-def _fingerprint(task: Task) -> str:
-    """Everything that the result depends on: the task, and the state of the file."""
-    file = Path(task.location.partition("::")[0])
+def _fingerprint(conversion: Conversion) -> str:
+    """Everything that the result depends on: the conversion, and the state of the file."""
+    file = Path(conversion.location.partition("::")[0])
     check_there(file)
     state = file.stat()
-    expected = hashlib.sha256(repr(task.expected).encode()).hexdigest()
-    content = asdict(task) | {"path": "", "expected": expected}
+    expected = hashlib.sha256(repr(conversion.expected).encode()).hexdigest()
+    content = asdict(conversion) | {"path": "", "expected": expected}
     return json.dumps({**content, "modified": state.st_mtime_ns, "bytes": state.st_size}, sort_keys=True)
 
 
-def _done(task: Task, fingerprint: str) -> Outcome | None:
+def _done(conversion: Conversion, fingerprint: str) -> Outcome | None:
     """Returns the outcome of an earlier call if its result is there, whole, and of the same file and manifest."""
-    if not task.path.is_file():
+    if not conversion.path.is_file():
         return None
     try:
-        with task.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with conversion.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if str(archive["fingerprint"]) != fingerprint:
                 return None
             outcome = Outcome(**json.loads(str(archive["outcome"])))
-        load_converted(task.path)  # whole: the archive's checksums are compared on reading
+        load_converted(conversion.path)  # whole: the archive's checksums are compared on reading
     except Exception:  # half written or damaged: it is made again
         return None
     return replace(outcome, continued=True)
@@ -230,9 +232,9 @@ def _save(path: Path, recording: StoredRecording, fingerprint: str, outcome: Out
     os.replace(part, path)
 
 
-def _check_rounding(task: Task, series: np.ndarray, recording: StoredRecording) -> None:
+def _check_rounding(conversion: Conversion, series: np.ndarray, recording: StoredRecording) -> None:
     """Refuses a type that blurs a parcel. The values are centred, so their level costs nothing."""
-    if task.dtype != "float16":
+    if conversion.dtype != "float16":
         return
     centred = np.where(recording.observed, series - recording.mean.astype(np.float64), 0)
     error = np.sqrt(np.mean((recording.series.astype(np.float64) - centred) ** 2, axis=0))
@@ -240,6 +242,6 @@ def _check_rounding(task: Task, series: np.ndarray, recording: StoredRecording) 
     worst = int(np.argmax(np.divide(error, std, out=np.zeros_like(std), where=std > 0)))
     if error[worst] > LARGEST_ROUNDING * std[worst]:
         raise ValueError(
-            f"recording {task.recording_id!r}, column {worst} (counted from 0): float16 costs {error[worst]:.3g} of a "
-            f"standard deviation of {std[worst]:.3g}, more than 0.1 %; set `dtype: float32` in the manifest"
+            f"recording {conversion.recording_id!r}, column {worst} (counted from 0): float16 costs {error[worst]:.3g} "
+            f"of a standard deviation of {std[worst]:.3g}, more than 0.1 %; set `dtype: float32` in the manifest"
         )

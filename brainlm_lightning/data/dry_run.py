@@ -9,10 +9,10 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 
-from brainlm_lightning.data.convert import Prepared, Task, explained, prepare_recording
+from brainlm_lightning.data.convert import Conversion, Prepared, explained, prepare_recording
 from brainlm_lightning.data.listing import list_recordings
 from brainlm_lightning.data.manifest import Manifest
-from brainlm_lightning.data.prepare import task_of
+from brainlm_lightning.data.prepare import conversion_of
 from brainlm_lightning.data.split import SPLITS
 from brainlm_lightning.failure import printable
 
@@ -35,13 +35,14 @@ def dry_run(manifest: Manifest, jobs: int) -> int:
     """
     listing, atlas = list_recordings(manifest), manifest.read_atlas()
     expected = manifest.expected(atlas)
-    tasks = [task_of(manifest, expected, row, Path()) for row in listing.table.to_dict("records")]
-    absent = [task for task in tasks if not _file(task).is_file()]
-    problems = {task.recording_id: f"{_file(task)}: no such file" for task in absent}
-    there = [task for task in tasks if task.recording_id not in problems]
+    conversions = [conversion_of(manifest, expected, row, Path()) for row in listing.table.to_dict("records")]
+    absent = [conversion for conversion in conversions if not _file(conversion).is_file()]
+    problems = {conversion.recording_id: f"{_file(conversion)}: no such file" for conversion in absent}
+    there = [conversion for conversion in conversions if conversion.recording_id not in problems]
     tried, seconds = _try(there, problems)
     console = Console(soft_wrap=True, highlight=False)
-    console.print(f"{manifest.cohort}: {len(tasks)} recordings of {listing.table['subject_id'].nunique()} subjects, "
+    subjects = listing.table["subject_id"].nunique()
+    console.print(f"{manifest.cohort}: {len(conversions)} recordings of {subjects} subjects, "
                   f"{atlas.num_parcels} parcels of {atlas.name}; {len(absent)} files are not there")  # fmt: skip
     console.print(_splits(listing.table))
     for remark in (*listing.remarks, *dict.fromkeys(text for prepared in tried for text in _remarks(prepared))):
@@ -53,7 +54,7 @@ def dry_run(manifest: Manifest, jobs: int) -> int:
     return len(problems)
 
 
-def _try(there: list[Task], problems: dict[str, str]) -> tuple[list[Prepared], float]:
+def _try(there: list[Conversion], problems: dict[str, str]) -> tuple[list[Prepared], float]:
     """Reads recordings, spread over the table, for some seconds; returns them and the seconds that one takes."""
     tried: list[Prepared] = []
     order = np.random.default_rng(0).permutation(len(there)).tolist()
@@ -91,5 +92,5 @@ def _remarks(prepared: Prepared) -> list[str]:
     return [remark for remark in prepared.outcome.remarks.split(";") if remark]
 
 
-def _file(task: Task) -> Path:
-    return Path(task.location.partition("::")[0])
+def _file(conversion: Conversion) -> Path:
+    return Path(conversion.location.partition("::")[0])

@@ -21,7 +21,7 @@ from rich.progress import track
 
 from brainlm_lightning import __version__
 from brainlm_lightning.atomic import alone, refuse_existing
-from brainlm_lightning.data.convert import Outcome, Task, convert, load_converted
+from brainlm_lightning.data.convert import Conversion, Outcome, convert, load_converted
 from brainlm_lightning.data.listing import list_recordings
 from brainlm_lightning.data.manifest import Manifest
 from brainlm_lightning.data.quality import write_page
@@ -70,10 +70,10 @@ def prepare(
     with alone(work, target):
         (work / "recordings").mkdir(exist_ok=True)
         expected = manifest.expected(atlas)
-        tasks = [task_of(manifest, expected, row, work) for row in listed.to_dict("records")]
-        outcomes = _convert_all(tasks, jobs, backend)
+        conversions = [conversion_of(manifest, expected, row, work) for row in listed.to_dict("records")]
+        outcomes = _convert_all(conversions, jobs, backend)
         table, dropped = _judge(manifest, listed, outcomes)
-        kept = [tasks[row].path for row in table.index]
+        kept = [conversions[row].path for row in table.index]
         stage = _empty(work / "store")
         if manifest.truth is not None:
             shutil.copyfile(manifest.below_root(manifest.truth), stage / "truth.npz")
@@ -93,12 +93,12 @@ def share_left_out(folder: Path) -> float:
     return left_out / (left_out + len(Store(folder)))
 
 
-def task_of(manifest: Manifest, expected: Expected, row: dict[Any, Any], work: Path) -> Task:
+def conversion_of(manifest: Manifest, expected: Expected, row: dict[Any, Any], work: Path) -> Conversion:
     """Returns what a worker needs to convert a row of the listing."""
     name = row["recording_id"]
     # Readable, and safe on any file system: what the first part loses, the hash keeps apart.
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:80] + "-" + blake2b(name.encode(), digest_size=8).hexdigest()
-    return Task(
+    return Conversion(
         recording_id=name,
         location=row["location"],
         path=work / "recordings" / f"{safe}.npz",
@@ -114,13 +114,13 @@ def task_of(manifest: Manifest, expected: Expected, row: dict[Any, Any], work: P
     )
 
 
-def _convert_all(tasks: list[Task], jobs: int, backend: str) -> list[Outcome]:
-    """Converts every recording, in whatever order; returns the outcomes in the order of the tasks."""
+def _convert_all(conversions: list[Conversion], jobs: int, backend: str) -> list[Outcome]:
+    """Converts every recording, in whatever order; returns the outcomes in the order of the conversions."""
     with workers(backend, jobs) as parallel:
-        outcomes = parallel(joblib.delayed(convert)(task) for task in tasks)
-        shown = track(outcomes, "recordings", total=len(tasks), console=Console(stderr=True))
+        outcomes = parallel(joblib.delayed(convert)(conversion) for conversion in conversions)
+        shown = track(outcomes, "recordings", total=len(conversions), console=Console(stderr=True))
         by_name = {outcome.recording_id: outcome for outcome in shown}
-    return [by_name[task.recording_id] for task in tasks]
+    return [by_name[conversion.recording_id] for conversion in conversions]
 
 
 def _judge(manifest: Manifest, listed: pd.DataFrame, outcomes: list[Outcome]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from brainlm_lightning.data.read import ARRAYS, TEXT
 from brainlm_lightning.data.read.expected import Expected
-from brainlm_lightning.data.read.lines import read_grid
+from brainlm_lightning.data.read.lines import read_cells
 from brainlm_lightning.data.read.sidecar import sidecar_tr_s
 from brainlm_lightning.data.read.table import read_table
 from brainlm_lightning.data.survey_tree import bids_kinds, sample
@@ -227,13 +227,13 @@ def _numbers_labels(table: pd.DataFrame) -> bool:
 
 def _look_at_numbers(path: Path, inner: Path, found: Survey, opened: list[SeriesFile]) -> None:
     try:
-        grid = read_grid(path, Expected("frames_parcels", 0))
+        cells = read_cells(path, Expected("frames_parcels", 0))
     except ValueError as error:
         found.others[f"unreadable: {error}"] += 1
         return
-    frames, columns = grid.values.shape
+    frames, columns = cells.values.shape
     if columns < FEWEST_PARCELS or frames < FEWEST_FRAMES:
-        name = grid.header[0] if grid.header else "numbers"
+        name = cells.header[0] if cells.header else "numbers"
         found.others[f"files of {columns} columns ({name}): no parcels"] += 1
     else:
-        opened.append(SeriesFile(inner, frames, columns, grid.header))
+        opened.append(SeriesFile(inner, frames, columns, cells.header))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from brainlm_lightning.data.read.expected import Expected
-from brainlm_lightning.data.read.lines import read_grid
+from brainlm_lightning.data.read.lines import read_cells
 from brainlm_lightning.data.read.sidecar import sidecar_tr_s
 
 MOST_SAMPLED = 10  # recordings of a tree
@@ -50,9 +50,9 @@ def sample(paths: Sequence[Path]) -> Sample:
         try:
             said = sidecar_tr_s(path)
             if path.suffix == ".tsv":
-                grid = read_grid(path, Expected("frames_parcels", 0))
-                frames = len(grid.values)
-                found.columns.append(grid.values.shape[1])
+                cells = read_cells(path, Expected("frames_parcels", 0))
+                frames = len(cells.values)
+                found.columns.append(cells.values.shape[1])
             else:
                 frames, header = _header_of_image(path)
                 said = header if said is None else said

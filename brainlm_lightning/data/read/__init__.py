@@ -16,7 +16,7 @@ import numpy as np
 from brainlm_lightning.data.read.arrays import read_npy, read_npz
 from brainlm_lightning.data.read.expected import Expected, Orientation, order_by_names
 from brainlm_lightning.data.read.hdf5 import read_hdf5
-from brainlm_lightning.data.read.lines import Grid, read_grid
+from brainlm_lightning.data.read.lines import Cells, read_cells
 from brainlm_lightning.data.read.matlab import read_mat
 from brainlm_lightning.data.read.selector import CheckShape
 from brainlm_lightning.data.read.sidecar import sidecar_tr_s
@@ -95,7 +95,7 @@ def _read(path: Path, ending: str, selector: str, expected: Expected) -> Reading
         raise ValueError(f"{path}::{selector}: a {ending} file holds one array; leave out ::{selector}")
     if ending in IMAGES:
         return _from_image(path, ending, expected)
-    reading = _from_grid(read_grid(path, expected), expected, str(path))
+    reading = _from_cells(read_cells(path, expected), expected, str(path))
     return replace(reading, tr_s=sidecar_tr_s(path))
 
 
@@ -137,8 +137,8 @@ def _from_image(path: Path, ending: str, expected: Expected) -> Reading:
 
     if ending == ".ptseries.nii":
         values, names, header = read_ptseries(path)
-        grid = Grid(values, tuple(names), None, ())
-        reading = _from_grid(grid, replace(expected, orientation="frames_parcels"), str(path))
+        cells = Cells(values, tuple(names), None, ())
+        reading = _from_cells(cells, replace(expected, orientation="frames_parcels"), str(path))
         series, remarks, named = reading.series, list(reading.remarks), reading.named
     else:
         named = True
@@ -173,10 +173,10 @@ def _ending(path: Path) -> str:
     return inner if inner in TEXT else "".join(path.suffixes[-2:]).lower()
 
 
-def _from_grid(grid: Grid, expected: Expected, where: str) -> Reading:
+def _from_cells(cells: Cells, expected: Expected, where: str) -> Reading:
     """Puts the columns of a text file in the atlas's order, by their names."""
-    values, remarks = grid.values, list(grid.remarks)
-    names = grid.index if expected.turned else grid.header
+    values, remarks = cells.values, list(cells.remarks)
+    names = cells.index if expected.turned else cells.header
     values, named = values.T if expected.turned else values, False
     if names is not None and expected.names == "use":
         kept = [column for column, name in enumerate(names) if name.strip() not in expected.ignore_columns]

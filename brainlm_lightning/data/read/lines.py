@@ -18,7 +18,7 @@ INDEX_NAMES = ("", "index", "unnamed: 0", "frame", "volume", "time", "t", "tr", 
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class Cells:
     """What a text file holds.
 
     Attributes:
@@ -34,7 +34,7 @@ class Grid:
     remarks: tuple[str, ...]
 
 
-def read_grid(path: Path, expected: Expected) -> Grid:
+def read_cells(path: Path, expected: Expected) -> Cells:
     """Reads a text file of one recording.
 
     Raises:
@@ -65,7 +65,7 @@ def read_grid(path: Path, expected: Expected) -> Grid:
         header, values, index = _numbers_as_header(values, cells, index, expected)
     if header is not None and _all_numbers(header):
         remarks.append(f"the first line ({', '.join(header[:3])}, …) is a header of numbers")
-    return Grid(values, tuple(header) if header else None, tuple(index) if index else None, tuple(remarks))
+    return Cells(values, tuple(header) if header else None, tuple(index) if index else None, tuple(remarks))
 
 
 def _is_data(row: Sequence[str]) -> bool:
