@@ -3,14 +3,17 @@
 Shapes: B batch, P parcels, T frames, N patches per parcel, D width. In a mask True = hidden.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
+from brainlm_lightning.evaluation.covariance import ScaledRecording
 from brainlm_lightning.model.embedding import Geometry
+
+Subjects = Literal["all", "learn", "choose"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Embedding:
 
 
 class Moments(Protocol):
-    """Statistics of the training subjects' scaled signal that a start may use; computed on demand."""
+    """What a start may know of the training subjects' scaled signal; computed or read on demand."""
 
     @property
     def covariance_PP(self) -> Tensor:
@@ -51,6 +54,10 @@ class Moments(Protocol):
 
     def autocovariance(self, lags: int) -> Tensor:
         """At lags 0 to ``lags`` - 1 frames, the mean over parcels, (lags,) float64."""
+        ...
+
+    def recordings(self, subjects: Subjects = "all") -> Iterable[ScaledRecording]:
+        """Recordings, scaled: of all training subjects, of those to learn from, or of the rest, to choose settings by."""
         ...
 
 

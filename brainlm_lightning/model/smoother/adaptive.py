@@ -55,7 +55,7 @@ def _with_unseen(covariance_BPP: Tensor, group_PP: Tensor, seen_BP: Tensor) -> T
 
 
 def _extended(covariance_PP: Tensor, group_PP: Tensor, seen_P: Tensor) -> Tensor:
-    """With s seen and u unseen parcels and G = C_us C_ss^{-1} of the group: C_us = G C_ss, C_uu = group - G (Δ C_ss) G'."""
+    """With s seen, u unseen and G = C_us C_ss^{-1} of the group: C_us = G C_ss, C_uu = group_uu - G (group_ss - C_ss) G'."""
     seen, unseen = seen_P.nonzero()[:, 0], (~seen_P).nonzero()[:, 0]
     own_SS, group_SS = covariance_PP[seen][:, seen], group_PP[seen][:, seen]
     regression_US = torch.cholesky_solve(group_PP[seen][:, unseen], torch.linalg.cholesky(group_SS)).mT

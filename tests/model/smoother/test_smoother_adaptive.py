@@ -44,7 +44,8 @@ def test_parcels_that_are_never_visible_keep_the_groups_regression_and_what_it_l
     for covariance in own:
         for got, expected in zip(blocks(covariance), of_group, strict=True):
             torch.testing.assert_close(got, expected, atol=1e-9, rtol=0)
-    assert (own[:, 0, 1] < 0).all() and not torch.allclose(own[0], own[1])
+    assert (own[:, 0, 1] < 0).all()
+    assert not torch.allclose(own[0], own[1])
 
 
 def test_adapting_leaves_parcels_that_are_never_visible_to_what_the_group_knows():
