@@ -1,12 +1,12 @@
 """The description stored in a checkpoint: enough to use the model elsewhere, and to reject data that do not match."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
 
 from brainlm_lightning import __version__
-from brainlm_lightning.checkpoint.registry import class_path, current_path
+from brainlm_lightning.checkpoint.registry import class_path, current_path, find
 from brainlm_lightning.checkpoint.schema import check_entries
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.split import units_of
@@ -79,6 +79,15 @@ def describe(net: Configured, datamodule: CohortDataModule, start: str = "standa
 
 Entry = Callable[[Description], Any]
 
+
+def whole_config(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's configuration; options that are newer than its checkpoint have their defaults."""
+    kind = getattr(find(current_path(model["class_path"])), "config_type", None)
+    options = fields(kind) if is_dataclass(kind) else ()
+    defaults = {option.name: option.default for option in options if option.default is not MISSING}
+    return {**defaults, **model["config"]}
+
+
 COMPARED_SERIES: dict[str, Entry] = {
     "number of parcels": lambda of: len(of["parcels"]["index"]),
     "parcel table and order (sha256)": lambda of: of["parcels"]["sha256"],
@@ -92,7 +101,7 @@ COMPARED_SCALED_DATA: dict[str, Entry] = {
 }
 COMPARED: dict[str, Entry] = {
     "model class": lambda of: current_path(of["model"]["class_path"]),
-    "model config": lambda of: of["model"]["config"],
+    "model config": lambda of: whole_config(of["model"]),
     **COMPARED_SCALED_DATA,
 }
 

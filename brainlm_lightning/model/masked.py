@@ -127,6 +127,20 @@ class MaskedModel(nn.Module):
         """
         raise NotImplementedError
 
+    def reconstruct(
+        self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor, wanted_BPN: Tensor
+    ) -> Reconstruction:
+        """Reconstructs what a loss asks for; a model that can leaves out the rest, and has 0 there.
+
+        Args:
+            signal_BPT: scaled signal.
+            hidden_BPN: True = hidden.
+            observed_BP: False where a recording has no data of a parcel.
+            wanted_BPN: True for patches that are scored.
+        """
+        output: Reconstruction = self(signal_BPT, hidden_BPN, observed_BP)
+        return output
+
     def embed(self, signal_BPT: Tensor, observed_BP: Tensor) -> Embedding:
         """Embeds a window and each of its parcels, with nothing hidden.
 

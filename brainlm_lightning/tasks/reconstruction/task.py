@@ -98,10 +98,12 @@ class PretrainTask(Task):
         for hiding in self.hidings:
             hiding.check_hides(Grid(whole_1P, net.num_patches, network_P))
 
-    def forward(self, batch: Batch, hidden_BPN: Tensor) -> Any:
-        """Reconstructs a scaled batch."""
+    def forward(self, batch: Batch, hidden_BPN: Tensor, wanted_BPN: Tensor | None = None) -> Any:
+        """Reconstructs a scaled batch, or the wanted patches of it."""
         assert self.net is not None
-        return self.net(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])
+        if wanted_BPN is None:
+            return self.net(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])
+        return self.net.reconstruct(batch["signal_BPT"], hidden_BPN, batch["observed_BP"], wanted_BPN)
 
     def draw_mask(self, batch: Batch, ratio: float, strategy: MaskingName = "random") -> Tensor:
         """The hidden tokens of a batch, (B, P, N), a function of its keys."""
@@ -114,9 +116,11 @@ class PretrainTask(Task):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean squared error of one micro-batch, and what the model asks to add to it."""
         hidden_BPN = self.draw_mask(batch, self.training_ratio(), self.masking.strategy)
-        output = self(batch, hidden_BPN)
+        wanted_BPN = self.masking.wanted(batch["key_B"], hidden_BPN)
+        output = self(batch, hidden_BPN, wanted_BPN)
         observed_BPN = batch["observed_BP"][:, :, None].expand_as(hidden_BPN)
         scored_BPN = hidden_BPN if self.masking.loss_on == "hidden" else observed_BPN
+        scored_BPN = scored_BPN if wanted_BPN is None else wanted_BPN
         loss = reconstruction_loss(output.prediction_BPT, batch["signal_BPT"], scored_BPN)
         self._log_training(loss.detach(), batch["signal_BPT"], scored_BPN, batch_idx)
         regularisation: Tensor = output.regularisation
