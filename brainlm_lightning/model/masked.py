@@ -57,7 +57,7 @@ class Moments(Protocol):
         ...
 
     def recordings(self, subjects: Subjects = "all") -> Iterable[ScaledRecording]:
-        """Recordings, scaled: of all training subjects, of those to learn from, or of the rest, to choose settings by."""
+        """Scaled: of all training subjects, of those to learn from, or of the rest, to choose settings by."""
         ...
 
 

@@ -1,19 +1,19 @@
 """A masked autoencoder that learns what a Gaussian cannot know: an adaptive smoother is its prior, it the remainder.
 
-What is predicted is prior + remainder. Where a patch is hidden the decoder is told what the prior expects of it, and its
-head begins at zero: before training the model is the smoother. What the encoder sees and embeds is the signal itself.
+What is predicted is prior + remainder, and the head of the decoder begins at zero: before training the model is the
+smoother. What the encoder sees and embeds is the signal itself.
 
-Shapes: B batch, P parcels, T frames, N patches per parcel, V visible tokens, D width.
+Shapes: B batch, P parcels, T frames, N patches per parcel.
 """
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
+from brainlm_lightning.model.decoding import Encoding
 from brainlm_lightning.model.embedding import Geometry
-from brainlm_lightning.model.mae import Encoding, MAEConfig, MaskedAutoencoder
+from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.model.masked import MaskedModel, Moments
 from brainlm_lightning.model.smoother.prior import SmootherPrior
 
@@ -48,7 +48,6 @@ class PriorAutoencoder(MaskedAutoencoder):
     def __init__(self, geometry: Geometry, config: MAEConfig | None = None) -> None:
         super().__init__(geometry, config)
         self.prior = SmootherPrior(geometry.num_parcels, geometry.window_frames)
-        self.expected_projection = nn.Linear(self.config.patch_frames, self.config.decoder_embed_dim)
         nn.init.zeros_(self.head.weight)
 
     def start(self, name: str, moments: Moments, seed: int) -> None:
@@ -63,8 +62,12 @@ class PriorAutoencoder(MaskedAutoencoder):
         visible_BPT = visible_BPN.repeat_interleave(self.config.patch_frames, dim=2)
         return PriorEncoding(**vars(encoding), signal_BPT=signal_BPT, visible_BPT=visible_BPT)
 
-    def decode(self, encoding: Encoding, observed_BP: Tensor) -> Tensor:
+    def decode(self, encoding: Encoding, observed_BP: Tensor, wanted_BPN: Tensor | None = None) -> Tensor:
         """See `MaskedAutoencoder.decode`."""
         assert isinstance(encoding, PriorEncoding)
-        expected_BPT = self.prior(encoding.signal_BPT, encoding.visible_BPT).float()
-        return expected_BPT + self._remainder(encoding, expected_BPT, observed_BP)
+        remainder_BPT = super().decode(encoding, observed_BP, wanted_BPN)
+        expected_BPT: Tensor = self.prior(encoding.signal_BPT, encoding.visible_BPT).float()
+        if wanted_BPN is not None:
+            wanted_BPT = wanted_BPN.repeat_interleave(self.config.patch_frames, dim=2)
+            expected_BPT = expected_BPT.where(wanted_BPT, 0)
+        return expected_BPT + remainder_BPT

@@ -55,6 +55,7 @@ SIZES_OF: dict[str, dict] = {
         "data.scaling": "robust",
     },
     "MaskedAutoencoder": TINY_MAE,
+    "PriorAutoencoder": TINY_MAE,
     "ForecastTask": {  # the test gives the checkpoint
         "sweep": "null",
         "data.scaling": "robust",

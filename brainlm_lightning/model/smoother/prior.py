@@ -17,7 +17,6 @@ from brainlm_lightning.model.smoother.group import GroupGaussian, GroupMoments
 from brainlm_lightning.model.smoother.kronecker import KroneckerGaussian, Spectrum, posterior
 
 LOGGER = logging.getLogger(__name__)
-ACCURACY = Accuracy(ROUGH)
 WINDOWS = 4  # by which settings are chosen
 LINEAR = (
     Axis("nugget", (0.003, 0.01, 0.03, 0.1)),
@@ -35,10 +34,14 @@ class SmootherPrior(nn.Module):
     Args:
         num_parcels: P.
         window_frames: T.
+
+    Attributes:
+        accuracy: of the conjugate gradients.
     """
 
     def __init__(self, num_parcels: int, window_frames: int) -> None:
         super().__init__()
+        self.accuracy = Accuracy()
         self.mean_P: Tensor
         self.parcels_PP: Tensor
         self.time_TT: Tensor
@@ -67,7 +70,7 @@ class SmootherPrior(nn.Module):
         def error(setting: Setting) -> float:
             model = learnt.model(setting, torch.device("cpu"))
             mixing = setting.get("mixing", 0.0)
-            return unexplained(lambda *seen: smoothed(model, learnt.mean_P, mixing, *seen), shown)
+            return unexplained(lambda *seen: smoothed(model, learnt.mean_P, mixing, Accuracy(ROUGH), *seen), shown)
 
         linear = choose(error, LINEAR).setting
         mixed = choose(lambda mixing: error(linear | mixing), [MIXING])
@@ -90,14 +93,19 @@ class SmootherPrior(nn.Module):
         with torch.no_grad(), torch.autocast(signal_BPT.device.type, enabled=False):
             parcels, time = Spectrum.of(self.parcels_PP), Spectrum.of(self.time_TT)
             model = KroneckerGaussian.of(parcels, time, float(self.noise))
-            return smoothed(model, self.mean_P, float(self.mixing), signal_BPT, visible_BPT)
+            return smoothed(model, self.mean_P, float(self.mixing), self.accuracy, signal_BPT, visible_BPT)
 
 
 def smoothed(
-    model: KroneckerGaussian, mean_P: Tensor, mixing: float, signal_BPT: Tensor, visible_BPT: Tensor
+    model: KroneckerGaussian,
+    mean_P: Tensor,
+    mixing: float,
+    accuracy: Accuracy,
+    signal_BPT: Tensor,
+    visible_BPT: Tensor,
 ) -> Tensor:
     """E[window | visible] after the model has moved towards the windows, (B, P, T) float64."""
     centred_BPT = signal_BPT.double() - mean_P[:, None]
     if mixing > 0:
-        model = adapted(model, centred_BPT, visible_BPT, mixing, ACCURACY)
-    return mean_P[:, None] + model.values(posterior(model, centred_BPT, visible_BPT, ACCURACY).white_BPZ)
+        model = adapted(model, centred_BPT, visible_BPT, mixing, accuracy)
+    return mean_P[:, None] + model.values(posterior(model, centred_BPT, visible_BPT, accuracy).white_BPZ)

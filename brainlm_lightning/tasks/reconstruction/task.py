@@ -19,7 +19,7 @@ from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.masked import MaskedModel, reconstruction_loss
-from brainlm_lightning.model.masking import Grid, MaskingName, counter_noise, draw_mask
+from brainlm_lightning.model.masking import Grid, MaskingName, draw_mask
 from brainlm_lightning.tasks.compare import (
     Comparison,
     LearningData,
@@ -115,7 +115,8 @@ class PretrainTask(Task):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean squared error of one micro-batch, and what the model asks to add to it."""
-        hidden_BPN = self.draw_mask(batch, self.training_ratio(), self.masking.strategy)
+        strategy, ratio = self.masking.drawn(self.datamodule.seed * 1_000_003 + self.global_step)
+        hidden_BPN = self.draw_mask(batch, ratio, strategy)
         wanted_BPN = self.masking.wanted(batch["key_B"], hidden_BPN)
         output = self(batch, hidden_BPN, wanted_BPN)
         observed_BPN = batch["observed_BP"][:, :, None].expand_as(hidden_BPN)
@@ -125,15 +126,6 @@ class PretrainTask(Task):
         self._log_training(loss.detach(), batch["signal_BPT"], scored_BPN, batch_idx)
         regularisation: Tensor = output.regularisation
         return loss + regularisation
-
-    def training_ratio(self) -> float:
-        """The share hidden in this optimiser step: fixed, or drawn anew, the same on every rank."""
-        ratio = self.masking.ratio
-        if isinstance(ratio, float | int):
-            return float(ratio)
-        key = torch.tensor([self.datamodule.seed * 1_000_003 + self.global_step])
-        uniform = counter_noise(key, 1).item() / 2**63
-        return ratio[0] + (ratio[1] - ratio[0]) * uniform
 
     def _log_training(self, loss: Tensor, signal_BPT: Tensor, scored_BPN: Tensor, batch_idx: int) -> None:
         """Loss and R² of the whole global batch, over its micro-batches and ranks."""
