@@ -57,7 +57,7 @@ def _with_unseen(covariance_BPP: Tensor, group_PP: Tensor, seen_BP: Tensor) -> T
 def _extended(covariance_PP: Tensor, group_PP: Tensor, seen_P: Tensor) -> Tensor:
     """The covariance (P, P) whose unseen rows are the group's regression on the seen ones.
 
-    With H the group's covariance, s seen, u unseen and G = H_us H_ss^{-1}: C_us = G C_ss, C_uu = H_uu - G (H_ss - C_ss) G'.
+    With H the group's, s seen, u unseen and G = H_us H_ss^{-1}: C_us = G C_ss, C_uu = H_uu - G (H_ss - C_ss) G'.
     """
     seen, unseen = seen_P.nonzero()[:, 0], (~seen_P).nonzero()[:, 0]
     own_SS, group_SS = covariance_PP[seen][:, seen], group_PP[seen][:, seen]
