@@ -55,8 +55,8 @@ def prepare(parser: argparse.ArgumentParser) -> Verb:
     parser.add_argument("--backend", default="loky", help="loky, threading, multiprocessing, dask or ray")
     parser.add_argument(EVERYTHING, nargs=0, action=_ManifestHelp, help="explain every key of a manifest")
     parser.epilog = (
-        "Every key of the manifest is an option, too: --root, --tr_s, --split.test, --recordings.tr_s, "
-        "--phenotypes.match, --cleaning.low_pass_hz, …"
+        "Every key of the manifest is an option, too: --root, --tr_s, --split.test,\n"
+        "--recordings.tr_s, --phenotypes.match, --cleaning.low_pass_hz, …"
     )
 
     def run(args: argparse.Namespace, overrides: list[str]) -> None:
