@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 export BRAINLM_DATA ?= stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo simulated_task prepare pretrain table1 forecast forecast-abide forecast-ukb test test-slow fuzz kills check bench tensorboard clean
+.PHONY: help setup demo simulated_task prepare pretrain table1 forecast forecast-abide forecast-ukb test test-slow fuzz kills docs check bench tensorboard clean
 
 help:  ## this list
 	@grep -E '^[a-z_0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -87,7 +87,10 @@ fuzz: setup  ## 2,000 damaged inputs of six kinds: each ends in a message or a r
 kills: setup  ## 20 fits and 20 preparations, killed at random and resumed: they end as if never killed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/kills.py
 
-check: setup  ## ruff, import-linter, mypy, tests
+docs: setup  ## the documentation as a site, site/index.html; warnings and broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+check: setup docs  ## ruff, import-linter, mypy, the documentation, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports

@@ -272,7 +272,7 @@ def main() -> None:
     table = summary(found)
     show("Kernel and standard start at equal compute: validation R², mean of three seeds (lowest to highest)", table)
     save("initialisation", {"cases": [asdict(case) for case in CASES], "summary": table, **found})
-    draw(found, RESULTS / "initialisation.png")
+    draw(found, RESULTS.parents[1] / "docs" / "initialisation.png")
 
 
 if __name__ == "__main__":

@@ -1,147 +1,29 @@
-"""The command line: ``python -m brainlm_lightning.cli VERB``.
-
-    describe               write a first manifest for a folder
-    prepare, verify        make a store from recordings; check it
-    simulate               write recordings whose best reconstruction is known
-    fit, validate, test    run an experiment
-    report, export         show the tables of runs; convert a checkpoint to safetensors
-    import-weights         turn published weights into a checkpoint
-    calibrate, embed       find the input gain of an imported model; embed recordings
-
-``--debug`` with any of them shows the traceback of an error.
+"""The command line: ``python -m brainlm_lightning.cli VERB``; `--help` lists the verbs.
 
 Verbs that do not need torch do not import it, so that data can be prepared on a machine without it.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from brainlm_lightning import weights_verbs
+from brainlm_lightning import data_verbs, weights_verbs
 from brainlm_lightning.failure import briefly_in_threads, end
 from brainlm_lightning.orphans import end_with_first_rank
+from brainlm_lightning.shell import (
+    EVERYTHING,
+    SHELLS,
+    Help,
+    add_experiment_keys,
+    completion_script,
+    nearest,
+    overview,
+    refuse_unknown_options,
+)
+from brainlm_lightning.starter_files import init
 
 DEBUG = "--debug"
-EXPERIMENT_VERBS = ("fit", "validate", "test")
-INCOMPLETE = 3  # exit status: the store was made, but lacks more recordings than `max_left_out` allows
-
-
-class _WithManifestKeys(argparse.HelpFormatter):
-    """Help that ends with every key of a manifest, as its dataclasses say; they are imported only then."""
-
-    def end_section(self) -> None:
-        super().end_section()
-        self._full = True  # a usage line has no sections
-
-    def format_help(self) -> str:
-        text = super().format_help()
-        if not getattr(self, "_full", False):
-            return text
-        from brainlm_lightning.data.manifest import Manifest
-        from brainlm_lightning.data.manifest_help import plain_reference
-
-        return (
-            f"{text}\nkeys of a manifest, which can be set here, too (--split.test 0.3):\n{plain_reference(Manifest)}\n"
-        )
-
-
-def _prepare(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("--config", type=Path, required=True, help="manifest of the cohort (data_manifests/*.yaml)")
-    where = "folder of the store; its name must be the cohort's (default: $BRAINLM_DATA/<cohort>)"
-    parser.add_argument("--output", type=Path, help=where)
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="number of processes (default: all cores)"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be read and what is missing; write nothing"
-    )
-    parser.add_argument("--backend", default="loky", help="loky, threading, multiprocessing, dask or ray")
-    parser.formatter_class = _WithManifestKeys
-
-    def run(args: argparse.Namespace, overrides: list[str]) -> None:
-        from brainlm_lightning.data.manifest import load_manifest
-        from brainlm_lightning.data.prepare import prepare, share_left_out
-
-        if args.jobs < 1:
-            raise ValueError(f"--jobs is {args.jobs}; expected a number of processes from 1 on")
-        manifest = load_manifest(args.config, overrides)
-        name = args.output.resolve().name if args.output else manifest.cohort
-        if name != manifest.cohort:
-            raise ValueError(
-                f"--output {args.output}: experiments look for cohort {manifest.cohort!r} in a folder of that name; "
-                f"use --output {args.output.with_name(manifest.cohort)}, or rename the cohort with --cohort {name}"
-            )
-        if args.dry_run:
-            from brainlm_lightning.data.dry_run import dry_run
-
-            sys.exit(INCOMPLETE if dry_run(manifest, args.jobs) else 0)
-        store = prepare(manifest, output=args.output, jobs=args.jobs, backend=args.backend)
-        if share_left_out(store) > manifest.max_left_out:
-            sys.exit(INCOMPLETE)
-
-    return run
-
-
-def _describe(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("folder", type=Path, help="fMRIPrep or XCP-D derivatives, or series and a table")
-    parser.add_argument("--atlas", type=Path, help="parcel table below the folder (default: looked for)")
-    parser.add_argument("--output", type=Path, help="manifest to write (default: printed)")
-
-    def run(args: argparse.Namespace, rest: list[str]) -> None:
-        from brainlm_lightning.atomic import refuse_existing
-        from brainlm_lightning.data.describe import FILL_IN, describe
-
-        manifest = describe(args.folder, args.atlas)
-        if args.output is None:
-            print(manifest, end="")
-            return
-        refuse_existing(args.output)
-        args.output.write_text(manifest, encoding="utf-8")
-        print(f"{args.output}: {manifest.count(FILL_IN) - 1} marks of {FILL_IN} left; then `prepare --dry-run`")
-
-    return run
-
-
-def _verify(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("store", type=Path, help="folder of the store")
-    parser.add_argument("--report", action="store_true", help="write the page on its quality anew")
-
-    def run(args: argparse.Namespace, rest: list[str]) -> None:
-        from brainlm_lightning.data.quality import write_page
-        from brainlm_lightning.data.store import Store, verify
-
-        problems = verify(args.store)
-        if problems:
-            sys.exit("\n".join([f"{args.store}: {len(problems)} problems", *problems]))
-        print(f"{args.store}: sound")
-        if args.report:
-            print(write_page(Store(args.store)))
-
-    return run
-
-
-def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("folder", type=Path, help="folder to write, which must not exist")
-    parser.add_argument(
-        "--other", action="store_true", help="simulate another scanner and population, with the same atlas"
-    )
-    parser.epilog = "Any setting of the simulation can be given, for instance --subjects 100 --parcels 64"
-
-    def run(args: argparse.Namespace, rest: list[str]) -> None:
-        from jsonargparse import ArgumentParser
-
-        from brainlm_lightning.simulation.simulate import OTHER_COHORT, Simulation, simulate
-
-        settings = ArgumentParser()
-        settings.add_class_arguments(Simulation, as_group=False)
-        settings.set_defaults(asdict(OTHER_COHORT if args.other else Simulation()))
-        simulation = Simulation(**vars(settings.parse_args(rest)))
-        print(f"simulated {simulation.subjects} subjects in {simulate(simulation, args.folder)}")
-
-    return run
 
 
 def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
@@ -206,18 +88,35 @@ def _export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
     return run
 
 
+def _completion(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
+    parser.add_argument("shell", choices=SHELLS)
+    parser.epilog = 'for one session of bash: eval "$(brainlm completion bash)"'
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        print(completion_script(_parser("brainlm"), args.shell))
+
+    return run
+
+
 TOOLS = {
-    "describe": (_describe, "look at a folder and write a first manifest"),
-    "prepare": (_prepare, "make a store from the recordings of a manifest"),
-    "verify": (_verify, "check a store: recompute its checksums and statistics"),
-    "simulate": (_simulate, "write a simulated cohort whose best reconstruction is known"),
+    "describe": (data_verbs.describe, "look at a folder and write a first manifest"),
+    "prepare": (data_verbs.prepare, "make a store from the recordings of a manifest"),
+    "verify": (data_verbs.verify, "check a store: recompute its checksums and statistics"),
+    "simulate": (data_verbs.simulate, "write a simulated cohort whose best reconstruction is known"),
     "report": (_report, "print the tables of run folders"),
     "export": (_export, "convert the model of a checkpoint to safetensors"),
     "import-weights": (weights_verbs.import_weights, "turn published BrainLM weights into a checkpoint"),
     "embed": (weights_verbs.embed, "embed recordings with a checkpoint"),
     "calibrate": (weights_verbs.calibrate, "find the input gain of an imported model"),
+    "init": (init, "copy the experiments and manifests that come with the package"),
+    "completion": (_completion, "print what lets a shell complete verbs and options"),
 }
-OWN_SETTINGS = ("prepare", "simulate")  # verbs that also take settings of the manifest or simulation
+EXPERIMENT_VERBS = {
+    "fit": "train what an experiment file says; go on where it was stopped",
+    "validate": "the validation's numbers of an experiment's newest checkpoint",
+    "test": "answer an experiment's question on subjects that no training has seen",
+}
+PROGRAM = "python -m brainlm_lightning.cli"
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -234,24 +133,41 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(args: list[str]) -> None:
-    if args and args[0] in EXPERIMENT_VERBS:
+    verb, given = (args[0], args[1:]) if args else ("--help", [])
+    if verb in EXPERIMENT_VERBS and not {"-h", "--help"} & set(given):
         end_with_first_rank()
         from brainlm_lightning.sweep import run
 
-        run(args)
+        run([verb, *("--help" if argument == EVERYTHING else argument for argument in given)])
         return
-    parser = argparse.ArgumentParser(prog="python -m brainlm_lightning.cli", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, (add, text) in TOOLS.items():
-        verb = verbs.add_parser(name, help=text, description=text)
-        verb.set_defaults(run=add(verb))
-    for name in EXPERIMENT_VERBS:
-        verbs.add_parser(name, help=f"{name} an experiment: {name} --help")
+    parser = _parser(PROGRAM)
+    if verb in ("-h", "--help"):
+        print(overview([*EXPERIMENT_VERBS.items(), *((name, text) for name, (_, text) in TOOLS.items())], PROGRAM))
+        return
+    of_verb = _verbs(parser).get(verb)
+    if of_verb is None:
+        parser.error(f"unknown verb {verb!r}{nearest(verb, _verbs(parser))} ({PROGRAM} --help lists all)")
+    if verb in TOOLS:
+        refuse_unknown_options(of_verb, given, data_verbs.own_settings(verb))
     known, rest = parser.parse_known_args(args)
-    if rest and known.verb not in OWN_SETTINGS:
-        parser.error(f"unknown arguments: {' '.join(rest)}")
     known.run(known, rest)
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    """The parser of the whole command line; verbs of experiments are described in it, and parsed elsewhere."""
+    parser = argparse.ArgumentParser(prog=prog)
+    parser.usage = f"{prog} VERB …"
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", prog=prog)
+    for name, text in EXPERIMENT_VERBS.items():
+        add_experiment_keys(verbs.add_parser(name, help=text, description=text), name)
+    for name, (add, text) in TOOLS.items():
+        verb = verbs.add_parser(name, help=text, description=text, formatter_class=Help, allow_abbrev=False)
+        verb.set_defaults(run=add(verb))
+    return parser
+
+
+def _verbs(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    return next(dict(action.choices) for action in parser._actions if isinstance(action, argparse._SubParsersAction))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from brainlm_lightning.options import explain_unknown, files_first, given_option
 from brainlm_lightning.report.tables import tables
 from brainlm_lightning.run_folder import find_checkpoint, read_metrics, run_of
 from brainlm_lightning.settings import Settings, differences, of_the_model, read_settings
+from brainlm_lightning.shell import EVERYTHING
 
 # Without this, other settings keep the old value of an interpolated setting that the command line overrides.
 jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
@@ -106,7 +107,7 @@ class ExperimentCLI(LightningCLI):
         verb, *options = sys.argv[1:]
         parser_options = list(self._subcommand_parsers[verb].get_defaults(skip_validation=True).keys())
         unknown = explain_unknown(given_options(options), parser_options, error)
-        return unknown or f"{error}\nThe options of this command: python -m brainlm_lightning.cli {verb} --help"
+        return unknown or f"{error}\nThe options of this command: python -m brainlm_lightning.cli {verb} {EVERYTHING}"
 
     def _tested_checkpoint(self, config: Any) -> Path | None:
         """The checkpoint that is named, or the best one of the experiment; None where the task needs none."""

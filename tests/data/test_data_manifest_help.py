@@ -25,9 +25,9 @@ def test_every_key_has_a_meaning():
     assert keys["policy"].kind == "`error` or `drop_recording` or `mark`"
 
 
-def test_the_help_of_prepare_lists_every_key(capsys):
+def test_the_whole_help_of_prepare_lists_every_key(capsys):
     with pytest.raises(SystemExit):
-        main(["prepare", "--help"])
+        main(["prepare", "--help-all"])
     shown = capsys.readouterr().out
     assert all(f"{key.name}:" in shown for key in keys_of(Manifest))
 

@@ -1,4 +1,4 @@
-"""The way of a newcomer: text files and a table of people, by the commands that the README shows and no others."""
+"""The way of a newcomer: text files and a table of people, by the commands of `docs/first_run.md` and no others."""
 
 import re
 import shlex
@@ -11,7 +11,8 @@ from tiny import REPOSITORY, run_main
 from brainlm_lightning.run_folder import newest_run, read_metrics
 
 SUBJECTS, FRAMES = 30, 150
-SECTION = re.search(r"## Your own recordings\n(.*?)\n## ", (REPOSITORY / "README.md").read_text(), re.DOTALL)[1]
+PAGE = (REPOSITORY / "docs" / "first_run.md").read_text()
+SECTION = re.search(r"## Your own recordings\n(.*?)\n## ", PAGE, re.DOTALL)[1]
 COMMANDS = [
     shlex.split(line, comments=True)[3:]
     for line in re.search(r"```sh\n(.*?)```", SECTION, re.DOTALL)[1].splitlines()
@@ -39,7 +40,7 @@ def make_lab(folder, parcels):
 
 
 def fill_in(manifest):
-    """What the README asks of a newcomer: the one thing that these files do not say."""
+    """What the page asks of a newcomer: the one thing that these files do not say."""
     text = manifest.read_text()
     marked = [line.strip() for line in text.splitlines() if "FILL_IN" in line and not line.startswith("#")]
     assert [line.partition(":")[0] for line in marked] == ["tr_s", "tr_s"]
@@ -47,7 +48,7 @@ def fill_in(manifest):
 
 
 def follow(command, more):
-    """Runs a command of the README; `--dry-run` ends with exit status 0."""
+    """Runs a command of the page; `--dry-run` ends with exit status 0."""
     if "--dry-run" in command:
         with pytest.raises(SystemExit) as looked:
             run_main(command)
@@ -56,11 +57,11 @@ def follow(command, more):
     run_main([*command, *(more if command[0] == "fit" else [])])
 
 
-# A whole training takes three minutes; the few steps that the README shows, of few parcels, half of one.
+# A whole training takes three minutes; the few steps that the page shows, of few parcels, half of one.
 @pytest.mark.parametrize(
     ("parcels", "more"), [pytest.param(10, FEW_STEPS, id="few_steps"), pytest.param(100, [], marks=pytest.mark.slow)]
 )
-def test_the_readme_leads_from_text_files_to_a_model_that_can_be_loaded(parcels, more, tmp_path, monkeypatch, capsys):
+def test_the_page_leads_from_text_files_to_a_model_that_can_be_loaded(parcels, more, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BRAINLM_DATA", raising=False)
     (tmp_path / "experiments").symlink_to(REPOSITORY / "experiments")
@@ -87,7 +88,7 @@ def test_the_readme_leads_from_text_files_to_a_model_that_can_be_loaded(parcels,
     assert {"frozen", "untrained_frozen", "connectivity_linear"} <= set(predictions["method"])
 
     named: dict = {}
-    exec(re.search(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)[1], named)
+    exec(re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)[1], named)
     assert named["about"]["parcels"]["label"] == [f"P{number}" for number in range(parcels)]
     assert named["about"]["tr_s"] == 2.0
     assert named["about"]["scaling"]["recipe"] == "recording_zscore"
