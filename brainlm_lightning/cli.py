@@ -4,7 +4,8 @@
     prepare, verify        make a store from recordings; check it
     simulate               write recordings whose best reconstruction is known
     fit, validate, test    run an experiment
-    report, export         show the tables of runs; convert a checkpoint to safetensors
+    reproduce              a whole study, from the cohort to the report
+    report, export         show runs as tables or one page; convert a checkpoint to safetensors
     import-weights         turn published weights into a checkpoint
     calibrate, embed       find the input gain of an imported model; embed recordings
 
@@ -26,7 +27,7 @@ from brainlm_lightning.orphans import end_with_first_rank
 
 DEBUG = "--debug"
 EXPERIMENT_VERBS = ("fit", "validate", "test")
-INCOMPLETE = 3  # exit status: the store was made, but lacks more recordings than `max_left_out` allows
+INCOMPLETE = 3  # exit status: a store lacks more recordings than `max_left_out` allows, or a study a step that failed
 
 
 class _WithManifestKeys(argparse.HelpFormatter):
@@ -145,11 +146,18 @@ def _simulate(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, 
 
 
 def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders, or runs/EXPERIMENT for its newest test")
+    given = "run folders, runs/EXPERIMENT for its newest test, or (with --out) runs for all"
+    parser.add_argument("runs", type=Path, nargs="+", help=given)
+    parser.add_argument("--out", type=Path, help="write one HTML page with everything to this folder")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     parser.add_argument("--files", type=Path, help="also write each run's figures, pages and tables to this folder")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
+        if args.out:
+            from brainlm_lightning.report.html.write import write_report
+
+            print(write_report(args.out, args.runs))
+            return
         import rich
 
         from brainlm_lightning.report.reconstruction import side_by_side
@@ -167,6 +175,29 @@ def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
             rich.print(name, *tables(metrics))
         if len(runs) > 1:
             rich.print(side_by_side(runs).rich())
+
+    return run
+
+
+def _reproduce(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
+    parser.add_argument("--cohort", required=True, help="cohort to study; its manifest is data_manifests/COHORT.yaml")
+    parser.add_argument("--ood", default="", help="a second cohort of the same parcels that nothing is trained on")
+    plans = "experiments/reproduce/COHORT.yaml if it is there, else default.yaml beside it"
+    parser.add_argument("--plan", type=Path, help=f"steps to run (default: {plans})")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all experiments (default: runs)")
+    parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default: report)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that prepare cohorts")
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.report.html.write import write_report
+        from brainlm_lightning.reproduce import Study, read_plan
+
+        own, default = (Path("experiments/reproduce") / f"{name}.yaml" for name in (args.cohort, "default"))
+        plan = read_plan(args.plan or (own if own.is_file() else default), args.cohort, args.ood, args.runs)
+        whole = Study(plan, args.runs, args.jobs).run()
+        print(write_report(args.out, [args.runs]))
+        if not whole:
+            sys.exit(INCOMPLETE)
 
     return run
 
@@ -211,7 +242,8 @@ TOOLS = {
     "prepare": (_prepare, "make a store from the recordings of a manifest"),
     "verify": (_verify, "check a store: recompute its checksums and statistics"),
     "simulate": (_simulate, "write a simulated cohort whose best reconstruction is known"),
-    "report": (_report, "print the tables of run folders"),
+    "report": (_report, "show run folders: one HTML page (--out), or tables"),
+    "reproduce": (_reproduce, "run a whole study, cohort to report: what is done is not done again"),
     "export": (_export, "convert the model of a checkpoint to safetensors"),
     "import-weights": (weights_verbs.import_weights, "turn published BrainLM weights into a checkpoint"),
     "embed": (weights_verbs.embed, "embed recordings with a checkpoint"),

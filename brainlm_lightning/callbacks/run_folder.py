@@ -1,6 +1,7 @@
 """Fills the run folder ``runs/<experiment>/version_<k>/``: what was run, with which code, and the results."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,15 @@ from brainlm_lightning.callbacks.checkpoints import BestCheckpoint
 from brainlm_lightning.callbacks.divergence import DivergedError
 from brainlm_lightning.callbacks.fit_loop import ResumableFitLoop
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.facts import cohort_facts
 from brainlm_lightning.data.left_out import SUFFIX
+from brainlm_lightning.data.quality import PAGE
+from brainlm_lightning.data.store import Store
 from brainlm_lightning.evaluation.names import data_name
 from brainlm_lightning.provenance import provenance, sha256_of
 from brainlm_lightning.run_folder import (
+    COHORTS,
+    file_name,
     find_checkpoint,
     next_version_folder,
     read_json,
@@ -26,6 +32,7 @@ from brainlm_lightning.run_folder import (
     write_arrays,
     write_json,
     write_table,
+    write_text,
 )
 from brainlm_lightning.settings import flatten
 
@@ -127,6 +134,8 @@ class RunFolder(SaveConfigCallback):
             "pretrained": self._pretrained(pl_module, stage),
         }
         write_json(folder_of(trainer) / "provenance.json", provenance(**run))
+        for store in stores:
+            write_cohort(folder_of(trainer), store)
 
     def _pretrained(self, pl_module: pl.LightningModule, stage: str) -> dict[str, dict[str, str]]:
         """Path and hash of each model that a fit starts from, or that the task has loaded to compare, by name."""
@@ -176,6 +185,8 @@ class RunFolder(SaveConfigCallback):
         folder = folder_of(trainer)
         if arrays:
             write_arrays(folder / "arrays.npz", arrays)
+        ended = {"ended_utc": datetime.now(UTC).isoformat(timespec="seconds")}
+        write_json(folder / "provenance.json", read_json(folder, "provenance.json") | ended)
         write_json(folder / "metrics.json", dict(metrics))
         if isinstance(trainer.logger, TensorBoardLogger):
             shown = {f"hparams/{name}": value for name, value in metrics.items() if name.endswith(SHOWN)}
@@ -192,6 +203,15 @@ def _data_numbers(data: CohortDataModule) -> dict[str, float]:
             numbers[data_name(cohort, "effective_dimensions")] = float(free["dimensions"])
             numbers[data_name(cohort, "dimensions_of_frames")] = float(free["window_frames"])
     return numbers
+
+
+def write_cohort(folder: Path, store: Store) -> None:
+    """Writes what a report says of a cohort, and the page on its quality if `prepare` has made one."""
+    name = file_name(store.name)
+    write_json(folder / COHORTS / f"{name}.json", cohort_facts(store))
+    page = store.folder / PAGE
+    if page.is_file():
+        write_text(folder / COHORTS / f"{name}.html", page.read_text(encoding="utf-8"))
 
 
 def folder_of(trainer: pl.Trainer) -> Path:
