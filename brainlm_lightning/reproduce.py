@@ -8,9 +8,9 @@ A plan, `experiments/reproduce/<cohort>.yaml`, lists cohorts and steps:
       - {name: pretraining, verb: fit, config: demo}
       - {name: table 1, verb: test, config: demo, after: [pretraining], options: ["--data.test_cohorts=[${ood}]"]}
 
-`${cohort}`, `${ood}` and `${runs}` are filled in. Each step is a process of its own. One whose run folder is complete and
-whose settings, cohorts and checkpoints are unchanged is not run again; one that fails is named, and all that do not
-need it go on.
+`${cohort}`, `${ood}` and `${runs}` are filled in. Each step is a process of its own. One whose run folder is complete
+and whose settings, cohorts and checkpoints are unchanged is not run again; one that fails is named, and all that do
+not need it go on.
 """
 
 import subprocess

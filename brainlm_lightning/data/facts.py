@@ -15,8 +15,8 @@ def cohort_facts(store: Store) -> dict[str, Any]:
     """Numbers of recordings and subjects, lengths, parcels, free dimensions, motion, and phenotypes.
 
     Returns:
-        Plain values: `hours` of all recordings together, `frames` as (fewest, median, most), counts by `split`, `site` and
-        `task`, `phenotypes` with the number of recordings that have each.
+        Plain values: `hours` of all recordings together, `frames` as (fewest, median, most), counts by `split`, `site`
+        and `task`, `phenotypes` with the number of recordings that have each.
     """
     table, atlas, made_by = store.recordings, store.atlas, store.metadata["made_by"]
     dimensions = store.metadata.get("effective_dimensions") or {}
@@ -53,7 +53,5 @@ def _counts(table: pd.DataFrame, by: str) -> dict[str, list[int]]:
     named = table[table[by].notna() & (table[by].astype(str) != "")]
     grouped = named.groupby(by).agg(recordings=("recording_id", "size"), subjects=("subject_id", "nunique"))
     most = grouped.sort_values("recordings", ascending=False, kind="stable").head(MOST_VALUES)
-    return {
-        str(name): [int(row.recordings), int(row.subjects)]
-        for name, row in zip(most.index, most.itertuples(), strict=True)
-    }
+    counts = most[["recordings", "subjects"]].to_numpy().tolist()
+    return {str(name): both for name, both in zip(most.index, counts, strict=True)}

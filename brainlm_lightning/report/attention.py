@@ -30,12 +30,12 @@ MAPS = (
 )
 EDGES_SHOWN = 100
 MATRIX = (
-    "How much of its attention a parcel's patches (row) give to another parcel's (column), mean over layers, heads and the "
-    "group's recordings, parcels sorted by network; right: the first group minus the second."
+    "How much of its attention a parcel's patches (row) give to another parcel's (column), mean over layers, heads "
+    "and the group's recordings, parcels sorted by network; right: the first group minus the second."
 )
 EDGES = (
-    f"The {EDGES_SHOWN} largest differences between the two matrices, mean of both directions; red: more in the first group, "
-    "blue: less. Turn it with the mouse or a finger."
+    f"The {EDGES_SHOWN} largest differences between the two matrices, mean of both directions; red: more in the first "
+    "group, blue: less. Turn it with the mouse or a finger."
 )
 
 

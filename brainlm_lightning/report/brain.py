@@ -26,8 +26,8 @@ from brainlm_lightning.report.scores import Arrays, Estimate, Metrics, names_und
 STATISTICS = ("mean_a", "mean_b", "difference", "low", "high", "effect_size", "z", "p", "p_fdr", "p_max")
 NEAR_MIDLINE_MM, BILATERAL_SHARE = 5.0, 0.2  # with this share of centres this near, an atlas has bilateral parcels
 DIFFERENCE = (
-    "The groups' difference in each parcel, divided by its standard deviation over permutations of the groups; red: more in "
-    "the first group, blue: less."
+    "The groups' difference in each parcel, divided by its standard deviation over permutations of the groups; red: "
+    "more in the first group, blue: less."
 )
 MEAN = "The group's mean in each parcel, over the means of its subjects; both groups share a colour scale."
 NETWORKS = "Differences of the means over each network's parcels, with 95 % intervals from resampling subjects."

@@ -19,7 +19,10 @@ Floats = NDArray[np.floating]
 
 COLUMNS = 4
 PREDICTED = "Each subject's predicted against true value, from the fold in which the subject was tested; grey: perfect."
-CALIBRATED = "Observed share against predicted probability, in bins of about equal size, both classes weighted equally; grey: perfect."
+CALIBRATED = (
+    "Observed share against predicted probability, in bins of about equal size, both classes weighted equally; grey: "
+    "perfect."
+)
 BINS = 8
 
 

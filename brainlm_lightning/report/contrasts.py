@@ -59,7 +59,7 @@ class ContrastPage(Page):
                     yield from map_files(metrics, arrays, contrast.by(name), self.paper_figure)
 
     def findings(self, metrics: Metrics) -> Iterator[Finding]:
-        """How well the map finds the networks expected to differ, beside maps without a model; else how many parcels."""
+        """How well the map finds the networks expected to differ, beside maps without a model; else its parcels."""
         for contrast, maps in self.contrasts(metrics).items():
             own = next((name for name in maps if name.endswith(self.map_suffix) and _is_of_the_model(name)), None)
             if own is None:

@@ -33,8 +33,8 @@ PAPER = {
 SCORES = {"r2_pooled": "R²", "pearson_r_pooled": "R", "mse_pooled": "MSE"}
 PAPER_R2 = "0.086 (UKB), 0.028 (HCP), 40 frames"
 BY_FRAME = (
-    "Mean squared error and R² at each frame after the last one seen, pooled over windows; the band is the forecaster's 95 % "
-    "interval from resampling subjects."
+    "Mean squared error and R² at each frame after the last one seen, pooled over windows; the band is the "
+    "forecaster's 95 % interval from resampling subjects."
 )
 CURVES_SHOWN = (
     "One window's best, middle and worst forecast parcel by the forecaster's error, with the true continuation."

@@ -26,8 +26,8 @@ PAPER_ACCURACY = {"attention": 58.8, "vae": 49.4, "raw_series": 39.2, "gcn": 25.
 CONDITION = "networks"
 CONTROLS = ("_untrained", "_random_start", "_without_signal")  # of a reading; its other names are further readings
 ACCURACY = (
-    "Share of the test parcels that each method puts into the right network, mean over recordings, with 95 % intervals from "
-    "resampling subjects; diamonds: the paper's numbers."
+    "Share of the test parcels that each method puts into the right network, mean over recordings, with 95 % "
+    "intervals from resampling subjects; diamonds: the paper's numbers."
 )
 CONFUSION = (
     "Test parcels of each network (row) by the network they were put into, summed over recordings and divisions."
@@ -87,10 +87,9 @@ class NetworkPage(Page):
             ours = Estimate.read(metrics, condition.by(own).of("accuracy"))
             best, theirs, verdict = against_strongest(metrics, condition, own, others, ("accuracy",) * 2 + (False,))
             paper, names = f"{PAPER_ACCURACY['attention']:g} (UKB)", (shown_name(own), shown_name(best))
-            yield Finding(
-                condition.cohort, "parcels in the right network", "accuracy (%)", names[0], ours, names[1], theirs, verdict,
-                paper, digits=1, scale=100,
-            )  # fmt: skip
+            what, score = "parcels in the right network", "accuracy (%)"
+            told = (condition.cohort, what, score, names[0], ours, names[1], theirs, verdict)
+            yield Finding(*told, paper=paper, digits=1, scale=100)
 
     def truths(self, metrics: Metrics) -> Iterator[Truth]:
         """Planted networks are the atlas's own."""

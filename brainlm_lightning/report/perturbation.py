@@ -14,8 +14,8 @@ MAPS = (
     "sources' own group. signal level, amplitude: the targets' own mean and standard deviation, without a model."
 )
 LOSS = (
-    "Mean loss over the pairs at each step of the optimiser: the squared distance to the target's state plus penalties; the "
-    "null targets are recordings of the sources' own group."
+    "Mean loss over the pairs at each step of the optimiser: the squared distance to the target's state plus "
+    "penalties; the null targets are recordings of the sources' own group."
 )
 PAPER = "The paper (figure 7): from rest to task the largest perturbation is in the visual cortex; it gives no numbers."
 

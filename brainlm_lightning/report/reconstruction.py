@@ -38,12 +38,12 @@ DISTANCE = "r2_distance_"  # first part of the scores by distance
 SHOWN_RATIO = 0.5  # distances are tabulated at the hidden ratio next to this one
 
 BY_RATIO = (
-    "R² of every method against the share of patches hidden at random, pooled over all hidden values of the unseen subjects' "
-    "windows, with 95 % intervals from resampling subjects. All methods see the same windows and masks."
+    "R² of every method against the share of patches hidden at random, pooled over all hidden values of the unseen "
+    "subjects' windows, with 95 % intervals from resampling subjects. All methods see the same windows and masks."
 )
 BY_DISTANCE = (
-    "R² of every method against the frames from a hidden value to the nearest visible frame of its parcel: what is near can be "
-    "interpolated."
+    "R² of every method against the frames from a hidden value to the nearest visible frame of its parcel: what is "
+    "near can be interpolated."
 )
 
 R2 = dict[MetricName, Estimate]
@@ -96,12 +96,13 @@ class ReconstructionPage(Page):
         for condition, own, others in _random_conditions(metrics):
             if OPTIMUM in others:
                 planted, found = (Estimate.read(metrics, condition.by(name).of(SCORE)) for name in (OPTIMUM, own))
-                what = f"Best possible reconstruction, {condition.cohort}, {100 * (condition.level(RANDOM) or 0):g} % hidden"
+                percent = f"{100 * (condition.level(RANDOM) or 0):g} % hidden"
+                what = f"Best possible reconstruction, {condition.cohort}, {percent}"
                 yield Truth(what, f"R² {planted.text()}", f"R² {found.text()} by {own}")
 
 
 def _random_conditions(metrics: Metrics) -> Iterator[tuple[MetricName, str, list[str]]]:
-    """Conditions with patches hidden at random by rising share, each with the model under test and the other methods."""
+    """Conditions with patches hidden at random by rising share, each with the model under test and all others."""
     for conditions in _conditions(metrics, [RANDOM]).values():
         own = _reference(metrics, conditions)
         for condition in sorted(conditions, key=lambda name: name.level(RANDOM) or 0.0):

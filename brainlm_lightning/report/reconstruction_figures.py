@@ -14,9 +14,10 @@ from brainlm_lightning.report.page import ReportFile
 from brainlm_lightning.report.scores import Arrays, Estimate
 
 MARKERS = "os^Dv<>P"
+WINDOW = ("truth", "prediction", "hidden")
 WINDOWS = (
-    "One window of an unseen subject: truth (black) and what the model makes of the visible patches (red, where hidden, grey). "
-    "Parcels with the best, middle and worst R² of the window, none picked by hand."
+    "One window of an unseen subject: truth (black) and what the model makes of the visible patches (red, where "
+    "hidden, grey). Parcels with the best, middle and worst R² of the window, none picked by hand."
 )
 ON_BRAIN = "R² over the hidden values of each parcel, all unseen subjects' windows together."
 
@@ -28,8 +29,9 @@ def reconstruction_files(arrays: Arrays, condition: MetricName, method: str) -> 
     if "parcels/label" not in arrays:
         return
     if "windows/tr_s" in arrays and of.of("truth_BPT") in arrays:
-        window = [arrays[of.of(f"{name}_BPT")][0] for name in ("truth", "prediction", "hidden")]
-        draw = partial(reconstruction_figure, *window, arrays["parcels/label"], float(arrays["windows/tr_s"]))
+        truth_PT, prediction_PT, hidden_PT = (arrays[of.of(f"{name}_BPT")][0] for name in WINDOW)
+        labels, tr_s = arrays["parcels/label"].tolist(), float(arrays["windows/tr_s"])
+        draw = partial(reconstruction_figure, truth_PT, prediction_PT, hidden_PT, labels, tr_s)
         yield ReportFile(f"reconstruction_{condition.cohort}", draw, f"{title}. {WINDOWS}", "3")
     r2_P = arrays.get(of.of("r2_P"))
     if r2_P is not None and np.isfinite(r2_P).any():

@@ -36,8 +36,9 @@ def _cohorts(runs: Runs) -> Iterator[str]:
         parts = ", ".join(f"{counts[1]} to {_purpose(part)}" for part, counts in split.items())
         drawn = "was simulated and " if of.get("simulated") else ""
         yield (
-            f"The cohort {name} {drawn}holds {of['recordings']} recordings of {of['subjects']} subjects ({of['hours']:.0f} hours, "
-            f"repetition time {of['tr_s']:g} s), as mean signals of the {of['parcels']} parcels of the atlas {of['atlas']}"
+            f"The cohort {name} {drawn}holds {of['recordings']} recordings of {of['subjects']} subjects "
+            f"({of['hours']:.0f} hours, repetition time {of['tr_s']:g} s), as mean signals of the {of['parcels']} "
+            f"parcels of the atlas {of['atlas']}"
             + (
                 f"; subjects, never recordings, were divided by a keyed hash of their identifiers ({parts})"
                 if parts
@@ -62,9 +63,9 @@ def _models(runs: Runs) -> Iterator[str]:
         trainer, data = run.settings.get("trainer") or {}, run.settings.get("data") or {}
         kind = str(model.get("class_path", "")).rsplit(".", 1)[-1]
         yield (
-            f"{run.experiment}: a {KINDS.get(kind, kind)} ({told or 'sizes as in its configuration'}) was trained to reconstruct "
-            f"hidden patches (share hidden {masking.get('ratio')}, {masking.get('strategy')}) of windows of "
-            f"{data.get('window_frames')} frames, scaled by {data.get('scaling')}, for {_length(trainer)} of "
+            f"{run.experiment}: a {KINDS.get(kind, kind)} ({told or 'sizes as in its configuration'}) was trained to "
+            f"reconstruct hidden patches (share hidden {masking.get('ratio')}, {masking.get('strategy')}) of windows "
+            f"of {data.get('window_frames')} frames, scaled by {data.get('scaling')}, for {_length(trainer)} of "
             f"{data.get('global_batch_size')} windows."
         )
 
@@ -110,26 +111,27 @@ def _asks(run: Run, name: str) -> bool:
 
 SENTENCES = {
     "hidden": (
-        "Reconstruction was scored by R² pooled over all hidden values of the test subjects' windows; every method saw the same "
-        "windows and masks, and linear opponents (interpolation, conditional Gaussians, Gaussian-process smoothers) were tuned "
-        "on validation subjects."
+        "Reconstruction was scored by R² pooled over all hidden values of the test subjects' windows; every method "
+        "saw the same windows and masks, and linear opponents (interpolation, conditional Gaussians, "
+        "Gaussian-process smoothers) were tuned on validation subjects."
     ),
     "horizon": (
-        "Forecasts were scored by R², Pearson's r and squared error over the frames after a context, beside autoregressions, an "
-        "LSTM [@hochreiter1997long], a neural ODE [@chen2018neural] and a latent ODE [@rubanova2019latent], as far as the runs "
-        "include them."
+        "Forecasts were scored by R², Pearson's r and squared error over the frames after a context, beside "
+        "autoregressions, an LSTM [@hochreiter1997long], a neural ODE [@chen2018neural] and a latent ODE "
+        "[@rubanova2019latent], as far as the runs include them."
     ),
     "mse_scaled": (
-        "Phenotypes were predicted in cross-validation over subjects, with every choice made inside the training folds; the "
-        "opponents were functional connectivity, raw series and the same networks without pretraining."
+        "Phenotypes were predicted in cross-validation over subjects, with every choice made inside the training "
+        "folds; the opponents were functional connectivity, raw series and the same networks without pretraining."
     ),
     "networks": (
-        "Parcels were put into functional networks by nearest neighbours on each method's features, 80 % of a recording's parcels "
-        "training and 20 % testing; features came from attention, other models, connectivity and position."
+        "Parcels were put into functional networks by nearest neighbours on each method's features, 80 % of a "
+        "recording's parcels training and 20 % testing; features came from attention, other models, connectivity and "
+        "position."
     ),
     "num_parcels_fdr": (
-        "Groups of recordings were contrasted parcel by parcel with permutation tests over subjects, at a false discovery rate of "
-        "0.05."
+        "Groups of recordings were contrasted parcel by parcel with permutation tests over subjects, at a false "
+        "discovery rate of 0.05."
     ),
 }
 
@@ -137,9 +139,10 @@ SENTENCES = {
 def _statistics(runs: Runs) -> Iterator[str]:
     if runs.tests:
         yield (
-            "Intervals are 95 % percentile intervals from resampling subjects [@efron1993introduction]; methods were compared in "
-            "paired tests over subjects (Wilcoxon's signed-rank test [@wilcoxon1945individual], or a paired bootstrap for clinical "
-            "variables), corrected by Benjamini and Hochberg's procedure [@benjamini1995controlling] over each test run."
+            "Intervals are 95 % percentile intervals from resampling subjects [@efron1993introduction]; methods were "
+            "compared in paired tests over subjects (Wilcoxon's signed-rank test [@wilcoxon1945individual], or a "
+            "paired bootstrap for clinical variables), corrected by Benjamini and Hochberg's procedure "
+            "[@benjamini1995controlling] over each test run."
         )
 
 
@@ -147,7 +150,7 @@ def _software(runs: Runs) -> Iterator[str]:
     versions = next((run.provenance.get("packages") or {} for run in runs.tests if run.provenance.get("packages")), {})
     if versions:
         yield (
-            f"All was run with BrainLM-Lightning {versions.get('brainlm-lightning', '')}, PyTorch {versions.get('torch', '')} "
-            f"[@paszke2019pytorch], scikit-learn {versions.get('scikit-learn', '')} [@pedregosa2011scikit] and nilearn "
-            f"{versions.get('nilearn', '')} [@abraham2014machine]."
+            f"All was run with BrainLM-Lightning {versions.get('brainlm-lightning', '')}, PyTorch "
+            f"{versions.get('torch', '')} [@paszke2019pytorch], scikit-learn {versions.get('scikit-learn', '')} "
+            f"[@pedregosa2011scikit] and nilearn {versions.get('nilearn', '')} [@abraham2014machine]."
         )

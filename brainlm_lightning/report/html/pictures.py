@@ -3,6 +3,7 @@
 import base64
 import io
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -16,7 +17,10 @@ LARGEST_SVG = 250_000  # bytes; a figure of more marks is a PNG
 DOTS_PER_INCH = 160
 ROWS_SHOWN = 15  # of a CSV table; the run folder has the whole
 # Colours that people of any colour vision can tell apart (Petroff 2021), and the same bytes for the same figure.
-STYLE = {"axes.prop_cycle": f"cycler('color', {list(color_sequences['petroff10'])})", "svg.hashsalt": "brainlm"}
+STYLE: dict[Any, Any] = {
+    "axes.prop_cycle": f"cycler('color', {list(color_sequences['petroff10'])})",
+    "svg.hashsalt": "brainlm",
+}
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,11 @@ def _cell(value: object) -> str:
 
 def _image(figure: Figure) -> str:
     """The figure as an address that holds it: SVG, or PNG where that would be large."""
-    for kind, name in (("svg", "svg+xml"), ("png", "png")):
-        file = io.BytesIO()
-        figure.savefig(file, format=kind, dpi=DOTS_PER_INCH, metadata={"Date": None} if kind == "svg" else {})
-        if kind == "png" or file.tell() <= LARGEST_SVG:
-            break
+    file, name = io.BytesIO(), "svg+xml"
+    figure.savefig(file, format="svg", dpi=DOTS_PER_INCH, metadata={"Date": None})
+    if file.tell() > LARGEST_SVG:
+        file, name = io.BytesIO(), "png"
+        figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
     return f"data:image/{name};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 

@@ -49,7 +49,7 @@ def _low_passed(run: Run) -> Iterator[Warned]:
             yield Warned(
                 run.name,
                 f"{cohort} is low-passed: {free:.0f} of {frames:.0f} frames of a window are free",
-                "hidden and future frames follow from their neighbours by interpolation; high R² is no merit of a model here",
+                "hidden and future frames follow from their neighbours by interpolation; a high R² is no merit",
             )
 
 
@@ -63,7 +63,8 @@ def _small(run: Run) -> Iterator[Warned]:
             yield Warned(
                 run.name,
                 f"{cohort} is tested on {count:.0f} subjects",
-                f"a paired signed-rank test of {count:.0f} subjects cannot fall below p = {2 ** (1 - count):.2g}: nothing can be "
+                f"a paired signed-rank test of {count:.0f} subjects cannot fall below p = {2 ** (1 - count):.2g}: "
+                "nothing can be "
                 f"significant, and “no significant difference” says nothing; {FEW_SUBJECTS} are the least",
             )
 
