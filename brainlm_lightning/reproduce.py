@@ -13,6 +13,7 @@ and whose settings, cohorts and checkpoints are unchanged is not run again; one 
 not need it go on.
 """
 
+import resource
 import subprocess
 import sys
 import time
@@ -158,7 +159,7 @@ class Study:
         broken = [earlier for earlier in after if self.done[earlier]["status"] not in (RAN, UNCHANGED)]
         if broken:
             return {"status": SKIPPED, "why": f"needs {', '.join(broken)}"}
-        begin = time.monotonic()
+        begin, used = time.monotonic(), _cpu_s()
         unchanged = made if made is not None and made.exists() else None if made else unchanged_run(command)
         if unchanged is not None:
             return {"status": UNCHANGED, "run": str(unchanged)}
@@ -168,22 +169,28 @@ class Study:
         with log.open("w", encoding="utf-8") as file:
             whole = [sys.executable, "-m", "brainlm_lightning.cli", *command]
             ended = subprocess.run(whole, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)  # noqa: S603
-        seconds = round(time.monotonic() - begin, 1)
+        took = {"seconds": round(time.monotonic() - begin, 1), "cpu_s": round(_cpu_s() - used, 1)}
         if ended.returncode:
             lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             why = "\n".join(lines[-SHOWN_LINES:]) or f"exit status {ended.returncode}"
-            return {"status": FAILED, "why": why, "log": str(log), "seconds": seconds}
-        return {"status": RAN, "seconds": seconds}
+            return {"status": FAILED, "why": why, "log": str(log)} | took
+        return {"status": RAN} | took
 
     def _say(self, name: str, became: dict[str, Any]) -> None:
         self.done[name] = became
         told = {
-            RAN: lambda: f"done in {became['seconds']:.0f} s",
+            RAN: lambda: f"done in {became['seconds']:.0f} s ({became['cpu_s']:.0f} s of one core)",
             UNCHANGED: lambda: f"unchanged, not run again ({became['run']})",
             SKIPPED: lambda: f"NOT RUN: {became['why']}",
             FAILED: lambda: f"FAILED after {became['seconds']:.0f} s, see {became['log']}\n{became['why']}",
         }
         print(told[became["status"]](), flush=True)
+
+
+def _cpu_s() -> float:
+    """Seconds of one core that the steps so far have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 Planned = tuple[str, list[str], Path | None, list[str]]  # name, command, what it makes, names of steps that it needs
