@@ -21,8 +21,10 @@ from omegaconf.errors import OmegaConfBaseException
 from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from brainlm_lightning.callbacks.fit_loop import ResumableFitLoop
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
+from brainlm_lightning.callbacks.progress_lines import ProgressLines
 from brainlm_lightning.callbacks.result_files import ResultFiles
-from brainlm_lightning.callbacks.run_folder import RunFolder, RunLogger, folder_of
+from brainlm_lightning.callbacks.run_folder import RunFolder, folder_of
+from brainlm_lightning.callbacks.run_logger import RunLogger
 from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.callbacks.throughput import Throughput
@@ -161,7 +163,7 @@ class ExperimentCLI(LightningCLI):
         callbacks = list(config.trainer.callbacks or [])
         callbacks += [StepSeed(), GracefulStop(), Throughput()]
         if config.trainer.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar())
+            callbacks.append(RichProgressBar() if sys.stdout.isatty() else ProgressLines())
         if self.subcommand == "fit":
             callbacks += checkpoint_callbacks(config.checkpoint_every, *self.model.monitor)
             callbacks += [LearningRateMonitor("step"), TensorBoardFigures()] if given is not False else []

@@ -211,7 +211,12 @@ def choose(folder: Path, sweep: Sweep) -> None:
 
 def test_chosen(command: Command) -> None:
     """Tests the chosen point with its settings."""
+    command.run(*chosen_arguments(command))
+
+
+def chosen_arguments(command: Command) -> list[str]:
+    """What a test of a search adds to its command: the settings of the chosen point and its checkpoint."""
     settings = read_json(command.folder, CHOSEN)["settings"]
     given = any(argument.startswith("--ckpt_path") for argument in command.arguments)
     checkpoint = [] if given else [f"--ckpt_path={find_checkpoint(command.folder)}"]
-    command.run(*overrides(settings), *checkpoint)
+    return [*overrides(settings), *checkpoint]

@@ -8,6 +8,7 @@ Shapes: B batch, P parcels, T frames, N patches per parcel.
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
@@ -25,6 +26,7 @@ from brainlm_lightning.tasks.compare import (
     LearningData,
     TestedSet,
     fit_methods,
+    parcel_arrays,
     tested_sets,
     with_baselines,
 )
@@ -194,7 +196,9 @@ class PretrainTask(Task):
 
     def on_test_epoch_end(self) -> None:
         """Scores with intervals and paired tests, exact over ranks."""
-        numbers, self.arrays = self.comparison.compute()
+        numbers, arrays = self.comparison.compute()
+        store = self.datamodule.stores[0]
+        self.arrays = parcel_arrays(store.atlas) | {"windows/tr_s": np.array(store.tr_s)} | arrays
         self.results = numbers | self.chosen
         for name in (name for name in self.results if name.endswith("/r2_pooled")):
             self.log(name, self.results[name], rank_zero_only=True)
