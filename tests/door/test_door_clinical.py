@@ -135,3 +135,36 @@ def test_what_cannot_be_predicted_is_one_error_before_any_training(settings, mes
     with pytest.raises(SystemExit, match=message):
         run("fit", runs, pretrained, AGE, "frozen", **settings)
     assert not list(runs.rglob("metrics.json"))
+
+
+def test_features_that_do_not_exist_are_one_error(runs, pretrained):
+    method = {"class_path": "brainlm_lightning.tasks.clinical.methods.SklearnMethod"}
+    given = {"own": {**method, "init_args": {"features": "connectivity+grams", "estimator": "linear"}}}
+    settings = {
+        "model.init_args.pretrained": pretrained,
+        "model.init_args.baselines": json.dumps(given),
+        "model.init_args.default_baselines": "false",
+    }
+    with pytest.raises(SystemExit, match="expected some of none, confounds, .* got grams"):
+        run_main(arguments("test", runs, settings, AGE))
+    assert not (runs / ".cache").exists()
+
+
+def test_any_embedding_and_its_twin_is_a_feature(runs, pretrained):
+    """All are computed in one go for each encoder, and kept apart."""
+    names = ("mean_std", "untrained_mean_std", "network_gram", "confounds+connectivity", "signal_features+parcels")
+    own = {
+        f"m{number}": {
+            "class_path": "brainlm_lightning.tasks.clinical.methods.SklearnMethod",
+            "init_args": {"features": name, "estimator": "linear"},
+        }
+        for number, name in enumerate(names)
+    }
+    settings = {
+        "model.init_args.pretrained": pretrained,
+        "model.init_args.baselines": json.dumps(own),
+        "model.init_args.default_baselines": "false",
+    }
+    run_main(arguments("test", runs, settings, AGE))
+    found = read_metrics(newest_run(runs / AGE.stem, "metrics.json"))
+    assert all(np.isfinite(found[f"test/tiny/age/m{number}/r2"]) for number in range(len(names)))

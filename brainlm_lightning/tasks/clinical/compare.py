@@ -21,7 +21,8 @@ from brainlm_lightning.evaluation.comparison import with_corrected_p
 from brainlm_lightning.tasks.clinical.cache import cached
 from brainlm_lightning.tasks.clinical.embedding import hidden_parts
 from brainlm_lightning.tasks.clinical.features import RecordingFeatures
-from brainlm_lightning.tasks.clinical.methods import ClinicalMethod, FoldLearning
+from brainlm_lightning.tasks.clinical.fold_learning import FoldLearning
+from brainlm_lightning.tasks.clinical.methods import ClinicalMethod
 from brainlm_lightning.tasks.clinical.predictions import Predictions
 from brainlm_lightning.tasks.clinical.question import Question
 from brainlm_lightning.tasks.clinical.recording_folds import fold_units

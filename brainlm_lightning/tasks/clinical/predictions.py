@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.tasks.clinical.feature_names import UNTRAINED
 from brainlm_lightning.tasks.clinical.labels import TargetScale
 from brainlm_lightning.tasks.clinical.score import (
     Layout,
@@ -30,11 +31,10 @@ Floats = NDArray[np.float64]
 # The model that others are compared with: the first of these that there is, else the first baseline.
 REFERENCES = ("tuned", "frozen", "connectivity_linear")
 CONTROLS = (
-    ("frozen", "untrained_frozen"),
-    ("embedding_linear", "untrained_embedding_linear"),
-    ("gram_linear", "untrained_gram_linear"),
     ("gram_linear", "window_connectivity_linear"),
+    ("gram_linear", "signal_features_linear"),
     ("connectivity_gram_linear", "connectivity_linear"),  # is the embedding worth anything beside connectivity?
+    ("confounds_connectivity_linear", "confounds_linear"),  # and is connectivity, beside the confounds?
 )
 
 
@@ -125,7 +125,8 @@ class Predictions:
     def _comparisons(self, scores: dict[str, Scores]) -> dict[str, float]:
         reference = next((name for name in REFERENCES if name in scores), next(iter(scores)))
         pairs = [(reference, other) for other in scores if other != reference]
-        pairs += [pair for pair in CONTROLS if set(pair) <= set(scores) and pair not in pairs]
+        twins = [(name, f"{UNTRAINED}{name}") for name in scores]
+        pairs += [pair for pair in (*twins, *CONTROLS) if set(pair) <= set(scores) and pair not in pairs]
         if self._classes:
             return compare_auc(scores, pairs, self.layout.num_subjects)
         errors = {name: self.layout.by_subject((self._own(name) - self.truth_n) ** 2) for name in scores}
