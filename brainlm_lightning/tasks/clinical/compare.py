@@ -151,6 +151,7 @@ class ClinicalComparison:
             "groups": self._groups[self.question.rows].tolist(),
             "most_recordings": self.features.plan.most_recordings,
             "seed": self.question.data.seed,
+            "paired": self.question.target.paired,
         }
         return cached(self.question.runs, {"method": key, **shared}, predict)["scores"]
 

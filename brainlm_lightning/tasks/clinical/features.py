@@ -61,6 +61,8 @@ class RecordingFeatures:
         self.question, self.plan, self.parts = question, plan, parts
         for name in wanted:
             check_features(name, question.known_embeddings)
+            if question.target.paired and "tangent" in parts_of(name):
+                raise ValueError("the tangent of a series has no mean over a subject's: leave it out of paired classes")
         self.wanted = [part for name in wanted for part in parts_of(name)]
 
     def of(self, name: str, rows: NDArray[np.intp], fold: Fold) -> Any:
@@ -80,6 +82,26 @@ class RecordingFeatures:
         """
         if len(parts := parts_of(name)) > 1:
             return {part: self.of(part, rows, fold) for part in parts}
+        if not self.question.target.paired:
+            return self._of_one(name, rows, fold)
+        together = self.question.rows
+        return self._about_subjects(self._of_one(name, together, fold), np.searchsorted(together, rows))
+
+    def _about_subjects(self, values: Any, places: NDArray[np.intp]) -> Any:
+        """Features of all recordings about the mean of their subject, at the given places; text as it is."""
+        subjects = self.question.data.recordings.table["subject_id"].iloc[self.question.rows].to_numpy()
+        if isinstance(values, pd.DataFrame):
+            numbers = values.select_dtypes("number").columns
+            apart = values[numbers] - values[numbers].groupby(subjects).transform("mean")
+            return values.assign(**apart).iloc[places]
+        _, subject_R = np.unique(subjects, return_inverse=True)
+        mean_UF = np.zeros((subject_R.max() + 1, values.shape[1]))
+        np.add.at(mean_UF, subject_R, values)
+        mean_UF /= np.bincount(subject_R)[:, None]
+        return values[places] - mean_UF[subject_R[places]]
+
+    def _of_one(self, name: str, rows: NDArray[np.intp], fold: Fold) -> Any:
+        """The features of a single name, as they are."""
         if name == "none":
             return np.zeros((len(rows), 1))
         if name == "confounds":

@@ -58,7 +58,7 @@ class Predictions:
 
     @classmethod
     def of(cls, question: "Question", predicted: dict[str, list[NDArray[np.floating]]]) -> "Predictions":
-        """Averages a subject's recordings.
+        """Averages a subject's recordings; of paired classes, those of each class.
 
         Args:
             question: with folds.
@@ -70,21 +70,22 @@ class Predictions:
             columns = {"truth": question.labels.values_R[fold.test]}
             for name, outputs in predicted.items():
                 columns |= {f"{name}/{k}": column for k, column in enumerate(outputs[number].T)}
-            mean = pd.DataFrame(columns).groupby(subject_R[fold.test]).mean()
+            keys = [subject_R[fold.test], columns["truth"]] if question.labels.paired else [subject_R[fold.test]]
+            mean = pd.DataFrame(columns).groupby(keys).mean()
             parts.append(mean.assign(fold=number))
         table = pd.concat(parts)
-        names, subject_n = np.unique(table.index.to_numpy(dtype=str), return_inverse=True)
+        names, subject_n = np.unique(table.index.get_level_values(0).to_numpy(dtype=str), return_inverse=True)
         repeat_X = np.array([fold.repeat for fold in question.folds])
         output_nO = {
             name: table[[f"{name}/{k}" for k in range(question.num_outputs)]].to_numpy(dtype=float)
             for name in predicted
         }
-        layout = Layout(subject_n, table["fold"].to_numpy(), repeat_X)
+        layout = Layout(subject_n, table["fold"].to_numpy(), repeat_X, question.labels.paired)
         return cls(question, layout, names[subject_n], table["truth"].to_numpy(dtype=float), output_nO)
 
     def scored(self) -> tuple[dict[str, float], dict[str, NDArray[Any]], pd.DataFrame]:
         """Metrics `test/<cohort>/<target>/<method>/<score>`, arrays of the same names, and the table to save."""
-        of = MetricName(self.question.cohort, self.question.target.column)
+        of = MetricName(self.question.cohort, self.question.target.name)
         scores = {name: self._score(name) for name in self.output_nO}
         found = {name: value.flat(self.layout.num_subjects) for name, value in scores.items()}
         results: dict[str, float] = {}
