@@ -1,4 +1,4 @@
-"""Verbs of the command line that are about weights: `import-weights`, `embed` and `calibrate`."""
+"""Verbs of the command line that are about weights: `import-weights`, `embed`, `calibrate` and `push`."""
 
 import argparse
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def import_weights(parser: argparse.ArgumentParser) -> Verb:
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
         from brainlm_lightning.checkpoint.published import importing
-        from brainlm_lightning.checkpoint.published.hub import fetched
+        from brainlm_lightning.checkpoint.hub import fetched
 
         given = {"input_gain": args.gain, "encoding_order": args.encoding_order, "shuffles": args.shuffles}
         options = {name: value for name, value in given.items() if value is not None}
@@ -101,5 +101,21 @@ def calibrate(parser: argparse.ArgumentParser) -> Verb:
         model, found = calibrated(load(args.model), Store(args.cohort), plan)
         print(found.table())
         print(save_imported(model.model, model.about, args.output))
+
+    return run
+
+
+def push(parser: argparse.ArgumentParser) -> Verb:
+    """`push FOLDER OWNER/NAME`: an exported folder to the Hugging Face hub."""
+    parser.add_argument("folder", type=Path, help="written by `export`, with the licence in its README.md filled in")
+    parser.add_argument("repository", help="OWNER/NAME; made where it does not exist")
+    parser.add_argument(
+        "--public", action="store_true", help="everybody sees a new repository (default: its owner alone)"
+    )
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.checkpoint.shared_folder import push as published
+
+        print(published(args.folder, args.repository, private=not args.public))
 
     return run

@@ -77,6 +77,21 @@ def describe(net: Configured, datamodule: CohortDataModule, start: str = "standa
     }
 
 
+def describe_tuned(about: Description, datamodule: CohortDataModule, **what: Any) -> Description:
+    """The description of a pretrained model that was trained further: its subjects, and those it has seen since.
+
+    Args:
+        about: description of the pretrained model.
+        datamodule: data of the further training.
+        what: what it was trained for, as plain values.
+    """
+    subjects = {
+        split: sorted({*seen, *_digests(datamodule, split)} if split in ("train", "val") else seen)
+        for split, seen in about["subjects"].items()
+    }
+    return {**about, "subjects": subjects, "tuned": what}
+
+
 Entry = Callable[[Description], Any]
 
 COMPARED_SERIES: dict[str, Entry] = {
