@@ -29,8 +29,8 @@ def import_weights(parser: argparse.ArgumentParser) -> Verb:
     parser.add_argument("--shuffles", type=int, help="average the encodings of so many orders (default: 1)")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
-        from brainlm_lightning.checkpoint.published import importing
         from brainlm_lightning.checkpoint.hub import fetched
+        from brainlm_lightning.checkpoint.published import importing
 
         given = {"input_gain": args.gain, "encoding_order": args.encoding_order, "shuffles": args.shuffles}
         options = {name: value for name, value in given.items() if value is not None}

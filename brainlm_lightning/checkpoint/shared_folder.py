@@ -48,8 +48,8 @@ def from_pretrained(
         return checked_model(Path(name))[0]
     if not REPOSITORY.fullmatch(name):
         raise FileNotFoundError(f"no folder {name}; name an exported folder, or OWNER/NAME on the hub")
-    options = {"revision": revision, "token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-    return checked_model(download(name, **options))[0]
+    folder = download(name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
+    return checked_model(folder)[0]
 
 
 def checked_model(folder: Path) -> tuple[MaskedModel, Description]:
@@ -67,8 +67,8 @@ def checked_model(folder: Path) -> tuple[MaskedModel, Description]:
     differing = [name for name in expected.keys() | found.keys() if found.get(name) != expected.get(name)]
     if differing:
         raise ValueError(
-            f"{folder}: config.json and the header of {EXPORTED} differ in {', '.join(sorted(differing))}: the files are "
-            "of two exports, or one was edited; export the model again"
+            f"{folder}: config.json and the header of {EXPORTED} differ in {', '.join(sorted(differing))}: the files "
+            "are of two exports, or one was edited; export the model again"
         )
     return model, about
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from brainlm_lightning.checkpoint.description import Description
-from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.checkpoint.hub import fetched
+from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.convert import dead_parcels
 from brainlm_lightning.data.missing import fill_frames, missing_frames
