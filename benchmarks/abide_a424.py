@@ -2,9 +2,10 @@
 
     BRAINLM_REAL_DATA=… python -m benchmarks.abide_a424 OUTPUT --every 6
 
-writes OUTPUT/timeseries.npz, recordings.tsv and parcels.tsv, which `data_manifests/abide_a424.yaml` prepares. A parcel of A424
-is the mean of the CC400 parcels that it overlaps, weighted by shares of voxels (`atlases/cc400_to_a424_weights.csv`); one of
-them overlaps none and stays 0. A parcel of which a recording lacks a part (constant in CC400) is set to 0, too.
+writes OUTPUT/timeseries.npz, recordings.tsv and parcels.tsv, which `data_manifests/abide_a424.yaml` prepares. A parcel
+of A424 is the mean of the CC400 parcels that it overlaps, weighted by shares of voxels
+(`atlases/cc400_to_a424_weights.csv`); one of them overlaps none and stays 0. A parcel of which a recording lacks a part
+(constant in CC400) is set to 0, too.
 """
 
 import argparse

@@ -65,6 +65,9 @@ def embed(parser: argparse.ArgumentParser) -> Verb:
     parser.add_argument("--tr-s", type=float, help="seconds between frames, where files do not say it")
     parser.add_argument("--atlas", help="name of the checkpoint's atlas, where files do not name their columns")
     parser.add_argument("--label-image", type=Path, help="label image of the atlas, for volumes")
+    parser.add_argument(
+        "--parcels", type=Path, help="table (index, label, x, y, z) of another atlas: the model moves to it"
+    )
     parser.add_argument("--embeddings", nargs="+", help="for instance cls mean_std gram (default: all)")
     parser.add_argument("--orientation", help="frames_parcels (default) or parcels_frames")
     parser.add_argument("--config", type=Path, help="YAML with these options: recordings, model, output, tr_s, …")

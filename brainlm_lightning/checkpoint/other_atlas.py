@@ -2,8 +2,8 @@
 
 A model knows single parcels by its learnable spatial embeddings alone, one vector a parcel. A parcel of the new atlas
 gets the weighted mean of the vectors of the old ones, with weights by position (a kernel on the distance of centroids)
-or by overlap (`data.parcellation.overlap_weights`). Embeddings that are a function of `xyz_mm` need no weights: they are
-computed from the new centroids.
+or by overlap (`data.parcellation.overlap_weights`). Embeddings that are a function of `xyz_mm` need no weights: they
+are computed from the new centroids.
 
 Shapes: P parcels of the model's atlas, Q parcels of the new one, D width.
 """

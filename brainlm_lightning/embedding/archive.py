@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.embedding.one_line import load
 
 NEEDED = ("recordings", "model", "output")
@@ -24,6 +25,8 @@ class EmbeddingPlan:
         tr_s: seconds from one frame to the next, where files do not say it.
         atlas: name of the checkpoint's atlas, where files do not name their columns.
         label_image: of the atlas, for volumes.
+        parcels: table of another atlas that the recordings are in, to which the model moves by position; its columns
+            are ``index, label, x, y, z`` in mm, its name is that of the file.
         embeddings: names; None = all that do not decode.
         orientation: of the series in their files.
     """
@@ -34,6 +37,7 @@ class EmbeddingPlan:
     tr_s: float | None = None
     atlas: str | None = None
     label_image: Path | None = None
+    parcels: Path | None = None
     embeddings: tuple[str, ...] | None = None
     orientation: str = "frames_parcels"
 
@@ -80,6 +84,9 @@ def embed_files(plan: EmbeddingPlan) -> Path:
     if plan.output.exists():
         raise FileExistsError(f"{plan.output} exists; name another file")
     model = load(plan.model)
+    if plan.parcels is not None:
+        table = Path(plan.parcels)
+        model = model.on(Atlas.from_table(table.stem, table, index="index", label="label", xyz_mm=("x", "y", "z")))
     options: dict[str, Any] = {
         name: getattr(plan, name) for name in ("tr_s", "atlas", "label_image", "embeddings", "orientation")
     }

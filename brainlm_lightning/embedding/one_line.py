@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brainlm_lightning.checkpoint.description import Description
+from brainlm_lightning.checkpoint.description import Description, describe_parcels
 from brainlm_lightning.checkpoint.hub import fetched
+from brainlm_lightning.checkpoint.other_atlas import WIDTH_MM, moved, position_weights
 from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.convert import dead_parcels
@@ -21,7 +22,7 @@ from brainlm_lightning.data.missing import fill_frames, missing_frames
 from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.data.read import Expected, Orientation, agreed_tr_s, read_series
 from brainlm_lightning.data.resample import resample
-from brainlm_lightning.data.scaling import ScalingStatistics, centre_and_scale
+from brainlm_lightning.data.scaling import WITHOUT_STATISTICS, ScalingStatistics, centre_and_scale
 from brainlm_lightning.data.shard import StoredRecording
 from brainlm_lightning.data.windows import Batch, scale_on_device, usable_parcels
 from brainlm_lightning.embedding.definitions import WITHOUT_PARCELS, WindowEmbedding, default_embeddings
@@ -90,6 +91,34 @@ class EmbeddingModel:
             means.add(scale_on_device(part), torch.zeros(len(part["start_B"]), dtype=torch.int64))
         return {name: value_1F[0] for name, value_1F in means.compute().items()}
 
+    def on(self, atlas: Atlas, width_mm: float = WIDTH_MM) -> "EmbeddingModel":
+        """The same model for recordings in another atlas: spatial embeddings are mapped by position, and it says so.
+
+        Args:
+            atlas: parcels of the recordings, with centroids in the space of the checkpoint's.
+            width_mm: standard deviation of the kernel; see `checkpoint.other_atlas`.
+
+        Raises:
+            ValueError: the scaling needs statistics of the checkpoint's own parcels; or the model cannot move.
+        """
+        recipe, parcels = self.about["scaling"]["recipe"], self.about["parcels"]
+        if recipe not in WITHOUT_STATISTICS:
+            raise ValueError(
+                f"the checkpoint scales by {recipe!r}, with statistics of its own parcels in {parcels['atlas']!r}; "
+                f"only models with {' or '.join(WITHOUT_STATISTICS)} move without data of the new atlas; pretrain "
+                "further on a prepared cohort with start_from"
+            )
+        xyz_to_mm = torch.tensor(atlas.xyz_mm)
+        weights_QP = position_weights(torch.tensor(parcels["xyz_mm"]), xyz_to_mm, width_mm)
+        origin = {"atlas": parcels["atlas"], "parcels_sha256": parcels["sha256"]}
+        about = {
+            **self.about,
+            "parcels": describe_parcels(atlas),
+            "scaling": {"recipe": recipe, "statistics": ScalingStatistics.unknown(atlas.num_parcels).to_json()},
+            "started_from": {**origin, "mapping": "position", "width_mm": width_mm},
+        }
+        return EmbeddingModel(moved(self.model, xyz_to_mm, weights_QP), about)
+
     def check_atlas(self, atlas: Atlas | str) -> None:
         """Raises ValueError where an atlas, or its name, is not the checkpoint's."""
         own = self.about["parcels"]
@@ -103,7 +132,7 @@ class EmbeddingModel:
         elif atlas != own["atlas"]:
             raise ValueError(
                 f"the recording is in atlas {atlas!r}, the checkpoint in {own['atlas']!r} ({len(own['index'])} "
-                "parcels); extract the series with the checkpoint's atlas"
+                "parcels); extract the series with the checkpoint's atlas, or move the model: model.on(atlas)"
             )
 
     def _expected(self, orientation: Orientation, label_image: Path | str | None) -> Expected:

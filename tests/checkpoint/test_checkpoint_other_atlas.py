@@ -4,8 +4,8 @@ import torch
 
 from brainlm_lightning.checkpoint.other_atlas import mapped, moved, position_weights
 from brainlm_lightning.model.embedding import Geometry
-from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.model.gcn import GCNConfig, GraphConvolutionalNetwork
+from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 
 GENERATOR = torch.Generator().manual_seed(0)
 HERE, THERE = torch.randn(12, 3, generator=GENERATOR) * 40, torch.randn(9, 3, generator=GENERATOR) * 40
