@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_refused(case, go_on):
 
 
 def test_subjects_of_the_pretraining_are_not_tested_on(runs, pretrained):
+    settings = {f"{START}.checkpoint": pretrained, "data.cohorts": "other", "data.test_cohorts": "[tiny]"}
     with pytest.raises(SystemExit, match="were seen in the pretraining of"):
-        settings = {f"{START}.checkpoint": pretrained, "data.cohorts": "other", "data.test_cohorts": "[tiny]"}
         door("fit", runs, settings)
 
