@@ -12,7 +12,8 @@ from brainlm_lightning.checkpoint.pretrained import export
 from brainlm_lightning.run_folder import EXPORTED, find_checkpoint, read_json, run_of
 
 CONFIG, CARD = "config.json", "README.md"
-LARGE = ("statistics", "index", "label", "xyz_mm", "train", "val", "pretraining")  # in the weights' header, and long
+# In the weights' header, and long:
+LARGE = ("statistics", "index", "label", "xyz_mm", "directions", "train", "val", "pretraining")
 UNCERTAIN = "_low"  # ending of the name of a lower bound
 
 

@@ -1,5 +1,6 @@
 """Embeddings of many files in one archive: what the verb `embed` does."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -73,7 +74,9 @@ def embed_files(plan: EmbeddingPlan) -> Path:
     """Embeds all files; writes the archive only when every one could be embedded.
 
     Returns:
-        The archive: `recording` (R,) names of the files, and an array (R, F) float32 for each embedding.
+        The archive: `recording` (R,) names of the files; `unlike_training` (R,) in which numbers a recording looks
+        unlike those of the training, empty where in none, or where the checkpoint does not know; and an array (R, F)
+        float32 for each embedding.
 
     Raises:
         FileExistsError: the output exists.
@@ -87,11 +90,16 @@ def embed_files(plan: EmbeddingPlan) -> Path:
     if plan.parcels is not None:
         table = Path(plan.parcels)
         model = model.on(Atlas.from_table(table.stem, table, index="index", label="label", xyz_mm=("x", "y", "z")))
-    options: dict[str, Any] = {
-        name: getattr(plan, name) for name in ("tr_s", "atlas", "label_image", "embeddings", "orientation")
-    }
-    rows = [model.embed(recording, **options) for recording in plan.recordings]
+    source: dict[str, Any] = {name: getattr(plan, name) for name in ("tr_s", "atlas", "label_image", "orientation")}
+    rows, unlike = [], []
+    for recording in plan.recordings:
+        batch = model.read(recording, **source)
+        unlike.append("; ".join(model.unlike(batch) or []))
+        if unlike[-1]:
+            print(f"{recording} looks unlike the recordings of the training: {unlike[-1]}", file=sys.stderr)
+        rows.append(model.embed_windows(batch, atlas=plan.atlas, embeddings=plan.embeddings))
     arrays: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    arrays["unlike_training"] = np.array(unlike)
     plan.output.parent.mkdir(parents=True, exist_ok=True)
     part = plan.output.with_name(plan.output.name + ".part")
     with part.open("wb") as file:

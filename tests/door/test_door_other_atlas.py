@@ -92,4 +92,3 @@ def test_subjects_of_the_pretraining_are_not_tested_on(runs, pretrained):
     settings = {f"{START}.checkpoint": pretrained, "data.cohorts": "other", "data.test_cohorts": "[tiny]"}
     with pytest.raises(SystemExit, match="were seen in the pretraining of"):
         door("fit", runs, settings)
-

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from brainlm_lightning.checkpoint.description import KEY, Description, check_format, check_matches, describe
 from brainlm_lightning.checkpoint.files import PREFIX
+from brainlm_lightning.checkpoint.reference import REFERENCE, training_reference
 from brainlm_lightning.checkpoint.start import ModelFactory, start_model
 from brainlm_lightning.checkpoint.start_from import Started, StartFrom, describe_started, started
 from brainlm_lightning.data.datamodule import CohortDataModule
@@ -89,6 +90,7 @@ class PretrainTask(Task):
         self.baselines, self.use_defaults = baselines, default_baselines
         self.net: MaskedModel | None = None
         self.network_P: Tensor | None
+        self.reference: dict[str, Any] = {}
         self.untrained: tuple[MaskedModel, ...] = ()  # in a tuple, so that it is no part of the checkpoint
         self._running = torch.zeros(4)
 
@@ -126,6 +128,10 @@ class PretrainTask(Task):
         assert self.net is not None
         grid = Grid(batch["observed_BP"], self.net.num_patches, self.network_P)
         return draw_mask(strategy, batch["key_B"], ratio, grid)
+
+    def on_fit_start(self) -> None:
+        """Describes the training recordings, so that the model can later say what is unlike them."""
+        self.reference = training_reference(self.datamodule)
 
     # -- training -------------------------------------------------------------------------------------------------
 
@@ -243,4 +249,6 @@ class PretrainTask(Task):
         assert self.net is not None
         assert self.initialisation is not None
         description = describe(self.net, self.datamodule, self.initialisation)
+        if self.reference:
+            description[REFERENCE] = self.reference
         return describe_started(description, *self.started) if self.started else description
