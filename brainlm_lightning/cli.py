@@ -7,6 +7,7 @@
     report, export         show the tables of runs; convert a checkpoint to safetensors
     import-weights         turn published weights into a checkpoint
     calibrate, embed       find the input gain of an imported model; embed recordings
+    reproduce-published    an imported model's numbers beside the paper's and those of others
     push                   publish an exported model on the Hugging Face hub
 
 ``--debug`` with any of them shows the traceback of an error.
@@ -217,6 +218,7 @@ TOOLS = {
     "import-weights": (weights_verbs.import_weights, "turn published BrainLM weights into a checkpoint"),
     "embed": (weights_verbs.embed, "embed recordings with a checkpoint"),
     "calibrate": (weights_verbs.calibrate, "find the input gain of an imported model"),
+    "reproduce-published": (weights_verbs.reproduce_published, "measure an imported model beside published numbers"),
     "push": (weights_verbs.push, "publish an exported model on the Hugging Face hub"),
 }
 OWN_SETTINGS = ("prepare", "simulate")  # verbs that also take settings of the manifest or simulation
