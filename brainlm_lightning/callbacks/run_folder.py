@@ -86,8 +86,9 @@ class RunFolder(SaveConfigCallback):
 
     def _pretrained(self, pl_module: pl.LightningModule, stage: str) -> dict[str, dict[str, str]]:
         """Path and hash of each model that a fit starts from, or that the task has loaded to compare, by name."""
-        named = self.config.model.init_args.get("pretrained") if stage == "fit" else None
-        used: dict[str, Path] = {"pretrained": find_checkpoint(named)} if named else {}
+        given = self.config.model.init_args if stage == "fit" else {}
+        named = {"pretrained": given.get("pretrained"), "start_from": (given.get("start_from") or {}).get("checkpoint")}
+        used = {name: find_checkpoint(location) for name, location in named.items() if location}
         used |= getattr(pl_module, "checkpoints", {})
         return {name: {"path": str(path), "sha256": sha256_of(path)} for name, path in used.items()}
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from brainlm_lightning import __version__
 from brainlm_lightning.checkpoint.registry import class_path, current_path, find
 from brainlm_lightning.checkpoint.schema import check_entries
+from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.split import units_of
 from brainlm_lightning.provenance import git_commit
@@ -26,19 +27,23 @@ class Configured(Protocol):
 def describe_data(datamodule: CohortDataModule) -> Description:
     """Describes the training data, as plain values: parcels, ``tr_s``, window, scaling, subjects."""
     store = datamodule.stores[0]
-    atlas = store.atlas
     return {
-        "parcels": {
-            "atlas": atlas.name,
-            "sha256": atlas.sha256,
-            "index": [int(index) for index in atlas.parcels["index"]],
-            "label": [str(label) for label in atlas.parcels["label"]],
-            "xyz_mm": [[float(x) for x in row] for row in atlas.xyz_mm],
-        },
+        "parcels": describe_parcels(store.atlas),
         "tr_s": float(store.tr_s),
         "window_frames": datamodule.window_frames,
         "scaling": {"recipe": datamodule.scaling, "statistics": datamodule.statistics().to_json()},
         "subjects": {"train": _digests(datamodule, "train"), "val": _digests(datamodule, "val")},
+    }
+
+
+def describe_parcels(atlas: Atlas) -> Description:
+    """Describes an atlas: its name, and the parcels in their order."""
+    return {
+        "atlas": atlas.name,
+        "sha256": atlas.sha256,
+        "index": [int(index) for index in atlas.parcels["index"]],
+        "label": [str(label) for label in atlas.parcels["label"]],
+        "xyz_mm": [[float(x) for x in row] for row in atlas.xyz_mm],
     }
 
 
@@ -75,6 +80,21 @@ def describe(net: Configured, datamodule: CohortDataModule, start: str = "standa
         "git_commit": git_commit(),
         **describe_data(datamodule),
     }
+
+
+def describe_tuned(about: Description, datamodule: CohortDataModule, **what: Any) -> Description:
+    """The description of a pretrained model that was trained further: its subjects, and those it has seen since.
+
+    Args:
+        about: description of the pretrained model.
+        datamodule: data of the further training.
+        what: what it was trained for, as plain values.
+    """
+    subjects = {
+        split: sorted({*seen, *_digests(datamodule, split)} if split in ("train", "val") else seen)
+        for split, seen in about["subjects"].items()
+    }
+    return {**about, "subjects": subjects, "tuned": what}
 
 
 Entry = Callable[[Description], Any]

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from brainlm_lightning.checkpoint.description import KEY as DESCRIPTION
+from brainlm_lightning.checkpoint.description import describe_tuned
 from brainlm_lightning.data.datamodule import TestSet
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.tasks.clinical.compare import ClinicalComparison, FoldNetworks
@@ -221,7 +222,11 @@ class ClinicalTask(Task):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the checkpoint describe itself: the encoder's data, and what is predicted how."""
-        checkpoint[DESCRIPTION] = dict(self.question.pretrained.about)
+        about = self.question.pretrained.about
+        if not self.method.endswith("frozen"):
+            what = {"target": self.target.column, "method": self.method, "fold": self.fold}
+            about = describe_tuned(about, self.datamodule, **what)
+        checkpoint[DESCRIPTION] = dict(about)
         checkpoint[KEY] = {
             "method": self.method,
             "fold": self.fold,
