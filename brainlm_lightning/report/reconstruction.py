@@ -6,6 +6,7 @@ from functools import partial
 
 from brainlm_lightning.evaluation.names import ENDS, MetricName
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
+from brainlm_lightning.report.completed import completed_table
 from brainlm_lightning.report.finding import OPTIMUM, Finding, Truth, against_strongest
 from brainlm_lightning.report.page import Page, ReportFile
 from brainlm_lightning.report.reconstruction_figures import (
@@ -70,6 +71,9 @@ class ReconstructionPage(Page):
             yield ReportTable(title, _rows(metrics, conditions), _notes(metrics, conditions), tuple(conditions))
         for conditions in _conditions(metrics, [RANDOM]).values():
             yield from _by_distance(metrics, conditions)
+        for word in (RANDOM, "parcels"):
+            for conditions in _conditions(metrics, [word]).values():
+                yield from _completed(metrics, conditions, word)
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
         """Reconstructed windows and R² on the brain of each cohort, and R² by what is hidden and by distance."""
@@ -224,6 +228,16 @@ def _by_distance(metrics: Metrics, conditions: Conditions) -> Iterator[ReportTab
                 "window shows no frame of the parcel. [95 % interval from resampling subjects]")  # fmt: skip
         title = f"Reconstruction, {condition.cohort}, R² by distance at {percent} hidden"
         yield ReportTable(title, [["method", *labels], *rows], [note])
+
+
+def _completed(metrics: Metrics, conditions: Conditions, word: str) -> Iterator[ReportTable]:
+    """What completed windows keep, at the share hidden next to `SHOWN_RATIO`."""
+    condition, heading = min(
+        _columns(conditions, word), key=lambda column: abs((column[0].level(word) or 0.0) - SHOWN_RATIO)
+    )
+    table = completed_table(metrics, condition, heading, _ordered(conditions, _reference(metrics, conditions)))
+    if table:
+        yield table
 
 
 def _distances(metrics: Metrics) -> dict[MetricName, dict[str, dict[str, Estimate]]]:
