@@ -7,6 +7,9 @@ BRAINLM := $(BIN)/python -m brainlm_lightning.cli
 CONFIG ?= experiments/pretrain.yaml
 COHORT ?= ukb
 GPUS   ?= auto
+NODES  ?= 1
+HEAD   ?= localhost:29500
+STRATEGY ?= auto
 JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 RUNS   ?= runs
 # As many processes as cores, each with one thread; the tests of a file stay together, with what they share.
@@ -42,8 +45,13 @@ simulated_task: setup  ## a simulated cohort whose task drives one network, and 
 prepare: setup  ## prepare a cohort's store:  make prepare COHORT=ukb
 	$(BRAINLM) prepare --config data_manifests/$(COHORT).yaml --jobs $(JOBS)
 
-pretrain: setup  ## pretrain on a prepared cohort:  make pretrain GPUS=8 COHORT=ukb [CONFIG=experiments/....yaml]
-	$(BRAINLM) fit --config $(CONFIG) --trainer.devices $(GPUS) --data.cohorts $(COHORT)
+# One process starts the others of its machine; with several machines torchrun does, called on each of them.
+LAUNCH = $(if $(filter 1,$(NODES)),$(BIN)/python,$(BIN)/torchrun --nnodes $(NODES) --nproc-per-node $(GPUS) \
+  --rdzv-backend c10d --rdzv-endpoint $(HEAD))
+
+pretrain: setup  ## pretrain on a prepared cohort:  make pretrain GPUS=8 COHORT=ukb [CONFIG=…] [NODES=2 HEAD=HOST:PORT, on each]
+	$(LAUNCH) -m brainlm_lightning.cli fit --config $(CONFIG) --data.cohorts $(COHORT) --runs $(RUNS) \
+	  --trainer.devices $(GPUS) --trainer.num_nodes $(NODES) --trainer.strategy $(STRATEGY)
 
 TABLE1 := $(addprefix table1_,ratio75_1percent ratio75_all ratio90_1percent ratio90_all)
 

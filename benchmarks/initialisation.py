@@ -142,14 +142,19 @@ def val_r2(task: PretrainTask, batches: list[Batch], method: ReconstructionMetho
 
 
 def train(case: Case, start: str, rate: float, seed: int) -> tuple[PretrainTask, Trace]:
-    """One training run with the package's own task, data and Trainer."""
-    trace = Trace(case.points)
+    """One training run from a start at a learning rate."""
     task = PretrainTask(
         model=partial(MaskedAutoencoder, config=case.config),
         masking=MaskingPlan(ratio=(0.2, 0.9)),
         optimisation=OptimisationPlan(learning_rate=rate),
         initialisation=start,
     )
+    return task, train_task(task, case, seed)
+
+
+def train_task(task: PretrainTask, case: Case, seed: int) -> Trace:
+    """One training run with the package's own task, data and Trainer."""
+    trace = Trace(case.points)
     data = CohortDataModule(
         case.cohort, global_batch_size=case.batch_size, scaling=case.scaling, num_workers=0, seed=seed
     )
@@ -165,7 +170,7 @@ def train(case: Case, start: str, rate: float, seed: int) -> tuple[PretrainTask,
         callbacks=[trace],
     )
     trainer.fit(task, data)
-    return task, trace
+    return trace
 
 
 def study(case: Case) -> Iterator[tuple[str, Rows]]:
