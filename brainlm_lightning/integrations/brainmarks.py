@@ -1,9 +1,9 @@
 """A model of this package as a plug-in of Brainmarks, the field's cross-model benchmark of frozen embeddings.
 
-What is assumed of the benchmark's interface: a model comes as a pair. The *transform* takes one sample, a mapping with
-the series in ``bold``, (frames, parcels), the ``tr`` in seconds and, where the benchmark has z-scored them, ``mean`` and
-``std`` of each parcel; it returns tensors that are collated to batches. The *model* takes a batch and returns embeddings
-of CLS, of registers (None here) and of patches, which the benchmark's probes are trained on.
+What is assumed of the benchmark's interface: a model comes as a pair. The *transform* takes one sample, a mapping
+with the series in ``bold``, (frames, parcels), the ``tr`` in seconds and, where the benchmark has z-scored them,
+``mean`` and ``std`` of each parcel; it returns tensors that are collated to batches. The *model* takes a batch and
+returns embeddings of CLS, of registers (None here) and of patches, which the benchmark's probes are trained on.
 
     transform, model = plugin("my_model")  # an exported folder, or anything else that `brainlm_lightning.load` takes
 
