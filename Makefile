@@ -12,12 +12,13 @@ HEAD   ?= localhost:29500
 STRATEGY ?= auto
 JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 RUNS   ?= runs
+REPORT ?= report
 # As many processes as cores, each with one thread; the tests of a file stay together, with what they share.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 export BRAINLM_DATA ?= stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo simulated_task prepare pretrain table1 forecast forecast-abide forecast-ukb test test-slow fuzz kills docs check bench tensorboard clean
+.PHONY: help setup demo simulated_task prepare pretrain table1 forecast forecast-abide forecast-ukb reproduce report test test-slow fuzz kills docs check bench tensorboard clean
 
 help:  ## this list
 	@grep -E '^[a-z_0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -82,6 +83,12 @@ FORECASTS_UKB := $(foreach frames,forecast_ukb forecast_ukb_40,$(addprefix $(fra
 forecast-ukb: setup  ## the paper's own figure 4 (20 frames) and table 3 (40), after `make pretrain COHORT=ukb` (one GPU)
 	@for name in $(FORECASTS_UKB); do $(BRAINLM) fit --config experiments/$$name.yaml --runs $(RUNS) || exit 1; done
 	@for name in forecast_ukb forecast_ukb_40; do $(BRAINLM) test --config experiments/$$name.yaml --runs $(RUNS) || exit 1; done
+
+reproduce: setup  ## a whole study, cohort to report:  make reproduce COHORT=simulated OOD=simulated_other
+	$(BRAINLM) reproduce --cohort $(COHORT) $(if $(OOD),--ood $(OOD)) --runs $(RUNS) --out $(REPORT) --jobs $(JOBS)
+
+report: setup  ## one page of all runs:  make report [RUNS=runs] [REPORT=report]
+	$(BRAINLM) report $(RUNS) --out $(REPORT)
 
 test: setup  ## the tests (CPU, under 10 minutes)
 	$(PYTEST) -m 'not slow'
