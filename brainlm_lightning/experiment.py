@@ -30,7 +30,7 @@ from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.callbacks.throughput import Throughput
 from brainlm_lightning.data.datamodule import CohortDataModule
-from brainlm_lightning.experiment_files import check_settings
+from brainlm_lightning.experiment_files import check_settings, refuse_missing
 from brainlm_lightning.options import explain_unknown, files_first, given_options
 from brainlm_lightning.report.tables import tables
 from brainlm_lightning.run_folder import find_checkpoint, read_metrics, run_of
@@ -98,6 +98,7 @@ class ExperimentCLI(LightningCLI):
         """Parses the command: files outrank defaults, `further` settings outrank files, and options outrank both."""
         verb, *given = sys.argv[1:]
         files, options = files_first(given)
+        refuse_missing(files)
         between = [f"--config={yaml.safe_dump(further)}"] if further else []
         try:
             self.config = parser.parse_args([verb, *files, *between, *options])

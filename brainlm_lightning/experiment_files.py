@@ -1,5 +1,6 @@
 """Reads experiment files, and checks the settings of a command that its parser accepts but nothing could run with."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from brainlm_lightning.run_folder import inside
+from brainlm_lightning.shell import nearest
+
+YAML = (".yaml", ".yml")
 
 
 def read_experiment(path: Path) -> DictConfig:
@@ -29,6 +33,24 @@ def read_experiment(path: Path) -> DictConfig:
     if not isinstance(found, DictConfig) or (not found and path.read_text(encoding="utf-8").strip()):
         raise ValueError(f"{path}: expected settings (`name: value`), as in experiments/demo.yaml")
     return found
+
+
+def refuse_missing(named: Sequence[str]) -> None:
+    """Checks that the files of a command are there.
+
+    Args:
+        named: ``--config FILE`` in two arguments, or ``--config=FILE`` in one.
+
+    Raises:
+        FileNotFoundError: one is not; a nearly like-named neighbour is said.
+    """
+    paths = [Path(argument.removeprefix("--config=")) for argument in named]
+    for path in paths:
+        if path.suffix in YAML and not path.exists():
+            near = nearest(path.name, (file.name for file in path.parent.glob("*.*")))
+            raise FileNotFoundError(
+                f"no experiment file {path}{near or '; `init` copies those that come with the package'}"
+            )
 
 
 def check_settings(config: Any) -> None:

@@ -81,6 +81,16 @@ def test_a_mistyped_name_is_answered_with_the_nearest(args, capsys, tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_mistyped_file_is_answered_with_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "demo.yaml").touch()
+    with pytest.raises(SystemExit, match=r"no experiment file experiments/dmo.yaml; did you mean demo.yaml\?"):
+        main(["fit", "--config", "experiments/dmo.yaml"])
+    with pytest.raises(SystemExit, match=r"no experiment file elsewhere/demo.yaml; `init` copies those that come with"):
+        main(["fit", "--config=elsewhere/demo.yaml"])
+
+
 COMPLETE = """
 source "$1"; shift
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))

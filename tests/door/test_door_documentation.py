@@ -11,7 +11,7 @@ import shlex
 import subprocess
 
 import pytest
-from tiny import REPOSITORY
+from tiny import REPOSITORY, run_main
 
 from brainlm_lightning.cli import EXPERIMENT_VERBS, TOOLS, _parser, _verbs
 from brainlm_lightning.data_verbs import own_settings
@@ -75,6 +75,11 @@ def check(verb, given):
     """Parses a command as it would be parsed when run; placeholders (`…`, FOLDER) stand for any value."""
     assert verb in (*EXPERIMENT_VERBS, *TOOLS), verb
     if any("…" in word for word in given) or not given:  # the beginning of one
+        return
+    if any(word.startswith(("--help", "--model.help")) for word in given):
+        with pytest.raises(SystemExit) as shown:
+            run_main([verb, *given])
+        assert not shown.value.code
         return
     if verb in TOOLS:
         parser = _parser("")
