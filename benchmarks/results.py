@@ -40,7 +40,7 @@ INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_til
 def instructions() -> list[str]:
     """The processor's instructions for vectors and matrices, on which ratios of speeds depend.
 
-    They are those that torch uses (``torch``), and those that the processor has; on other systems than Linux torch's alone.
+    First what torch uses, then what the processor has; the latter is known on Linux alone.
     """
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else ""

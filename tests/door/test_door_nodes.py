@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import REPOSITORY, arguments, door, finish, newest, process, scalars, state
+from tiny import REPOSITORY, arguments, door, finish, newest, process, scalars, started, state
 
 from brainlm_lightning.run_folder import LAST, read_metrics
 
@@ -106,19 +106,12 @@ def test_two_nodes_of_torchrun_train_as_one_rank_does(one_rank, runs):
     launched = line[line.index("torchrun") :].split(" -m brainlm_lightning.cli ")[0].split()[1:]
     assert "--trainer.num_nodes 2" in line
     nodes = {"trainer.num_nodes": 2, "trainer.strategy": "ddp"}
-    command = [sys.executable, "-m", "torch.distributed.run", *launched, "-m", "brainlm_lightning.cli"]
-    command += arguments("fit", runs, STEPS | nodes)
-    both = [started(command) for _ in range(2)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", *launched, "-m", "brainlm_lightning.cli"]
+    both = [started(arguments("fit", runs, STEPS | nodes), launcher) for _ in range(2)]
     ended = [finish(each, 300) for each in both]
     assert [status for status, _ in ended] == [0, 0], ended
     assert len(list(runs.glob("*/*"))) == 1
     assert_same_training(newest(runs), one_rank, PRETRAINING)
-
-
-def started(command, **environment):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY), **environment}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, env=environment, cwd=REPOSITORY, start_new_session=True, **pipes)
 
 
 SRUN = """#!/bin/bash
@@ -144,13 +137,13 @@ def slurm_job(folder: Path, runs: Path, settings: dict):
     for name, text in {"srun": SRUN, "scontrol": f'#!/bin/bash\necho "$@" >> {folder}/scontrol\n'}.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
-    verb, config, *options = arguments("fit", runs, settings)
+    _, config, *options = arguments("fit", runs, settings)
     kept = [option for option in options if not option.startswith(("--runs", "--trainer.devices"))]
     job = {"SLURM_JOB_ID": "4217", "SLURM_JOB_NAME": "brainlm", "SLURM_NNODES": "2", "SLURM_NTASKS": "2"}
     job |= {"SLURM_NTASKS_PER_NODE": "1", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": str(free_port())}
     job |= {"RUNS": str(runs), "PYTHON": sys.executable, "PATH": f"{folder}:{os.environ['PATH']}"}
     script = ["bash", str(REPOSITORY / "experiments" / "pretrain.sbatch"), config.removeprefix("--config=")]
-    return started([*script, *kept], **job)
+    return started(kept, script, **job)
 
 
 @pytest.mark.slow

@@ -126,8 +126,14 @@ def run_main(command: list[str]) -> None:
 
 def process(verb: str, runs: Path, settings: dict | None = None, config: Path | str = BASE) -> subprocess.Popen:
     """Starts it as a process of its own, which can be killed."""
-    command = [sys.executable, "-m", "brainlm_lightning.cli", *arguments(verb, runs, settings, config)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent}"}
+    return started(arguments(verb, runs, settings, config))
+
+
+def started(given: list[str], launcher: list[str] | None = None, **environment: str) -> subprocess.Popen:
+    """Starts a command as a process of its own, by Python or another launcher."""
+    command = [*(launcher or [sys.executable, "-m", "brainlm_lightning.cli"]), *given]
+    paths = f"{REPOSITORY}:{Path(__file__).parent}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **environment}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, env=environment, cwd=REPOSITORY, start_new_session=True, **pipes)
 
