@@ -89,8 +89,8 @@ network = brainlm_lightning.from_pretrained("this folder")  # the same as a torc
   and their order).
 - {about["tr_s"]} s between frames; windows of {about["window_frames"]} frames.
 - Scaling: `{scaling["recipe"]}`, with statistics of {scaling["statistics"]["num_subjects"]} training subjects.
-- Subjects of pretraining: {len(subjects["train"])} training, {len(subjects["val"])} validation. The header of the
-  weights has a digest of each, so that nobody is tested whom the model has seen.
+{_origin(about)}- Subjects of pretraining: {len(subjects["train"])} training, {len(subjects["val"])} validation.
+  The header of the weights has a digest of each, so that nobody is tested whom the model has seen.
 
 ## Measured
 
@@ -98,7 +98,8 @@ network = brainlm_lightning.from_pretrained("this folder")  # the same as a torc
 
 ## Known limits
 
-- Only recordings in the same parcels, in the same order, resampled to the same time between frames.
+- Only recordings in the same parcels, in the same order, resampled to the same time between frames. In another atlas,
+  `model.on(atlas)` maps what the model knows of parcels by position: measure what is left.
 - Embeddings depend on preprocessing (filters, regressors); compare with connectivity of the same frames.
 - No use for the diagnosis of a person has been validated.
 
@@ -106,6 +107,14 @@ network = brainlm_lightning.from_pretrained("this folder")  # the same as a torc
 
 The exporter states it here: FILL IN. Weights may be bound by the terms of the data that they were trained on.
 """
+
+
+def _origin(about: Description) -> str:
+    """A line on the model that this one started from; none where there is none."""
+    if "started_from" not in about:
+        return ""
+    origin = about["started_from"]
+    return f"- Started from a model in {origin['atlas']}, mapping of parcels: {origin['mapping']}.\n"
 
 
 def _table(metrics: Mapping[str, float]) -> str:

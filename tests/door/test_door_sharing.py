@@ -162,6 +162,12 @@ def test_a_card_shows_what_has_an_interval(shared):
     card = model_card(shared[1], 10, metrics)
     assert "| test/a/b/mae/r2 | 0.5 | 0.4 to 0.6 |" in card
     assert "seconds" not in card
+    assert "Started from" not in card
+
+
+def test_a_card_says_from_which_model_it_started(shared):
+    about = shared[1] | {"started_from": {"atlas": "CC400", "mapping": "overlap"}}
+    assert "- Started from a model in CC400, mapping of parcels: overlap.\n- Subjects" in model_card(about, 10, {})
 
 
 def test_a_shared_folder_is_never_overwritten(shared, tmp_path):
