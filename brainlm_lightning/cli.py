@@ -21,13 +21,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from brainlm_lightning import weights_verbs
+from brainlm_lightning import study_verbs, weights_verbs
 from brainlm_lightning.failure import briefly_in_threads, end
 from brainlm_lightning.orphans import end_with_first_rank
 
 DEBUG = "--debug"
 EXPERIMENT_VERBS = ("fit", "validate", "test")
-INCOMPLETE = 3  # exit status: a store lacks more recordings than `max_left_out` allows, or a study a step that failed
+INCOMPLETE = 3  # exit status: the store was made, but lacks more recordings than `max_left_out` allows
 
 
 class _WithManifestKeys(argparse.HelpFormatter):
@@ -179,29 +179,6 @@ def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, li
     return run
 
 
-def _reproduce(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("--cohort", required=True, help="cohort to study; its manifest is data_manifests/COHORT.yaml")
-    parser.add_argument("--ood", default="", help="a second cohort of the same parcels that nothing is trained on")
-    plans = "experiments/reproduce/COHORT.yaml if it is there, else default.yaml beside it"
-    parser.add_argument("--plan", type=Path, help=f"steps to run (default: {plans})")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all experiments (default: runs)")
-    parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default: report)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that prepare cohorts")
-
-    def run(args: argparse.Namespace, rest: list[str]) -> None:
-        from brainlm_lightning.report.html.write import write_report
-        from brainlm_lightning.reproduce import Study, read_plan
-
-        own, default = (Path("experiments/reproduce") / f"{name}.yaml" for name in (args.cohort, "default"))
-        plan = read_plan(args.plan or (own if own.is_file() else default), args.cohort, args.ood, args.runs)
-        whole = Study(plan, args.runs, args.jobs).run()
-        print(write_report(args.out, [args.runs]))
-        if not whole:
-            sys.exit(INCOMPLETE)
-
-    return run
-
-
 def _newest_results(path: Path) -> Path:
     """A run folder itself; of an experiment's folder, the newest run that kept arrays, as tests do, or else any."""
     from brainlm_lightning.run_folder import newest_run
@@ -243,7 +220,7 @@ TOOLS = {
     "verify": (_verify, "check a store: recompute its checksums and statistics"),
     "simulate": (_simulate, "write a simulated cohort whose best reconstruction is known"),
     "report": (_report, "show run folders: one HTML page (--out), or tables"),
-    "reproduce": (_reproduce, "run a whole study, cohort to report: what is done is not done again"),
+    "reproduce": (study_verbs.reproduce, "run a whole study, cohort to report: what is done is not done again"),
     "export": (_export, "convert the model of a checkpoint to safetensors"),
     "import-weights": (weights_verbs.import_weights, "turn published BrainLM weights into a checkpoint"),
     "embed": (weights_verbs.embed, "embed recordings with a checkpoint"),
