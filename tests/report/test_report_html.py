@@ -11,6 +11,8 @@ from chromium import COMMAND, Browser
 from numpy.random import default_rng
 
 from brainlm_lightning.cli import main
+from brainlm_lightning.report.html import sections
+from brainlm_lightning.report.html.pictures import Picture
 from brainlm_lightning.report.html.runs import find_runs
 from brainlm_lightning.report.html.warnings import FEW_SUBJECTS, warnings
 from brainlm_lightning.report.html.write import write_report
@@ -107,15 +109,33 @@ def write_run(folder, metrics, arrays=None, label="sim", **provenance):
 
 @pytest.fixture
 def runs(tmp_path):
-    """A fit, a test of reconstruction with its figures, and a contrast with two brains."""
-    folder = tmp_path / "runs"
+    """A fit, a test of reconstruction that kept no arrays, and a contrast that kept some."""
+    return write_runs(tmp_path / "runs", {}, parcels() | attention()[1])
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are not drawn, which takes most of a page's time."""
+    monkeypatch.setattr(
+        sections, "picture", lambda file: Picture("image", file.caption, content="data:image/png;base64,")
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The same with all figures and three brains; and its page. Nobody changes them."""
+    folder = tmp_path_factory.mktemp("whole")
+    runs = write_runs(folder / "runs", parcels() | windows(), parcels() | attention()[1])
+    return runs, write_report(folder / "report", [runs])
+
+
+def write_runs(folder, of_reconstruction, of_attention):
     write_run(folder / "demo" / "version_0", {"val/r2": 0.4})
     (folder / "demo/version_0/checkpoints").mkdir()
     (folder / "demo/version_0/checkpoints/best.ckpt").touch()
     used = {"checkpoint": str(folder / "demo/version_0/checkpoints/best.ckpt"), "checkpoint_sha256": "ef" * 32}
-    write_run(folder / "demo" / "version_1", reconstruction(), parcels() | windows(), **used)
-    metrics, arrays = attention()
-    write_run(folder / "attention" / "version_0", metrics, parcels() | arrays, **used)
+    write_run(folder / "demo" / "version_1", reconstruction(), of_reconstruction, **used)
+    write_run(folder / "attention" / "version_0", attention()[0], of_attention, **used)
     return folder
 
 
@@ -129,29 +149,29 @@ def text_of(page):
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
-def test_the_summary_names_the_strongest_opponent_and_the_verdict(runs, tmp_path):
-    text = text_of(page_of(tmp_path, runs))
+def test_the_summary_names_the_strongest_opponent_and_the_verdict(whole):
+    text = text_of(whole[1].read_text())
     assert (
         "Reconstruction: 75 % hidden sim R² 0.400 0.500 ▼ mae is behind smoother" in text
     )  # the optimum is no opponent
     assert "2 tests and 1 trainings on sim" in text
 
 
-def test_a_table_has_the_papers_number_ours_the_interval_and_the_opponents(runs, tmp_path):
-    text = text_of(page_of(tmp_path, runs))
+def test_a_table_has_the_papers_number_ours_the_interval_and_the_opponents(whole):
+    text = text_of(whole[1].read_text())
     assert "sim, 75 % hidden R² 0.343 (UKB) mae 0.400 [0.390, 0.410] smoother 0.500 [0.490, 0.510] ▼ behind" in text
     assert "mae untrained 0.100 [0.090, 0.110] *↓" in text
     assert "paper, UKB 0.343" in text
 
 
-def test_planted_truths_stand_beside_what_was_found(runs, tmp_path):
-    text = text_of(page_of(tmp_path, runs))
+def test_planted_truths_stand_beside_what_was_found(whole):
+    text = text_of(whole[1].read_text())
     assert "sim, 75 % hidden R² 0.600 [0.590, 0.610] R² 0.400 [0.390, 0.410] by mae" in text
     assert "the expected networks differ area under the curve 0.875 by mae_cls_attention" in text
 
 
-def test_figures_are_in_the_page_each_with_a_caption(runs, tmp_path):
-    page = page_of(tmp_path, runs)
+def test_figures_are_in_the_page_each_with_a_caption(whole):
+    page = whole[1].read_text()
     shown = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert not re.findall(r"(?:src|href)=\"(?!data:|#)", shown)
     assert page.count("<figcaption>") == len(re.findall(r"<figcaption>.{40,}?</figcaption>", page, re.DOTALL)) >= 8
@@ -161,8 +181,8 @@ def test_figures_are_in_the_page_each_with_a_caption(runs, tmp_path):
     assert page.count("plotly.js (gl3d") == 1  # one copy for all brains
 
 
-def test_provenance_and_warnings(runs, tmp_path):
-    text = text_of(page_of(tmp_path, runs))
+def test_provenance_and_warnings(whole):
+    text = text_of(whole[1].read_text())
     assert "demo/version_1 test 2026-01-01T00:00:00+00:00 0123456789ab 7 1 × cpu, 32-true 1.5 h" in text
     assert "sim is low-passed: 20 of 200 frames of a window are free" in text
     assert "chosen at the edge of a grid: smoother" in text
@@ -178,17 +198,16 @@ def test_few_subjects_are_those_whose_smallest_p_is_not_significant():
     assert p[FEW_SUBJECTS - 1] > 0.05 > p[FEW_SUBJECTS]
 
 
-def test_the_methods_cite_what_the_bibliography_holds(runs, tmp_path):
-    page_of(tmp_path, runs)
-    page, bibliography = ((tmp_path / "report" / name).read_text() for name in ("index.html", "references.bib"))
+def test_the_methods_cite_what_the_bibliography_holds(whole):
+    page, bibliography = (whole[1].with_name(name).read_text() for name in ("index.html", "references.bib"))
     text = text_of(page)
     assert "The cohort sim was simulated and holds 40 recordings of 20 subjects (3 hours, repetition time 2 s)" in text
-    cited = set(re.findall(r"@(\w+)\]", text))
+    cited = set(re.findall(r"@(\w+)\]", text)) - {"key"}  # of the line that explains the form
     assert cited == set(re.findall(r"@\w+\{(\w+),", bibliography)) != set()
 
 
 @pytest.mark.parametrize("deleted", ["demo/version_0", "demo/version_1", "attention/version_0"])
-def test_a_deleted_run_folder_is_said(runs, tmp_path, deleted):
+def test_a_deleted_run_folder_is_said(runs, undrawn, tmp_path, deleted):
     def missing(page):
         return text_of(page[page.index('id="missing"') : page.index('id="origins"')])
 
@@ -225,7 +244,8 @@ def damage(folder, how):
         case "odd facts":
             write_json(folder / "cohorts" / "sim.json", {"cohort": "sim", "frames": 5, "split": 3, "phenotypes": [1]})
         case "arrays of other shapes":
-            write_arrays(folder / "arrays.npz", parcels() | {f"{CONTRAST}/mae_cls_attention/z_P": np.zeros(3)})
+            arrays = attention()[1] | {f"{CONTRAST}/mae_cls_attention/z_P": np.zeros(3)}
+            write_arrays(folder / "arrays.npz", parcels() | arrays)
         case "not finite":
             write_json(folder / "metrics.json", {f"{HIDDEN}/mae/r2_pooled": None})
 
@@ -235,12 +255,13 @@ def damage(folder, how):
     ["empty", "truncated arrays", "a text in the metrics", "a list as provenance", "odd provenance", "odd settings",
      "odd facts", "arrays of other shapes", "not finite"],
 )  # fmt: skip
-def test_a_broken_run_folder_is_said_and_the_others_are_shown(runs, tmp_path, how):
+def test_a_broken_run_folder_is_said_and_the_others_are_shown(runs, request, tmp_path, how):
+    if how != "arrays of other shapes":
+        request.getfixturevalue("undrawn")
     damage(runs / "attention" / "version_0", how)
     text = text_of(page_of(tmp_path, runs))
     assert "mae is behind smoother" in text
-    if how not in ("odd provenance", "odd facts"):  # what is read from these is simply less
-        assert re.search(r"attention/version_0(: | of its |.{0,40}cannot be shown)", text.replace(" : ", ": "))
+    assert re.search(r"attention/version_0( : | cannot be shown)", text)
 
 
 def test_no_runs_at_all_are_a_page_that_says_what_to_run(tmp_path):
@@ -250,7 +271,7 @@ def test_no_runs_at_all_are_a_page_that_says_what_to_run(tmp_path):
     assert "python -m brainlm_lightning.cli test --config experiments/network.yaml" in text
 
 
-def test_a_failed_step_of_a_study_is_said(runs, tmp_path):
+def test_a_failed_step_of_a_study_is_said(runs, undrawn, tmp_path):
     write_json(runs / "reproduce/study.json", {"steps": {"table 4": {"status": "failed", "why": "no room"}}})
     assert "Step “table 4” of the study failed : no room" in text_of(page_of(tmp_path, runs))
 
@@ -291,14 +312,14 @@ def test_each_warning_stands_once(runs):
     assert len(found) == len(set(found)) == 4
 
 
-def test_the_command_writes_the_page(runs, tmp_path, capsys):
+def test_the_command_writes_the_page(runs, undrawn, tmp_path, capsys):
     main(["report", str(runs), "--out", str(tmp_path / "out")])
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.html")
-    assert (tmp_path / "out" / "index.html").stat().st_size > 1_000_000
+    assert (tmp_path / "out" / "references.bib").stat().st_size > 1_000
 
 
-def test_the_same_runs_give_the_same_bytes(runs, tmp_path):
-    assert page_of(tmp_path, runs) == page_of(tmp_path, runs)
+def test_the_same_runs_give_the_same_bytes(whole, tmp_path):
+    assert page_of(tmp_path, whole[0]) == whole[1].read_text()
 
 
 @pytest.fixture
@@ -311,15 +332,12 @@ def browser(tmp_path):
 
 
 IMAGES = "[...document.images].filter(image => !image.complete || !image.naturalWidth).length"
-LIT = """(() => { const canvas = document.querySelector('.brain canvas'); const copy = document.createElement('canvas');
-  copy.width = 60; copy.height = 60; const pen = copy.getContext('2d'); pen.drawImage(canvas, 0, 0, 60, 60);
-  return pen.getImageData(0, 0, 60, 60).data.reduce((sum, value) => sum + value, 0); })()"""
 EYE = "JSON.stringify(document.querySelector('.brain').layout.scene.camera.eye)"
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1440, False), (390, False), (1440, True)])
-def test_a_browser_shows_everything_and_complains_of_nothing(runs, tmp_path, browser, width, dark):
-    browser.open(write_report(tmp_path / "report", [runs]), width, 900, dark)
+def test_a_browser_shows_everything_and_complains_of_nothing(whole, browser, width, dark):
+    browser.open(whole[1], width, 900, dark)
     assert browser.run("document.documentElement.scrollWidth") <= width
     browser.run("document.querySelector('.brain').scrollIntoView()")
     browser.wait("document.querySelector('.brain').dataset.drawn === 'yes'")

@@ -71,7 +71,7 @@ def _facts(of: dict[str, Any]) -> list[tuple[str, str]]:
         ("repetition time", told("tr_s", "{:g} s")),
         ("frames of a recording: fewest, median, most", ", ".join(f"{length:g}" for length in lengths) or MISSING),
         ("atlas", f"{told('atlas')}: {told('parcels')} parcels in {told('networks')} networks"),
-        ("free frames of a window", MISSING if free is None else f"{free:.0f} of {frames:.0f}"),
+        ("free frames of a window", MISSING if None in (free, frames) else f"{free:.0f} of {frames:.0f}"),
         ("frames without data", told("missing_frames")),
         ("motion, median of mean framewise displacement", told("motion_mm", "{:.2f} mm")),
         (

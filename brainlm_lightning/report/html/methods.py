@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from brainlm_lightning.evaluation.names import parsed
-from brainlm_lightning.report.html.runs import Run, Runs
+from brainlm_lightning.report.html.runs import Run, Runs, mapping
 from brainlm_lightning.report.template import read
 
 ENTRY = re.compile(r"@\w+\{(\w+),.*?\n\}\n", re.DOTALL)
@@ -54,13 +54,13 @@ def _purpose(part: str) -> str:
 
 def _models(runs: Runs) -> Iterator[str]:
     for run in runs.fits:
-        settings = (run.settings.get("model") or {}).get("init_args") or {}
+        settings = mapping(mapping(run.settings.get("model")).get("init_args"))
         model, masking = settings.get("model"), settings.get("masking")
         if not isinstance(model, dict) or not isinstance(masking, dict):
             continue
-        sizes = ((model.get("init_args") or {}).get("config")) or {}
+        sizes = mapping(mapping(model.get("init_args")).get("config"))
         told = ", ".join(f"{name.replace('_', ' ')} {sizes[name]}" for name in SIZES if name in sizes)
-        trainer, data = run.settings.get("trainer") or {}, run.settings.get("data") or {}
+        trainer, data = mapping(run.settings.get("trainer")), mapping(run.settings.get("data"))
         kind = str(model.get("class_path", "")).rsplit(".", 1)[-1]
         yield (
             f"{run.experiment}: a {KINDS.get(kind, kind)} ({told or 'sizes as in its configuration'}) was trained to "

@@ -15,6 +15,25 @@ from brainlm_lightning.run_folder import CHOSEN, COHORTS, VERSION, read_arrays, 
 
 DEPTH = 3  # levels of folders below the given ones: runs/<experiment>/<point of a sweep>/version_<k>
 
+NUMBER, TEXT, OPTIONAL = (int, float), (str,), type(None)
+# What a report reads of a run's files, and its types; None where it may be absent.
+PROVENANCE: dict[str, tuple[type, ...]] = {
+    "cohorts": (dict,),
+    "pretrained": (dict, OPTIONAL),
+    "packages": (dict, OPTIONAL),
+    "time_utc": (str, OPTIONAL),
+    "checkpoint": (str, OPTIONAL),
+}
+FACTS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("cohort", "atlas"), TEXT),
+    **dict.fromkeys(("parcels", "networks", "tr_s", "recordings", "subjects", "hours"), NUMBER),
+    **dict.fromkeys(("split", "site", "task", "phenotypes"), (dict,)),
+    "frames": (list,),
+    "effective_dimensions": (*NUMBER, OPTIONAL),
+    "window_frames": (*NUMBER, OPTIONAL),
+    "motion_mm": (*NUMBER, OPTIONAL),
+}
+
 
 @dataclass
 class Run:
@@ -69,9 +88,11 @@ class Run:
         for path in sorted((self.folder / COHORTS).glob("*.json")):
             try:
                 facts = read_json(path.parent, path.name)
+                check_types(facts, FACTS)
+                _check_lists(facts)
                 found[str(facts["cohort"])] = facts
-            except (ValueError, OSError, KeyError) as error:
-                self.problems.append(f"what it kept of a cohort cannot be read: {error}")
+            except (ValueError, OSError) as error:
+                self.problems.append(f"what it kept of a cohort ({COHORTS}/{path.name}) cannot be read: {error}")
         return found
 
     @property
@@ -179,9 +200,41 @@ def read_run(folder: Path, places: Sequence[Path] = ()) -> Run:
         )
     else:
         run.metrics = _read(run, "metrics.json", lambda: read_metrics(folder))
-    run.provenance = _read(run, "provenance.json", lambda: read_json(folder, "provenance.json"))
+    run.provenance = _read(run, "provenance.json", lambda: _provenance(folder))
     run.settings = _read(run, "config.yaml", lambda: _settings(folder))
     return run
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    found = read_json(folder, "provenance.json")
+    check_types(found, PROVENANCE)
+    return found
+
+
+def check_types(found: dict[str, Any], expected: dict[str, tuple[type, ...]]) -> None:
+    """Checks the parts of a file that a report reads.
+
+    Raises:
+        ValueError: one is missing or of another type.
+    """
+    for name, kinds in expected.items():
+        value = found.get(name)
+        if not isinstance(value, kinds):
+            names = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise ValueError(f"{name} is {value!r}; expected {names}")
+
+
+def _check_lists(facts: dict[str, Any]) -> None:
+    """Checks what is in the lists of a cohort's facts: counts of recordings and subjects, and lengths."""
+    counts = [both for name in ("split", "site", "task") for both in facts[name].values()]
+    pairs = all(isinstance(both, list) and len(both) == 2 for both in counts)
+    if not pairs or not all(isinstance(length, NUMBER) for length in facts["frames"]):
+        raise ValueError("its counts or lengths are of another form; expected [recordings, subjects] and numbers")
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """The value if it is a mapping, else an empty one: settings may be of any form."""
+    return value if isinstance(value, dict) else {}
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def answer(page: Page, run: Run) -> Answer:
     found.findings = _attempt(found, "findings", lambda: list(page.findings(run.metrics)))
     found.truths = _attempt(found, "planted truths", lambda: list(page.truths(run.metrics)))
     files: list[ReportFile] = []
-    _attempt(found, "figures", lambda: files.extend(page.files(run.metrics, run.arrays)))
+    drawn = "figures" if run.arrays else "figures (without arrays.npz)"
+    _attempt(found, drawn, lambda: files.extend(page.files(run.metrics, run.arrays)))
     for file in files:
         found.pictures += _attempt(found, f"figure {file.name}", lambda file=file: [picture(file)])  # type: ignore[misc]
     return found
