@@ -57,5 +57,5 @@ def test_a_checkpoint_from_before_an_option_has_its_default(pretrained):
         **expected,
         "model": {**expected["model"], "config": {**expected["model"]["config"], "decoder": "cross"}},
     }
-    with pytest.raises(ValueError, match="model config: the checkpoint has .*'joint'"):
+    with pytest.raises(ValueError, match=r"model config: the checkpoint has .*'joint'"):
         check_matches(older, crossed)
