@@ -47,8 +47,12 @@ def test_shards_of_a_model_train_as_the_whole_does_and_leave_the_same_checkpoint
     here, there = state(sharded / LAST), state(one_rank / LAST)
     assert here.keys() == there.keys()
     assert [name for name in here if here[name].shape != there[name].shape] == []
-    weights = [name for name in here if name.startswith("/state_dict")]
-    assert max(float((here[name] - there[name]).abs().max()) for name in weights) < 1e-4
+    change = {
+        name: float((here[name] - there[name]).abs().max() / there[name].abs().max().clamp(1e-12)) for name in here
+    }
+    assert max(value for name, value in change.items() if "exp_avg" in name) < 1e-4
+    # Biases of keys have no gradient but rounding, of which Adam makes steps.
+    assert max(value for name, value in change.items() if not name.endswith("qkv.bias")) < 1e-4
     longer = {**STEPS, "ckpt_path": sharded / LAST, "trainer.max_steps": 8}
     alone = door("fit", runs, longer)  # a whole model goes on from the checkpoint of shards
     assert list(scalars(alone, "train/loss")) == [6, 7]
