@@ -8,6 +8,7 @@
     import-weights         turn published weights into a checkpoint
     calibrate, embed       find the input gain of an imported model; embed recordings
     reproduce-published    an imported model's numbers beside the paper's and those of others
+    move                   a model to another atlas
     push                   publish an exported model on the Hugging Face hub
 
 ``--debug`` with any of them shows the traceback of an error.
@@ -219,6 +220,7 @@ TOOLS = {
     "embed": (weights_verbs.embed, "embed recordings with a checkpoint"),
     "calibrate": (weights_verbs.calibrate, "find the input gain of an imported model"),
     "reproduce-published": (weights_verbs.reproduce_published, "measure an imported model beside published numbers"),
+    "move": (weights_verbs.move, "move a model to the atlas of a cohort"),
     "push": (weights_verbs.push, "publish an exported model on the Hugging Face hub"),
 }
 OWN_SETTINGS = ("prepare", "simulate")  # verbs that also take settings of the manifest or simulation
