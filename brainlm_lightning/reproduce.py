@@ -13,6 +13,7 @@ and whose settings, cohorts and checkpoints are unchanged is not run again; one 
 not need it go on.
 """
 
+import logging
 import resource
 import subprocess
 import sys
@@ -207,6 +208,7 @@ def unchanged_run(command: list[str]) -> Path | None:
     of = Command.of(command)
     if of.sweep is not None and of.verb == "fit":
         return None
+    logging.disable(logging.INFO)  # what a command says when it begins: this one only looks
     try:
         more = chosen_arguments(of) if of.sweep is not None and of.sweep.choose else []
         settings = of.settings(*more)
@@ -214,6 +216,8 @@ def unchanged_run(command: list[str]) -> Path | None:
         differences = (fit_differences if of.verb == "fit" else test_differences)(run, settings)
     except FileNotFoundError:  # nothing of the kind yet, or a model or cohort that is not there any more
         return None
+    finally:
+        logging.disable(logging.NOTSET)
     return None if differences else run
 
 
