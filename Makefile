@@ -7,14 +7,18 @@ BRAINLM := $(BIN)/python -m brainlm_lightning.cli
 CONFIG ?= experiments/pretrain.yaml
 COHORT ?= ukb
 GPUS   ?= auto
+NODES  ?= 1
+HEAD   ?= localhost:29500
+STRATEGY ?= auto
 JOBS   ?= $(shell getconf _NPROCESSORS_ONLN)
 RUNS   ?= runs
+REPORT ?= report
 # As many processes as cores, each with one thread; the tests of a file stay together, with what they share.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 export BRAINLM_DATA ?= stores
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo simulated_task prepare pretrain table1 forecast forecast-abide forecast-ukb test test-slow fuzz kills docs check bench tensorboard clean
+.PHONY: help setup demo simulated_task prepare pretrain table1 forecast forecast-abide forecast-ukb reproduce report test test-slow fuzz kills docs check bench tensorboard clean
 
 help:  ## this list
 	@grep -E '^[a-z_0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,8 +46,13 @@ simulated_task: setup  ## a simulated cohort whose task drives one network, and 
 prepare: setup  ## prepare a cohort's store:  make prepare COHORT=ukb
 	$(BRAINLM) prepare --config data_manifests/$(COHORT).yaml --jobs $(JOBS)
 
-pretrain: setup  ## pretrain on a prepared cohort:  make pretrain GPUS=8 COHORT=ukb [CONFIG=experiments/....yaml]
-	$(BRAINLM) fit --config $(CONFIG) --trainer.devices $(GPUS) --data.cohorts $(COHORT)
+# One process starts the others of its machine; with several machines torchrun does, called on each of them.
+LAUNCH = $(if $(filter 1,$(NODES)),$(BIN)/python,$(BIN)/torchrun --nnodes $(NODES) --nproc-per-node $(GPUS) \
+  --rdzv-backend c10d --rdzv-endpoint $(HEAD))
+
+pretrain: setup  ## pretrain on a prepared cohort:  make pretrain GPUS=8 COHORT=ukb [CONFIG=…] [NODES=2 HEAD=HOST:PORT, on each]
+	$(LAUNCH) -m brainlm_lightning.cli fit --config $(CONFIG) --data.cohorts $(COHORT) --runs $(RUNS) \
+	  --trainer.devices $(GPUS) --trainer.num_nodes $(NODES) --trainer.strategy $(STRATEGY)
 
 TABLE1 := $(addprefix table1_,ratio75_1percent ratio75_all ratio90_1percent ratio90_all)
 
@@ -74,6 +83,12 @@ FORECASTS_UKB := $(foreach frames,forecast_ukb forecast_ukb_40,$(addprefix $(fra
 forecast-ukb: setup  ## the paper's own figure 4 (20 frames) and table 3 (40), after `make pretrain COHORT=ukb` (one GPU)
 	@for name in $(FORECASTS_UKB); do $(BRAINLM) fit --config experiments/$$name.yaml --runs $(RUNS) || exit 1; done
 	@for name in forecast_ukb forecast_ukb_40; do $(BRAINLM) test --config experiments/$$name.yaml --runs $(RUNS) || exit 1; done
+
+reproduce: setup  ## a whole study, cohort to report:  make reproduce COHORT=simulated OOD=simulated_other
+	$(BRAINLM) reproduce --cohort $(COHORT) $(if $(OOD),--ood $(OOD)) --runs $(RUNS) --out $(REPORT) --jobs $(JOBS)
+
+report: setup  ## one page of all runs:  make report [RUNS=runs] [REPORT=report]
+	$(BRAINLM) report $(RUNS) --out $(REPORT)
 
 test: setup  ## the tests (CPU, under 10 minutes)
 	$(PYTEST) -m 'not slow'

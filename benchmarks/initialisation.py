@@ -142,14 +142,20 @@ def val_r2(task: PretrainTask, batches: list[Batch], method: ReconstructionMetho
 
 
 def train(case: Case, start: str, rate: float, seed: int) -> tuple[PretrainTask, Trace]:
-    """One training run with the package's own task, data and Trainer."""
-    trace = Trace(case.points)
+    """One training run from a start at a learning rate."""
     task = PretrainTask(
         model=partial(MaskedAutoencoder, config=case.config),
         masking=MaskingPlan(ratio=(0.2, 0.9)),
         optimisation=OptimisationPlan(learning_rate=rate),
         initialisation=start,
     )
+    trace = Trace(case.points)
+    train_task(task, case, seed, trace)
+    return task, trace
+
+
+def train_task(task: PretrainTask, case: Case, seed: int, watching: pl.Callback) -> None:
+    """One training run, to the last of the case's points, with the package's own task, data and Trainer."""
     data = CohortDataModule(
         case.cohort, global_batch_size=case.batch_size, scaling=case.scaling, num_workers=0, seed=seed
     )
@@ -162,10 +168,9 @@ def train(case: Case, start: str, rate: float, seed: int) -> tuple[PretrainTask,
         max_steps=case.points[-1],
         gradient_clip_val=1.0,
         limit_val_batches=0,
-        callbacks=[trace],
+        callbacks=[watching],
     )
     trainer.fit(task, data)
-    return task, trace
 
 
 def study(case: Case) -> Iterator[tuple[str, Rows]]:

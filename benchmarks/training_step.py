@@ -5,9 +5,10 @@ own process: on a CPU, peak resident memory minus that before the first step; on
 memory allocated before. Times are medians of interleaved repeats, as wall time and as CPU time of the process; the
 latter, with one thread (OMP_NUM_THREADS=1), does not depend on other load on the machine.
 
-    python -m benchmarks.training_step
+    python -m benchmarks.training_step [--batch 4] [--repeats 3]
 """
 
+import argparse
 import resource
 import statistics
 import sys
@@ -26,19 +27,30 @@ from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.model.masked import reconstruction_loss
 from brainlm_lightning.model.masking import Grid, counter_noise, draw_mask
+from brainlm_lightning.tasks.reconstruction.plan import MaskingPlan
 
 PARCELS, FRAMES, BATCH, RATIO = 424, 200, 4, 0.75
 REPEATS = 3
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-VARIANTS = ("reference, float32", "ours, float32", "ours, bfloat16")
+DECODED = {  # decoder, and the share of hidden patches that a step decodes (null: everything, as the reference)
+    "ours": ("joint", None),
+    "ours, hidden alone": ("joint", 1.0),
+    "cross": ("cross", 1.0),
+    "cross, half": ("cross", 0.5),
+    "cross, a quarter": ("cross", 0.25),
+}
+REFERENCE = "reference, float32"
+VARIANTS = (REFERENCE, *(f"{name}, {kind}" for kind in ("float32", "bfloat16") for name in DECODED))
 Step = Callable[[], float]
 
 
-def make_step(variant: str) -> Step:
+def make_step(variant: str, batch: int) -> Step:
     """A function that performs one training step of a variant and returns the loss."""
-    if variant.startswith("reference"):
-        return reference_step(MAEConfig(), BATCH)
-    return our_step(MAEConfig(), BATCH, bf16=variant.endswith("bfloat16"))
+    if variant == REFERENCE:
+        return reference_step(MAEConfig(), batch)
+    name, kind = variant.rsplit(", ", 1)
+    decoder, share = DECODED[name]
+    return our_step(MAEConfig(decoder=decoder), batch, kind == "bfloat16", share)
 
 
 def reference_step(config: MAEConfig, batch: int) -> Step:
@@ -54,17 +66,22 @@ def reference_step(config: MAEConfig, batch: int) -> Step:
     return _step(net, loss)
 
 
-def our_step(config: MAEConfig, batch: int, bf16: bool) -> Step:
-    """A training step of this package's model."""
+def our_step(config: MAEConfig, batch: int, bf16: bool, decoded_share: float | None = None) -> Step:
+    """A training step of this package's model; `decoded_share` as in `MaskingPlan`."""
+    plan = MaskingPlan(RATIO, decoded_share=decoded_share)
     geometry, signal_BPT, key_B = _inputs(batch)
     net = MaskedAutoencoder(geometry, config).to(DEVICE)
     observed_BP = torch.ones(batch, PARCELS, dtype=torch.bool, device=DEVICE)
 
     def loss() -> torch.Tensor:
         hidden_BPN = draw_mask("random", key_B, RATIO, Grid(observed_BP, net.num_patches))
+        wanted_BPN = plan.wanted(key_B, hidden_BPN)
         with torch.autocast(DEVICE, torch.bfloat16, enabled=bf16):
-            prediction_BPT = net(signal_BPT, hidden_BPN, observed_BP).prediction_BPT
-        return reconstruction_loss(prediction_BPT, signal_BPT, hidden_BPN)
+            if wanted_BPN is None:
+                prediction_BPT = net(signal_BPT, hidden_BPN, observed_BP).prediction_BPT
+            else:
+                prediction_BPT = net.reconstruct(signal_BPT, hidden_BPN, observed_BP, wanted_BPN).prediction_BPT
+        return reconstruction_loss(prediction_BPT, signal_BPT, hidden_BPN if wanted_BPN is None else wanted_BPN)
 
     return _step(net, loss)
 
@@ -88,9 +105,9 @@ def _step(net: torch.nn.Module, loss: Callable[[], torch.Tensor]) -> Step:
     return step
 
 
-def peak_bytes(variant: str) -> int:
+def peak_bytes(variant: str, batch: int) -> int:
     """Memory of a variant's first step, in addition to model, optimiser and data."""
-    step = make_step(variant)
+    step = make_step(variant, batch)
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before: int = torch.cuda.memory_allocated()
@@ -107,9 +124,9 @@ def _peak_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def step_seconds(repeats: int = REPEATS) -> dict[str, dict[str, list[float]]]:
+def step_seconds(batch: int, repeats: int) -> dict[str, dict[str, list[float]]]:
     """Wall and CPU seconds of each variant's steps, interleaved, after a warm-up step."""
-    steps = {variant: make_step(variant) for variant in VARIANTS}
+    steps = {variant: make_step(variant, batch) for variant in VARIANTS}
     found: dict[str, dict[str, list[float]]] = {variant: {"wall": [], "core": []} for variant in VARIANTS}
     for repeat in range(repeats + 1):
         for variant, step in steps.items():
@@ -126,10 +143,10 @@ def _in_fresh_process(work: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(work, *arguments).result()
 
 
-def main() -> None:
+def main(batch: int = BATCH, repeats: int = REPEATS) -> None:
     """Measures, shows and saves."""
-    peak = {variant: _in_fresh_process(peak_bytes, variant) for variant in VARIANTS}
-    seconds = _in_fresh_process(step_seconds)
+    peak = {variant: _in_fresh_process(peak_bytes, variant, batch) for variant in VARIANTS}
+    seconds = _in_fresh_process(step_seconds, batch, repeats)
     median = {
         variant: {clock: statistics.median(values) for clock, values in clocks.items()}
         for variant, clocks in seconds.items()
@@ -147,9 +164,14 @@ def main() -> None:
         }
         for variant in VARIANTS
     ]
-    show(f"{PARCELS} parcels x {FRAMES} frames, batch {BATCH}, {RATIO:.0%} hidden, 13M parameters, {DEVICE}", rows)
-    save("training_step", {"rows": rows, "seconds": seconds, "peak_bytes": peak})
+    show(f"{PARCELS} parcels x {FRAMES} frames, batch {batch}, {RATIO:.0%} hidden, 13M parameters, {DEVICE}", rows)
+    name = "training_step" if batch == BATCH else f"training_step_batch{batch}"
+    save(name, {"batch": batch, "rows": rows, "seconds": seconds, "peak_bytes": peak})
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--batch", type=int, default=BATCH, help="windows of a step")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="measured steps of each variant")
+    given = parser.parse_args()
+    main(given.batch, given.repeats)

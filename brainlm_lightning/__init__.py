@@ -39,3 +39,21 @@ def load(source: Path | str) -> Any:
     """
     # By name, because data are prepared on machines without torch, and every module imports this one.
     return import_module("brainlm_lightning.embedding.one_line").load(source)
+
+
+def from_pretrained(pretrained_model_name_or_path: Path | str, **options: Any) -> Any:
+    """Rebuilds the torch module of an exported folder, or of OWNER/NAME on the Hugging Face hub.
+
+    Args:
+        pretrained_model_name_or_path: the folder, which needs no network; or the name.
+        options: of the hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``.
+
+    Returns:
+        A `model.masked.MaskedModel` in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it lacks a file.
+        ValueError: its files do not belong together.
+    """
+    sharing = import_module("brainlm_lightning.checkpoint.shared_folder")
+    return sharing.from_pretrained(pretrained_model_name_or_path, **options)

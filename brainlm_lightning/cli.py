@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from brainlm_lightning import data_verbs, weights_verbs
+from brainlm_lightning import data_verbs, report_verbs, weights_verbs
 from brainlm_lightning.failure import briefly_in_threads, end
 from brainlm_lightning.orphans import end_with_first_rank
 from brainlm_lightning.shell import (
@@ -24,55 +24,6 @@ from brainlm_lightning.shell import (
 from brainlm_lightning.starter_files import init
 
 DEBUG = "--debug"
-
-
-def _report(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
-    parser.add_argument("runs", type=Path, nargs="+", help="run folders, or runs/EXPERIMENT for its newest test")
-    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
-    parser.add_argument("--files", type=Path, help="also write each run's figures, pages and tables to this folder")
-
-    def run(args: argparse.Namespace, rest: list[str]) -> None:
-        import rich
-
-        from brainlm_lightning.report.reconstruction import side_by_side
-        from brainlm_lightning.report.tables import markdown, tables
-        from brainlm_lightning.run_folder import read_metrics
-
-        folders = [_newest_results(path) for path in args.runs]
-        runs = {f"{folder.parent.name} {folder.name}": read_metrics(folder) for folder in folders}
-        if args.files:
-            _write_files(args.files, folders)
-        if args.markdown:
-            print("\n".join(markdown(metrics) for metrics in runs.values()))
-            return
-        for name, metrics in runs.items():
-            rich.print(name, *tables(metrics))
-        if len(runs) > 1:
-            rich.print(side_by_side(runs).rich())
-
-    return run
-
-
-def _newest_results(path: Path) -> Path:
-    """A run folder itself; of an experiment's folder, the newest run that kept arrays, as tests do, or else any."""
-    from brainlm_lightning.run_folder import newest_run
-
-    if (path / "metrics.json").is_file():
-        return path
-    try:
-        return newest_run(path, "arrays.npz")
-    except FileNotFoundError:  # a task need not keep any
-        return newest_run(path, "metrics.json")
-
-
-def _write_files(target: Path, folders: list[Path]) -> None:
-    """Writes the figures, pages and tables of runs, each run into its own folder."""
-    from brainlm_lightning.report.files import write_files_of_run
-
-    for folder in folders:
-        own = target / f"{folder.parent.name}_{folder.name}"
-        for name, _ in write_files_of_run(own, folder):
-            print(f"{own}: {name}")
 
 
 def _export(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace, list[str]], None]:
@@ -103,11 +54,14 @@ TOOLS = {
     "prepare": (data_verbs.prepare, "make a store from the recordings of a manifest"),
     "verify": (data_verbs.verify, "check a store: recompute its checksums and statistics"),
     "simulate": (data_verbs.simulate, "write a simulated cohort whose best reconstruction is known"),
-    "report": (_report, "print the tables of run folders"),
+    "report": (report_verbs.report, "show run folders: one HTML page (--out), or tables"),
+    "reproduce": (report_verbs.reproduce, "run a whole study, cohort to report: what is done is not done again"),
     "export": (_export, "convert the model of a checkpoint to safetensors"),
     "import-weights": (weights_verbs.import_weights, "turn published BrainLM weights into a checkpoint"),
     "embed": (weights_verbs.embed, "embed recordings with a checkpoint"),
     "calibrate": (weights_verbs.calibrate, "find the input gain of an imported model"),
+    "reproduce-published": (weights_verbs.reproduce_published, "measure an imported model beside published numbers"),
+    "push": (weights_verbs.push, "publish an exported model on the Hugging Face hub"),
     "init": (init, "copy the experiments and manifests that come with the package"),
     "completion": (_completion, "print what lets a shell complete verbs and options"),
 }

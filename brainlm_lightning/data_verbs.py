@@ -13,7 +13,7 @@ from pathlib import Path
 from brainlm_lightning.shell import EVERYTHING
 
 Verb = Callable[[argparse.Namespace, list[str]], None]
-INCOMPLETE = 3  # exit status: the store was made, but lacks more recordings than `max_left_out` allows
+INCOMPLETE = 3  # exit status: a store lacks more recordings than `max_left_out` allows, or a study a step that failed
 
 
 def own_settings(verb: str) -> list[str]:

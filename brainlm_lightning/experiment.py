@@ -18,11 +18,14 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from omegaconf.errors import OmegaConfBaseException
 
+from brainlm_lightning.callbacks import sharding
 from brainlm_lightning.callbacks.checkpoints import AtomicCheckpointIO, checkpoint_callbacks
 from brainlm_lightning.callbacks.fit_loop import ResumableFitLoop
 from brainlm_lightning.callbacks.graceful_stop import GracefulStop
+from brainlm_lightning.callbacks.progress_lines import ProgressLines
 from brainlm_lightning.callbacks.result_files import ResultFiles
-from brainlm_lightning.callbacks.run_folder import RunFolder, RunLogger, folder_of
+from brainlm_lightning.callbacks.run_folder import RunFolder, folder_of
+from brainlm_lightning.callbacks.run_logger import RunLogger
 from brainlm_lightning.callbacks.step_seed import StepSeed
 from brainlm_lightning.callbacks.tensorboard_figures import TensorBoardFigures
 from brainlm_lightning.callbacks.throughput import Throughput
@@ -44,6 +47,7 @@ WARNINGS = (  # of no use to a user
     r"(?s).*(JsonargparseDeprecationWarning|add_instantiator|instantiate_classes|skip_none)",  # the same
     ".*callbacks used to create the checkpoint need to be provided",  # `test` writes no checkpoints
     ".*in eval mode at the start of training",  # a frozen encoder
+    ".*returned a view tensor",  # a validation of sharded weights: nothing flows back through what it returns
     ".*does not have many workers",  # one process reads thousands of windows a second
 )
 
@@ -157,12 +161,15 @@ class ExperimentCLI(LightningCLI):
         """Builds the Trainer, with this framework's logger, callbacks and checkpoints added to those of the YAML."""
         config = self.config_init[self.subcommand]
         given = config.trainer.logger
+        if config.trainer.strategy == sharding.NAME and self.subcommand != "fit":
+            rank_zero_info(f"{self.subcommand} has the whole model on every device: strategy auto, not {sharding.NAME}")
+            kwargs["strategy"] = "auto"
         if given in (None, True):
             kwargs["logger"] = RunLogger(config.runs, name=config.experiment, default_hp_metric=False)
         callbacks = list(config.trainer.callbacks or [])
         callbacks += [StepSeed(), GracefulStop(), Throughput()]
         if config.trainer.enable_progress_bar is not False:
-            callbacks.append(RichProgressBar())
+            callbacks.append(RichProgressBar() if sys.stdout.isatty() else ProgressLines())
         if self.subcommand == "fit":
             callbacks += checkpoint_callbacks(config.checkpoint_every, *self.model.monitor)
             callbacks += [LearningRateMonitor("step"), TensorBoardFigures()] if given is not False else []
@@ -248,6 +255,7 @@ def settings_of(args: list[str]) -> Settings:
 
 def _start(kind: type[ExperimentCLI], args: list[str]) -> ExperimentCLI:
     quieten()
+    sharding.register()
     torch.set_float32_matmul_precision("high")
     before = sys.argv
     sys.argv = [before[0], *args]  # what Lightning starts the other ranks with

@@ -17,7 +17,14 @@ from brainlm_lightning.spreadsheet import harmless
 VERSION = re.compile(r"version_(\d+)")
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 EXPORTED = "model.safetensors"  # in a folder that `export` wrote
+COHORTS = "cohorts"  # what a report says of each cohort
+LONGEST_NAME = 200  # bytes; file systems allow 255, including a number, the suffix and the ending of the temporary file
 CHOSEN = "chosen.json"  # which run of a search was best
+
+
+def file_name(name: str) -> str:
+    """Turns a label into a legal file name (without suffix): letters, digits and `_.+-` are kept."""
+    return re.sub(r"[^\w.+-]", "_", name).encode()[:LONGEST_NAME].decode(errors="ignore")
 
 
 def inside(folder: Path | str, name: str) -> Path:
@@ -137,6 +144,11 @@ def _versions(experiment_folder: Path) -> dict[int, Path]:
     """Number -> path of every `version_<k>`, newest first."""
     found = {int(match[1]): path for path in experiment_folder.glob("*") if (match := VERSION.fullmatch(path.name))}
     return dict(sorted(found.items(), reverse=True))
+
+
+def versions(experiment_folder: Path | str) -> list[Path]:
+    """Every `version_<k>` of an experiment, newest first."""
+    return list(_versions(Path(experiment_folder)).values())
 
 
 def next_version_folder(experiment_folder: Path | str) -> Path:

@@ -8,9 +8,10 @@ An experiment may hold
       choose: val/loss
 
 ``fit`` makes one run per point of the grid, in ``runs/<experiment>/learning_rate=0.001/version_<k>``. Finished points
-are skipped and killed ones resumed, so the same command completes an interrupted sweep. An earlier run with other
-settings, another pretrained model or other recordings is an error, see `reuse`. With ``choose``, ``test``
-tests the point with the lowest best value of that metric; without it, `test` runs once and the task gathers all points.
+are skipped and killed ones resumed, so the same command completes an interrupted sweep. ``--backend loky --jobs 4``
+runs points side by side, see `points`. An earlier run with other settings, another pretrained model or other recordings
+is an error, see `reuse`. With ``choose``, ``test`` tests the point with the lowest best value of that metric; without
+it, `test` runs once and the task gathers all points.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import yaml
 from lightning.pytorch.utilities import rank_zero_info
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from brainlm_lightning import experiment
 from brainlm_lightning.callbacks.divergence import DivergedError
 from brainlm_lightning.experiment_files import read_experiment
+from brainlm_lightning.points import Crew, Point, newest, run_side_by_side
 from brainlm_lightning.reuse import check_same_fit
 from brainlm_lightning.run_folder import (
     CHOSEN,
@@ -83,10 +86,25 @@ class Command:
     arguments: list[str]
     folder: Path
     sweep: Sweep | None
+    crew: Crew | None = None
 
     @classmethod
     def of(cls, args: list[str]) -> "Command":
-        """Reads the options that a sweep needs; the experiment's own parser reads the rest."""
+        """Reads the options that a sweep needs; the experiment's own parser reads the rest.
+
+        Raises:
+            ValueError: the sweep or its backend cannot be, or a backend is named without a sweep to fit.
+        """
+        crew, args = _crew(args)
+        command = cls._of(args, crew)
+        if crew is not None and (command.sweep is None or command.verb != "fit"):
+            raise ValueError(
+                "--backend runs the points of a sweep side by side, with `fit`; here is one run: leave it out"
+            )
+        return command
+
+    @classmethod
+    def _of(cls, args: list[str], crew: Crew | None) -> "Command":
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         parser.add_argument("--config", action="append", default=[])
         for name in ("experiment", "runs", "sweep"):
@@ -106,7 +124,7 @@ class Command:
             raise ValueError(f"{', '.join(given.config)}: {error}") from error
         if not isinstance(sweep, dict) or sweep.keys() - {"over", "choose"} or "over" not in sweep:
             raise ValueError(f"sweep is {sweep!r}; expected {{over: {{setting: [values]}}, choose: metric or null}}")
-        return cls(args[0], args[1:], folder, Sweep(**sweep))
+        return cls(args[0], args[1:], folder, Sweep(**sweep), crew)
 
     def run(self, *more: str) -> None:
         """Runs the command with further arguments."""
@@ -117,11 +135,27 @@ class Command:
         return experiment.settings_of([self.verb, *self.arguments, *more])
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, option: str = "sweep") -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"--sweep {text!r} is no valid YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"--{option} {text!r} is no valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _crew(args: list[str]) -> tuple[Crew | None, list[str]]:
+    """Who runs the points, None = this process, one after the other; and the arguments without those that say so."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("backend", "jobs", "backend_options"):
+        parser.add_argument(f"--{name}")
+    given, rest = parser.parse_known_args(args)
+    if given.backend is None:
+        if given.jobs or given.backend_options:
+            raise ValueError("--jobs and --backend_options are for a --backend: loky, dask or submitit")
+        return None, rest
+    jobs, options = given.jobs or str(joblib.cpu_count()), _parsed(given.backend_options or "{}", "backend_options")
+    if not jobs.isdigit() or not isinstance(options, dict):
+        raise ValueError(f"--jobs is {jobs!r} and --backend_options {options!r}; expected a number and {{name: value}}")
+    return Crew(given.backend, int(jobs), options), rest
 
 
 def run(args: list[str]) -> None:
@@ -147,32 +181,27 @@ def fit_points(command: Command, sweep: Sweep) -> None:
     Raises:
         ValueError: an earlier run of a point had other settings, another pretrained model or other recordings.
     """
-    points = list(sweep.points())
+    points, begun = list(sweep.points()), []
     for number, settings in enumerate(points, 1):
         folder = command.folder / point_name(settings)
         arguments = [*overrides(settings), f"--experiment={folder.relative_to(runs_of(command))}"]
-        ended, resumable = (_newest(folder, name) for name in ("metrics.json", LAST))
-        earlier = ended or resumable
-        if earlier:
+        ended, resumable = newest(folder, "metrics.json"), newest(folder, LAST)
+        if earlier := ended or resumable:
             check_same_fit(earlier, command.settings(*arguments))
+        rank_zero_info(f"{number} of {len(points)}: {folder.name}{' is finished' if ended else ''}")
         if ended:
-            rank_zero_info(f"{number} of {len(points)}: {folder.name} is finished")
             continue
-        rank_zero_info(f"{number} of {len(points)}: {folder.name}")
+        if command.crew is not None:
+            begun.append(Point(folder.absolute(), (command.verb, *command.arguments, *arguments)))
+            continue
         try:
             command.run(*arguments, *([f"--ckpt_path={resumable / LAST}"] if resumable else []))
         except DivergedError as error:
             rank_zero_info(f"{folder.name} diverged, and cannot be chosen: {error}")
+    if command.crew is not None and begun:
+        run_side_by_side(command.crew, begun)
     if sweep.choose:
         choose(command.folder, sweep)
-
-
-def _newest(point: Path, containing: str) -> Path | None:
-    """The newest run of a point with a file: `metrics.json` if it finished, `last.ckpt` if it can be resumed."""
-    try:
-        return newest_run(point, containing)
-    except FileNotFoundError:
-        return None
 
 
 def runs_of(command: Command) -> Path:
@@ -211,7 +240,12 @@ def choose(folder: Path, sweep: Sweep) -> None:
 
 def test_chosen(command: Command) -> None:
     """Tests the chosen point with its settings."""
+    command.run(*chosen_arguments(command))
+
+
+def chosen_arguments(command: Command) -> list[str]:
+    """What a test of a search adds to its command: the settings of the chosen point and its checkpoint."""
     settings = read_json(command.folder, CHOSEN)["settings"]
     given = any(argument.startswith("--ckpt_path") for argument in command.arguments)
     checkpoint = [] if given else [f"--ckpt_path={find_checkpoint(command.folder)}"]
-    command.run(*overrides(settings), *checkpoint)
+    return [*overrides(settings), *checkpoint]

@@ -5,9 +5,11 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
-from torch import Tensor, nn
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from brainlm_lightning.data.windows import Batch
+from brainlm_lightning.tasks.optimisation import gradient_norm
 
 SHOWN = 8  # recordings named in a message
 
@@ -41,8 +43,7 @@ class StopAtDivergence(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Checks the gradients: with one that is not finite the step would spoil every weight."""
-        gradients = [parameter.grad for parameter in pl_module.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = gradient_norm(pl_module)
         self._check(trainer, bool(norm.isfinite()), f"the gradient's norm is {float(norm):g}")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -74,18 +75,24 @@ class StopAtDivergence(pl.Callback):
 
 
 def check_weights(trainer: pl.Trainer) -> None:
-    """Checks that weights are finite, before a checkpoint replaces one whose are.
+    """Checks that weights are finite, before a checkpoint replaces one whose are. All ranks must call it.
 
     Raises:
         DivergedError: they are not.
     """
-    state = trainer.lightning_module.state_dict()
+    state = {name: _own(value) for name, value in trainer.lightning_module.state_dict().items()}
     wrong = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
-    if wrong:
+    if not trainer.strategy.reduce_boolean_decision(not wrong, all=True):
+        which = f"{wrong[0]} first of {len(wrong)}" if wrong else "those of another device"
         raise DivergedError(
-            f"weights are not finite after step {trainer.global_step}: {wrong[0]} first of {len(wrong)}. "
+            f"weights are not finite after step {trainer.global_step}: {which}. "
             f"{_kept(trainer)}Lower the learning rate or clip gradients (trainer.gradient_clip_val)"
         )
+
+
+def _own(value: Tensor) -> Tensor:
+    """This device's shard of a tensor, or all of it where it is not sharded."""
+    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def _kept(trainer: pl.Trainer) -> str:

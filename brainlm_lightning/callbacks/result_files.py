@@ -1,4 +1,4 @@
-"""The results of a test as figures, HTML pages and CSV tables in the run folder; the figures in TensorBoard, too."""
+"""The results of a test as figures, HTML pages and CSV tables in the run folder; figures and tables in TensorBoard."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from brainlm_lightning.callbacks.run_folder import folder_of
 from brainlm_lightning.report.files import write_files
+from brainlm_lightning.report.tables import report_tables
 
 
 class ResultFiles(pl.Callback):
@@ -25,3 +26,6 @@ class ResultFiles(pl.Callback):
         for name, figure in write_files(folder_of(trainer), task.results, task.arrays):
             if isinstance(trainer.logger, TensorBoardLogger):
                 trainer.logger.experiment.add_figure(name, figure, trainer.global_step)
+        if isinstance(trainer.logger, TensorBoardLogger) and task.results:
+            for table in report_tables(task.results):
+                trainer.logger.experiment.add_text(f"results/{table.title}", table.markdown(), trainer.global_step)

@@ -1,6 +1,7 @@
 """Fills the run folder ``runs/<experiment>/version_<k>/``: what was run, with which code, and the results."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,76 +10,29 @@ import numpy as np
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_only
 
 from brainlm_lightning.callbacks.checkpoints import BestCheckpoint
 from brainlm_lightning.callbacks.divergence import DivergedError
 from brainlm_lightning.callbacks.fit_loop import ResumableFitLoop
+from brainlm_lightning.callbacks.run_logger import RunLogger
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.facts import cohort_facts
 from brainlm_lightning.data.left_out import SUFFIX
+from brainlm_lightning.data.quality import PAGE
+from brainlm_lightning.data.store import Store
 from brainlm_lightning.evaluation.names import data_name
 from brainlm_lightning.provenance import provenance, sha256_of
 from brainlm_lightning.run_folder import (
+    COHORTS,
+    file_name,
     find_checkpoint,
-    next_version_folder,
     read_json,
-    remove_if_empty,
     write_arrays,
     write_json,
     write_table,
+    write_text,
 )
 from brainlm_lightning.settings import flatten
-
-SHOWN = ("r2_pooled", "val/r2", "val/loss")  # metrics shown beside the settings in TensorBoard's table
-
-
-class RunLogger(TensorBoardLogger):
-    """A TensorBoard logger that removes its folder if the run fails before anything was written to it.
-
-    Lightning asks loggers for their folder, and opens them, before it sets up data and model.
-    """
-
-    @property
-    def version(self) -> str:
-        """``version_<k>``. The folder is created on first access, so that two runs never share one.
-
-        Only the first rank creates it; Lightning broadcasts paths built from it to the other ranks.
-        """
-        if self._version is None:
-            is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
-            self._version = next_version_folder(self.root_dir).name if is_first else "version_of_the_first_rank"
-        return str(self._version)
-
-    @property
-    def experiment(self) -> Any:
-        """TensorBoard's writer; its file is opened when the first value is written."""
-        return _LazyWriter(self) if self._experiment is None else super().experiment
-
-    def open(self) -> Any:
-        """Opens the event file and returns the writer."""
-        return super().experiment
-
-    def save(self) -> None:
-        """Flushes what was written."""
-        if self._experiment is not None:
-            super().save()
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Closes the writer; removes the folder of a run that failed before writing a file."""
-        super().finalize(status)
-        if status != "success":
-            remove_if_empty(Path(self.log_dir), Path(self.save_dir))
-
-
-class _LazyWriter:
-    """The writer of a logger that has written nothing yet: opens the event file when it is used."""
-
-    def __init__(self, logger: RunLogger) -> None:
-        self._logger = logger
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._logger.open(), name)
 
 
 class RunFolder(SaveConfigCallback):
@@ -127,11 +81,14 @@ class RunFolder(SaveConfigCallback):
             "pretrained": self._pretrained(pl_module, stage),
         }
         write_json(folder_of(trainer) / "provenance.json", provenance(**run))
+        for store in stores:
+            write_cohort(folder_of(trainer), store)
 
     def _pretrained(self, pl_module: pl.LightningModule, stage: str) -> dict[str, dict[str, str]]:
         """Path and hash of each model that a fit starts from, or that the task has loaded to compare, by name."""
-        named = self.config.model.init_args.get("pretrained") if stage == "fit" else None
-        used: dict[str, Path] = {"pretrained": find_checkpoint(named)} if named else {}
+        given = self.config.model.init_args if stage == "fit" else {}
+        named = {"pretrained": given.get("pretrained"), "start_from": (given.get("start_from") or {}).get("checkpoint")}
+        used = {name: find_checkpoint(location) for name, location in named.items() if location}
         used |= getattr(pl_module, "checkpoints", {})
         return {name: {"path": str(path), "sha256": sha256_of(path)} for name, path in used.items()}
 
@@ -176,10 +133,11 @@ class RunFolder(SaveConfigCallback):
         folder = folder_of(trainer)
         if arrays:
             write_arrays(folder / "arrays.npz", arrays)
+        ended = {"ended_utc": datetime.now(UTC).isoformat(timespec="seconds")}
+        write_json(folder / "provenance.json", read_json(folder, "provenance.json") | ended)
         write_json(folder / "metrics.json", dict(metrics))
-        if isinstance(trainer.logger, TensorBoardLogger):
-            shown = {f"hparams/{name}": value for name, value in metrics.items() if name.endswith(SHOWN)}
-            trainer.logger.log_hyperparams(shown_settings(self.config.as_dict()), shown)
+        if isinstance(trainer.logger, RunLogger):
+            trainer.logger.log_settings(shown_settings(self.config.as_dict()), metrics)
 
 
 def _data_numbers(data: CohortDataModule) -> dict[str, float]:
@@ -192,6 +150,15 @@ def _data_numbers(data: CohortDataModule) -> dict[str, float]:
             numbers[data_name(cohort, "effective_dimensions")] = float(free["dimensions"])
             numbers[data_name(cohort, "dimensions_of_frames")] = float(free["window_frames"])
     return numbers
+
+
+def write_cohort(folder: Path, store: Store) -> None:
+    """Writes what a report says of a cohort, and the page on its quality if `prepare` has made one."""
+    name = file_name(store.name)
+    write_json(folder / COHORTS / f"{name}.json", cohort_facts(store))
+    page = store.folder / PAGE
+    if page.is_file():
+        write_text(folder / COHORTS / f"{name}.html", page.read_text(encoding="utf-8"))
 
 
 def folder_of(trainer: pl.Trainer) -> Path:

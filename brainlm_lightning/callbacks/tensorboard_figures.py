@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from brainlm_lightning.callbacks.run_logger import RunLogger
 from brainlm_lightning.report.figures import parcel_map, reconstruction_figure
 
 RECONSTRUCTION = {"prediction_BPT", "hidden_BPT"}  # what a validation step returns of a reconstruction
@@ -15,6 +16,11 @@ PROJECTED_WINDOWS = 1000  # more make the projector slow
 
 class TensorBoardFigures(pl.Callback):
     """Adds figures after each validation, and CLS embeddings for the projector at the end of the fit."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says which curves share a chart."""
+        if isinstance(trainer.logger, RunLogger):
+            trainer.logger.log_layout()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drops what the previous validation collected."""

@@ -1,13 +1,14 @@
 """The description stored in a checkpoint: enough to use the model elsewhere, and to reject data that do not match."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
 
 from brainlm_lightning import __version__
-from brainlm_lightning.checkpoint.registry import class_path, current_path
+from brainlm_lightning.checkpoint.registry import class_path, current_path, find
 from brainlm_lightning.checkpoint.schema import check_entries
+from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.split import units_of
 from brainlm_lightning.provenance import git_commit
@@ -26,19 +27,23 @@ class Configured(Protocol):
 def describe_data(datamodule: CohortDataModule) -> Description:
     """Describes the training data, as plain values: parcels, ``tr_s``, window, scaling, subjects."""
     store = datamodule.stores[0]
-    atlas = store.atlas
     return {
-        "parcels": {
-            "atlas": atlas.name,
-            "sha256": atlas.sha256,
-            "index": [int(index) for index in atlas.parcels["index"]],
-            "label": [str(label) for label in atlas.parcels["label"]],
-            "xyz_mm": [[float(x) for x in row] for row in atlas.xyz_mm],
-        },
+        "parcels": describe_parcels(store.atlas),
         "tr_s": float(store.tr_s),
         "window_frames": datamodule.window_frames,
         "scaling": {"recipe": datamodule.scaling, "statistics": datamodule.statistics().to_json()},
         "subjects": {"train": _digests(datamodule, "train"), "val": _digests(datamodule, "val")},
+    }
+
+
+def describe_parcels(atlas: Atlas) -> Description:
+    """Describes an atlas: its name, and the parcels in their order."""
+    return {
+        "atlas": atlas.name,
+        "sha256": atlas.sha256,
+        "index": [int(index) for index in atlas.parcels["index"]],
+        "label": [str(label) for label in atlas.parcels["label"]],
+        "xyz_mm": [[float(x) for x in row] for row in atlas.xyz_mm],
     }
 
 
@@ -77,7 +82,31 @@ def describe(net: Configured, datamodule: CohortDataModule, start: str = "standa
     }
 
 
+def describe_tuned(about: Description, datamodule: CohortDataModule, **what: Any) -> Description:
+    """The description of a pretrained model that was trained further: its subjects, and those it has seen since.
+
+    Args:
+        about: description of the pretrained model.
+        datamodule: data of the further training.
+        what: what it was trained for, as plain values.
+    """
+    subjects = {
+        split: sorted({*seen, *_digests(datamodule, split)} if split in ("train", "val") else seen)
+        for split, seen in about["subjects"].items()
+    }
+    return {**about, "subjects": subjects, "tuned": what}
+
+
 Entry = Callable[[Description], Any]
+
+
+def whole_config(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's configuration; options that are newer than its checkpoint have their defaults."""
+    kind = getattr(find(current_path(model["class_path"])), "config_type", None)
+    options = fields(kind) if is_dataclass(kind) else ()
+    defaults = {option.name: option.default for option in options if option.default is not MISSING}
+    return {**defaults, **model["config"]}
+
 
 COMPARED_SERIES: dict[str, Entry] = {
     "number of parcels": lambda of: len(of["parcels"]["index"]),
@@ -92,7 +121,7 @@ COMPARED_SCALED_DATA: dict[str, Entry] = {
 }
 COMPARED: dict[str, Entry] = {
     "model class": lambda of: current_path(of["model"]["class_path"]),
-    "model config": lambda of: of["model"]["config"],
+    "model config": lambda of: whole_config(of["model"]),
     **COMPARED_SCALED_DATA,
 }
 

@@ -20,6 +20,7 @@ from brainlm_lightning.checkpoint.schema import check_plausible
 
 HASH = "sha256"  # of the tensors, in the header of an export; those of 0.1 have none
 PREFIX = "net."  # of the model's parameters in a task's state_dict
+TUNED = f"predictor.{PREFIX}"  # of an encoder's parameters where a task trains a head with it
 
 
 def read_checkpoint(path: Path | str) -> tuple[Description, dict[str, Tensor]]:
@@ -74,6 +75,12 @@ def _read_lightning(path: Path) -> tuple[Description | None, dict[str, Tensor]]:
     state = content.get("state_dict", {}) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path}: expected a checkpoint of a run, with tensors by name in `state_dict`")
+    tuned = {name.removeprefix(TUNED): value for name, value in state.items() if str(name).startswith(TUNED)}
+    if tuned:
+        rank_zero_info(
+            f"{path}: of {len(state)} tensors, {len(tuned)} are the fine-tuned model's; its head is left out"
+        )
+        return content.get(KEY), tuned
     return content.get(KEY), {str(name).removeprefix(PREFIX): value for name, value in state.items()}
 
 

@@ -50,7 +50,7 @@ def build(about: dict[str, Any], base: type[nn.Module], source: str) -> Any:
         ValueError: the class is unknown, or not a subclass of ``base``.
     """
     path = current_path(about["model"]["class_path"])
-    kind: Any = _find(path)
+    kind: Any = find(path)
     if kind is None:
         raise ValueError(
             f"{source} holds a {path}, which is unknown here: install the package that defines it and registers it in "
@@ -62,7 +62,8 @@ def build(about: dict[str, Any], base: type[nn.Module], source: str) -> Any:
     return described.from_description(about)
 
 
-def _find(path: str) -> Any:
+def find(path: str) -> Any:
+    """The class of this name: imported already, of this package, or registered by another; None where it is neither."""
     imported = {class_path(kind): kind for kind in _subclasses(nn.Module)}
     if path in imported:
         return imported[path]

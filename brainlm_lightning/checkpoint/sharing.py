@@ -12,7 +12,8 @@ from brainlm_lightning.checkpoint.pretrained import export
 from brainlm_lightning.run_folder import EXPORTED, find_checkpoint, read_json, run_of
 
 CONFIG, CARD = "config.json", "README.md"
-LARGE = ("statistics", "index", "label", "xyz_mm", "train", "val")  # in the weights' header, and long
+# In the weights' header, and long:
+LARGE = ("statistics", "index", "label", "xyz_mm", "directions", "train", "val", "pretraining")
 UNCERTAIN = "_low"  # ending of the name of a lower bound
 
 
@@ -36,16 +37,16 @@ def export_folder(source: Path, output: Path) -> Path:
     export(checkpoint, part / EXPORTED)
     about, weights = read_checkpoint(part / EXPORTED)
     count = sum(value.numel() for value in weights.values())
-    (part / CONFIG).write_text(json.dumps(_short(about), indent=2) + "\n", encoding="utf-8")
+    (part / CONFIG).write_text(json.dumps(short(about), indent=2) + "\n", encoding="utf-8")
     (part / CARD).write_text(model_card(about, count, _metrics_of(checkpoint)), encoding="utf-8")
     part.replace(output)
     return output
 
 
-def _short(about: Mapping[str, Any]) -> dict[str, Any]:
-    """The description without its long tables, which the header of the weights has."""
+def short(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The description without its long tables, which the header of the weights has: what config.json holds."""
     return {
-        key: _short(value) if isinstance(value, Mapping) else value for key, value in about.items() if key not in LARGE
+        key: short(value) if isinstance(value, Mapping) else value for key, value in about.items() if key not in LARGE
     }
 
 
@@ -76,8 +77,10 @@ license: other
 ```python
 import brainlm_lightning
 
-model = brainlm_lightning.load("this folder")
+model = brainlm_lightning.load("this folder")  # takes recordings
 embedding = model.embed("sub-01_bold.ptseries.nii", tr_s=0.8)
+
+network = brainlm_lightning.from_pretrained("this folder")  # the same as a torch module
 ```
 
 ## Data
@@ -86,8 +89,8 @@ embedding = model.embed("sub-01_bold.ptseries.nii", tr_s=0.8)
   and their order).
 - {about["tr_s"]} s between frames; windows of {about["window_frames"]} frames.
 - Scaling: `{scaling["recipe"]}`, with statistics of {scaling["statistics"]["num_subjects"]} training subjects.
-- Subjects of pretraining: {len(subjects["train"])} training, {len(subjects["val"])} validation. The header of the
-  weights has a digest of each, so that nobody is tested whom the model has seen.
+{_origin(about)}- Subjects of pretraining: {len(subjects["train"])} training, {len(subjects["val"])} validation.
+  The header of the weights has a digest of each, so that nobody is tested whom the model has seen.
 
 ## Measured
 
@@ -95,7 +98,8 @@ embedding = model.embed("sub-01_bold.ptseries.nii", tr_s=0.8)
 
 ## Known limits
 
-- Only recordings in the same parcels, in the same order, resampled to the same time between frames.
+- Only recordings in the same parcels, in the same order, resampled to the same time between frames. In another atlas,
+  `model.on(atlas)` maps what the model knows of parcels by position: measure what is left.
 - Embeddings depend on preprocessing (filters, regressors); compare with connectivity of the same frames.
 - No use for the diagnosis of a person has been validated.
 
@@ -103,6 +107,14 @@ embedding = model.embed("sub-01_bold.ptseries.nii", tr_s=0.8)
 
 The exporter states it here: FILL IN. Weights may be bound by the terms of the data that they were trained on.
 """
+
+
+def _origin(about: Description) -> str:
+    """A line on the model that this one started from; none where there is none."""
+    if "started_from" not in about:
+        return ""
+    origin = about["started_from"]
+    return f"- Started from a model in {origin['atlas']}, mapping of parcels: {origin['mapping']}.\n"
 
 
 def _table(metrics: Mapping[str, float]) -> str:

@@ -3,7 +3,7 @@
 Shapes: P parcels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainlm_lightning.data.datamodule import CohortDataModule
-from brainlm_lightning.evaluation.covariance import autocovariance, lagged_moments
+from brainlm_lightning.evaluation.covariance import ScaledRecording, autocovariance, lagged_moments
 from brainlm_lightning.model.embedding import Geometry
-from brainlm_lightning.model.masked import MaskedModel
+from brainlm_lightning.model.masked import MaskedModel, Subjects
 
 MOST_RECORDINGS = 1000  # enough to estimate the moments
+CHOOSING = 4  # one training subject in this many chooses the settings of a start that has any
 ModelFactory = Callable[[Geometry], MaskedModel]
 
 
 @dataclass(frozen=True)
 class TrainingMoments:
-    """Moments of the scaled signal of training recordings, computed on demand; see `Moments`.
+    """The scaled signal of training recordings, and its moments, on demand; see `Moments`.
 
     Attributes:
         data: after its setup.
@@ -41,6 +42,14 @@ class TrainingMoments:
     def autocovariance(self, lags: int) -> Tensor:
         """See `Moments`."""
         return autocovariance(self.data.scaled_recordings(self._read), lags)
+
+    def recordings(self, subjects: Subjects = "all") -> Iterator[ScaledRecording]:
+        """See `Moments`: settings are chosen by every `CHOOSING`th training subject."""
+        rows = self._read
+        number_R = np.unique(self.data.recordings.table["subject_id"].to_numpy()[rows], return_inverse=True)[1]
+        chooses_R = number_R % CHOOSING == 0
+        kept = {"all": rows, "learn": rows[~chooses_R], "choose": rows[chooses_R]}
+        return self.data.scaled_recordings(kept[subjects])
 
     @property
     def _read(self) -> NDArray[np.intp]:

@@ -1,5 +1,6 @@
 """What a label image says of its parcels: where they lie, and which network of another atlas they overlap most."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,35 @@ def networks_by_overlap(image: Path, index: pd.Series, other: Path, names: dict[
         other: 3-D label image of the atlas with networks.
         names: The network of each of its labels.
     """
+    voxels = _both_labels(image, other)
+    table = pd.DataFrame({"parcel": voxels["here"], "network": voxels["there"].map(names)})
+    sizes = table.groupby("parcel").size()
+    counts = table.dropna().groupby(["parcel", "network"]).size().unstack(fill_value=0)
+    share = counts.sum(axis=1) / sizes.loc[counts.index]
+    best = counts.idxmax(axis=1).where(share >= LEAST_OVERLAP, UNKNOWN_NETWORK)
+    return best.reindex(index).fillna(UNKNOWN_NETWORK).set_axis(index.index)
+
+
+def overlap_weights(image: Path, index: Sequence[int], other: Path, other_index: Sequence[int]) -> np.ndarray:
+    """Shares of each parcel's voxels that lie in the parcels of another atlas, (parcels, other parcels) float64.
+
+    Rows add up to 1 over the voxels that lie in any; the row of a parcel that overlaps none is 0.
+
+    Args:
+        image: 3-D label image of the parcels.
+        index: The parcels' integers.
+        other: 3-D label image of the other atlas, in the same space.
+        other_index: The integers of its parcels.
+    """
+    voxels = _both_labels(image, other)
+    counts = voxels.groupby(["here", "there"]).size().unstack(fill_value=0)
+    shared = counts.reindex(index=list(index), columns=list(other_index), fill_value=0).to_numpy(float)
+    weights: np.ndarray = shared / np.maximum(shared.sum(axis=1, keepdims=True), 1)
+    return weights
+
+
+def _both_labels(image: Path, other: Path) -> pd.DataFrame:
+    """The labels `here` and `there` of each labelled voxel of an image; 0 where the other has none."""
     import nibabel
 
     labels, affine = _labels(image)
@@ -54,12 +84,7 @@ def networks_by_overlap(image: Path, index: pd.Series, other: Path, names: dict[
     inside = ((there >= 0) & (there < theirs.shape)).all(axis=1)
     found = np.zeros(len(voxels), np.int64)
     found[inside] = theirs[tuple(there[inside].T)]
-    table = pd.DataFrame({"parcel": labels[labels > 0], "network": pd.Series(found).map(names)})
-    sizes = table.groupby("parcel").size()
-    counts = table.dropna().groupby(["parcel", "network"]).size().unstack(fill_value=0)
-    share = counts.sum(axis=1) / sizes.loc[counts.index]
-    best = counts.idxmax(axis=1).where(share >= LEAST_OVERLAP, UNKNOWN_NETWORK)
-    return best.reindex(index).fillna(UNKNOWN_NETWORK).set_axis(index.index)
+    return pd.DataFrame({"here": labels[labels > 0], "there": found})
 
 
 def _labels(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 RECIPES = ("robust", "robust_centred", "recording_zscore", "none")
+WITHOUT_STATISTICS = ("recording_zscore", "none")  # recipes that need no training subjects
 QUANTILES = (0.25, 0.5, 0.75)
 DIGITS = ((21, 11), (10, 11), (0, 10))  # (lowest bit, bits) of each pass over the 32-bit key
 CHUNK_VALUES = 1 << 21  # counted at once: tables of counts are large, so a recording at a time would be slow
@@ -49,6 +50,12 @@ class ScalingStatistics:
         recipes = {"robust": self.robust, "robust_centred": self.robust_centred}
         tables = {name: {"centre": _to_list(of.centre), "scale": _to_list(of.scale)} for name, of in recipes.items()}
         return tables | {"num_recordings": self.num_recordings, "num_subjects": self.num_subjects}
+
+    @classmethod
+    def unknown(cls, num_parcels: int) -> "ScalingStatistics":
+        """Statistics of nobody, for recipes `WITHOUT_STATISTICS`."""
+        none = CentreScale(np.full(num_parcels, np.nan), np.full(num_parcels, np.nan))
+        return cls(none, none, 0, 0)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "ScalingStatistics":

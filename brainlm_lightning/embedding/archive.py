@@ -1,5 +1,6 @@
 """Embeddings of many files in one archive: what the verb `embed` does."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.embedding.one_line import load
 
 NEEDED = ("recordings", "model", "output")
@@ -24,6 +26,8 @@ class EmbeddingPlan:
         tr_s: seconds from one frame to the next, where files do not say it.
         atlas: name of the checkpoint's atlas, where files do not name their columns.
         label_image: of the atlas, for volumes.
+        parcels: table of another atlas that the recordings are in, to which the model moves by position; its columns
+            are ``index, label, x, y, z`` in mm, its name is that of the file.
         embeddings: names; None = all that do not decode.
         orientation: of the series in their files.
     """
@@ -34,6 +38,7 @@ class EmbeddingPlan:
     tr_s: float | None = None
     atlas: str | None = None
     label_image: Path | None = None
+    parcels: Path | None = None
     embeddings: tuple[str, ...] | None = None
     orientation: str = "frames_parcels"
 
@@ -69,7 +74,9 @@ def embed_files(plan: EmbeddingPlan) -> Path:
     """Embeds all files; writes the archive only when every one could be embedded.
 
     Returns:
-        The archive: `recording` (R,) names of the files, and an array (R, F) float32 for each embedding.
+        The archive: `recording` (R,) names of the files; `unlike_training` (R,) in which numbers a recording looks
+        unlike those of the training, empty where in none, or where the checkpoint does not know; and an array (R, F)
+        float32 for each embedding.
 
     Raises:
         FileExistsError: the output exists.
@@ -80,11 +87,19 @@ def embed_files(plan: EmbeddingPlan) -> Path:
     if plan.output.exists():
         raise FileExistsError(f"{plan.output} exists; name another file")
     model = load(plan.model)
-    options: dict[str, Any] = {
-        name: getattr(plan, name) for name in ("tr_s", "atlas", "label_image", "embeddings", "orientation")
-    }
-    rows = [model.embed(recording, **options) for recording in plan.recordings]
+    if plan.parcels is not None:
+        table = Path(plan.parcels)
+        model = model.on(Atlas.from_table(table.stem, table, index="index", label="label", xyz_mm=("x", "y", "z")))
+    source: dict[str, Any] = {name: getattr(plan, name) for name in ("tr_s", "atlas", "label_image", "orientation")}
+    rows, unlike = [], []
+    for recording in plan.recordings:
+        batch = model.read(recording, **source)
+        unlike.append("; ".join(model.unlike(batch) or []))
+        if unlike[-1]:
+            print(f"{recording} looks unlike the recordings of the training: {unlike[-1]}", file=sys.stderr)
+        rows.append(model.embed_windows(batch, atlas=plan.atlas, embeddings=plan.embeddings))
     arrays: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    arrays["unlike_training"] = np.array(unlike)
     plan.output.parent.mkdir(parents=True, exist_ok=True)
     part = plan.output.with_name(plan.output.name + ".part")
     with part.open("wb") as file:

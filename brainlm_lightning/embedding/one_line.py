@@ -3,34 +3,37 @@
 Shapes: R recordings, B windows, P parcels, T frames, F features.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brainlm_lightning.checkpoint.description import Description
+from brainlm_lightning.checkpoint.description import Description, describe_parcels
+from brainlm_lightning.checkpoint.hub import fetched
+from brainlm_lightning.checkpoint.other_atlas import WIDTH_MM, moved, position_weights
 from brainlm_lightning.checkpoint.pretrained import load_model
-from brainlm_lightning.checkpoint.published.hub import fetched
+from brainlm_lightning.checkpoint.reference import REFERENCE, reference_of
 from brainlm_lightning.data.atlas import Atlas
-from brainlm_lightning.data.convert import dead_parcels
-from brainlm_lightning.data.missing import fill_frames, missing_frames
 from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
-from brainlm_lightning.data.read import Expected, Orientation, agreed_tr_s, read_series
-from brainlm_lightning.data.resample import resample
-from brainlm_lightning.data.scaling import ScalingStatistics, centre_and_scale
-from brainlm_lightning.data.shard import StoredRecording
+from brainlm_lightning.data.read import Expected, Orientation
+from brainlm_lightning.data.scaling import WITHOUT_STATISTICS, ScalingStatistics, centre_and_scale
 from brainlm_lightning.data.windows import Batch, scale_on_device, usable_parcels
 from brainlm_lightning.embedding.definitions import WITHOUT_PARCELS, WindowEmbedding, default_embeddings
+from brainlm_lightning.embedding.inputs import Series, prepared, read_recording
 from brainlm_lightning.embedding.recordings import GroupMeans
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.run_folder import EXPORTED
 
 WINDOWS_AT_ONCE = 4
-Series = NDArray[np.floating[Any]]
+
+
+class UnlikeTraining(UserWarning):
+    """A recording looks unlike those that a model was trained on."""
 
 
 @dataclass(frozen=True)
@@ -75,20 +78,104 @@ class EmbeddingModel:
         Returns:
             Name -> (F,) float32.
 
+        Warns:
+            UnlikeTraining: the recording looks unlike those of the pretraining, in level, spectrum, dimensions or
+                connectivity; with the numbers.
+
         Raises:
             ValueError: the recording does not fit the checkpoint (parcels, their order, length), or its ``tr_s`` or
                 atlas is unknown.
         """
+        batch = self.read(recording, tr_s=tr_s, atlas=atlas, orientation=orientation, label_image=label_image)
+        self._warn(batch, recording)
+        return self.embed_windows(batch, atlas=atlas, embeddings=embeddings, parts=parts)
+
+    def read(
+        self,
+        recording: Series | Path | str,
+        *,
+        tr_s: float | None = None,
+        atlas: Atlas | str | None = None,
+        orientation: Orientation = "frames_parcels",
+        label_image: Path | str | None = None,
+    ) -> Batch:
+        """The windows of a recording, read and resampled as the checkpoint says, with its scaling; see `embed`."""
         if atlas is not None:
             self.check_atlas(atlas)
         expected = self._expected(orientation, label_image)
-        series, tr_s = _read(recording, tr_s, expected, atlas is not None)
-        batch = self.windows(series, tr_s)
+        return self.windows(*read_recording(recording, tr_s, expected, atlas is not None))
+
+    def embed_windows(
+        self,
+        batch: Batch,
+        *,
+        atlas: Atlas | str | None = None,
+        embeddings: Sequence[str] | None = None,
+        parts: int = 1,
+    ) -> dict[str, NDArray[np.float32]]:
+        """The mean embeddings of windows from `read`; see `embed`."""
         means = GroupMeans(self.model, self._definitions(embeddings, atlas), 1, parts)
         for first in range(0, len(batch["start_B"]), WINDOWS_AT_ONCE):
             part = _some_windows(batch, slice(first, first + WINDOWS_AT_ONCE))
             means.add(scale_on_device(part), torch.zeros(len(part["start_B"]), dtype=torch.int64))
         return {name: value_1F[0] for name, value_1F in means.compute().items()}
+
+    def unlike(self, batch: Batch) -> list[str] | None:
+        """Says in which numbers a recording lies outside the training recordings', as text; empty = in none.
+
+        Args:
+            batch: all its windows; see `windows`.
+
+        Returns:
+            None where the checkpoint does not say what its training recordings look like, as imported ones do not.
+        """
+        reference = reference_of(self.about)
+        if reference is None:
+            return None
+        scaled = scale_on_device(cast(Batch, dict(batch)))
+        series_PF = scaled["signal_BPT"].transpose(0, 1).flatten(1).float().numpy()
+        return reference.unlike((series_PF, scaled["observed_BP"][0].numpy()))
+
+    def _warn(self, batch: Batch, recording: Series | Path | str) -> None:
+        found = self.unlike(batch)
+        if found:
+            what = recording if isinstance(recording, Path | str) else "the recording"
+            warnings.warn(
+                f"{what} looks unlike the recordings that the model was trained on; its embedding may mean little:\n  "
+                + "\n  ".join(found),
+                UnlikeTraining,
+                stacklevel=3,
+            )
+
+    def on(self, atlas: Atlas, width_mm: float = WIDTH_MM) -> "EmbeddingModel":
+        """The same model for recordings in another atlas: spatial embeddings are mapped by position, and it says so.
+
+        Args:
+            atlas: parcels of the recordings, with centroids in the space of the checkpoint's.
+            width_mm: standard deviation of the kernel; see `checkpoint.other_atlas`.
+
+        Raises:
+            ValueError: the scaling needs statistics of the checkpoint's own parcels; or the model cannot move.
+        """
+        recipe, parcels = self.about["scaling"]["recipe"], self.about["parcels"]
+        if recipe not in WITHOUT_STATISTICS:
+            raise ValueError(
+                f"the checkpoint scales by {recipe!r}, with statistics of its own parcels in {parcels['atlas']!r}; "
+                f"only models with {' or '.join(WITHOUT_STATISTICS)} move without data of the new atlas; pretrain "
+                "further on a prepared cohort with start_from"
+            )
+        xyz_to_mm = torch.tensor(atlas.xyz_mm)
+        weights_QP = position_weights(torch.tensor(parcels["xyz_mm"]), xyz_to_mm, width_mm)
+        origin = {"atlas": parcels["atlas"], "parcels_sha256": parcels["sha256"]}
+        about = {
+            **self.about,
+            "parcels": describe_parcels(atlas),
+            "scaling": {"recipe": recipe, "statistics": ScalingStatistics.unknown(atlas.num_parcels).to_json()},
+            "started_from": {**origin, "mapping": "position", "width_mm": width_mm},
+        }
+        if REFERENCE in about:  # parcels of the group's connectivity are others
+            about[REFERENCE] = {**about[REFERENCE], "directions": None}
+        return EmbeddingModel(moved(self.model, xyz_to_mm, weights_QP), about)
 
     def check_atlas(self, atlas: Atlas | str) -> None:
         """Raises ValueError where an atlas, or its name, is not the checkpoint's."""
@@ -103,7 +190,7 @@ class EmbeddingModel:
         elif atlas != own["atlas"]:
             raise ValueError(
                 f"the recording is in atlas {atlas!r}, the checkpoint in {own['atlas']!r} ({len(own['index'])} "
-                "parcels); extract the series with the checkpoint's atlas"
+                "parcels); extract the series with the checkpoint's atlas, or move the model: model.on(atlas)"
             )
 
     def _expected(self, orientation: Orientation, label_image: Path | str | None) -> Expected:
@@ -163,47 +250,6 @@ def load(source: Path | str) -> EmbeddingModel:
     path = fetched(source)
     model, about = load_model(path / EXPORTED if path.is_dir() else path, MaskedModel)
     return EmbeddingModel(model, about)
-
-
-def prepared(series: Series, tr_s: float, target_tr_s: float) -> StoredRecording:
-    """A recording as `prepare` would store it in float32: gaps filled, resampled, centred, dead parcels unobserved.
-
-    Args:
-        series: (frames, P) raw values.
-        tr_s: seconds from one frame to the next.
-        target_tr_s: the same, wanted.
-    """
-    missing = missing_frames(series)
-    filled = fill_frames(series, missing)
-    finite = np.isfinite(filled).all(axis=0)
-    observed = finite & ~dead_parcels(filled, finite)
-    if not observed.any():
-        raise ValueError(f"none of {series.shape[1]} parcels has data: all are constant or not finite")
-    return StoredRecording.centred(resample(np.where(observed, filled, 0), tr_s, target_tr_s), observed, "float32")
-
-
-def _read(recording: Series | Path | str, tr_s: float | None, expected: Expected, named: bool) -> tuple[Series, float]:
-    """Series (frames, P) float32, and the seconds between its frames."""
-    if isinstance(recording, Path | str):
-        reading = read_series(recording, expected)
-        if not (named or reading.named):
-            raise ValueError(
-                f"{recording}: nothing in the file says that its columns are the checkpoint's parcels; give atlas, a "
-                "parcel table or the atlas's name, to say it yourself"
-            )
-        return reading.series, agreed_tr_s({"you say": tr_s, "the file says": reading.tr_s}, str(recording))
-    values = np.asarray(recording, np.float32)
-    values = values.T if expected.turned else values
-    if values.ndim != 2 or values.shape[1] != expected.num_parcels:
-        raise ValueError(
-            f"the array is {np.shape(recording)}, expected ({expected.orientation.replace('_', ', ')}) with "
-            f"{expected.num_parcels} parcels; turn it, or set orientation"
-        )
-    if not named:
-        raise ValueError("an array does not say what its columns are; give atlas, a parcel table or the atlas's name")
-    if tr_s is None:
-        raise ValueError("an array does not say how many seconds lie between its frames; give tr_s")
-    return values, tr_s
 
 
 def _some_windows(batch: Batch, windows: slice) -> Batch:

@@ -1,15 +1,16 @@
 """The masked autoencoder of parcel time series (paper, section 3.2 and figure 2).
 
 Shapes: B batch, P parcels, T frames, N patches per parcel, S frames per patch, L tokens (parcel-major, L = P·N),
-V visible tokens, D width. In a mask True = hidden.
+V visible tokens, W wanted tokens, D width. In a mask True = hidden.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
+from brainlm_lightning.model.decoding import DecoderName, Encoding, cross, index_of, joint, with_cls
 from brainlm_lightning.model.embedding import Geometry, PositionEmbedding, SpatialEmbedding, TemporalEmbedding
 from brainlm_lightning.model.kernel_start import kernel_start
 from brainlm_lightning.model.masked import Embedding, MaskedModel, Moments, Reconstruction
@@ -34,6 +35,8 @@ class MAEConfig:
         spatial_embedding: ``learnable``, one vector per parcel, or ``xyz``, a linear map of the centroid.
         temporal_embedding: ``learnable`` or ``sinusoidal``.
         dropout: rate on attention and on both branches of each block.
+        decoder: ``joint`` (paper): all tokens attend to each other; ``cross``: hidden tokens ask visible ones alone,
+            which is faster, and much so where a step decodes a share of them (``masking.decoded_share``).
     """
 
     patch_frames: int = 20
@@ -48,41 +51,13 @@ class MAEConfig:
     spatial_embedding: SpatialEmbedding = "learnable"
     temporal_embedding: TemporalEmbedding = "learnable"
     dropout: float = 0.0
+    decoder: DecoderName = "joint"
 
     def __post_init__(self) -> None:
-        """Validates the sizes."""
+        """Validates sizes and choices."""
         check_sizes(self)
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """The encoder's output.
-
-    Attributes:
-        cls_BD: the CLS token.
-        tokens_BVD: the visible tokens, in natural (parcel-major) order.
-        index_BV: index of each among the L tokens.
-        valid_BV: False for padding, in windows with fewer than V visible tokens.
-    """
-
-    cls_BD: Tensor
-    tokens_BVD: Tensor
-    index_BV: Tensor
-    valid_BV: Tensor
-
-
-def _visible_index(visible_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices of each window's visible tokens in natural order, padded to the longest, and False where padded."""
-    longest = int(visible_BL.sum(dim=1).max())
-    index_BV = (~visible_BL).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
-    return index_BV, visible_BL.gather(1, index_BV)
-
-
-def _with_cls(tokens_BLD: Tensor, cls_D: Tensor, key_BL: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Prepends CLS; the key mask is None where every token can be attended to, which allows the fast kernels."""
-    cls_B1D = cls_D.expand(len(tokens_BLD), 1, -1)
-    tokens_BLD = torch.cat([cls_B1D.to(tokens_BLD.dtype), tokens_BLD], dim=1)
-    return tokens_BLD, None if bool(key_BL.all()) else nn.functional.pad(key_BL, (1, 0), value=True)
+        if self.decoder not in get_args(DecoderName):
+            raise ValueError(f"decoder is {self.decoder!r}; expected joint or cross")
 
 
 class MaskedAutoencoder(MaskedModel):
@@ -132,6 +107,11 @@ class MaskedAutoencoder(MaskedModel):
         """Indices of all tokens in the order in which the encoder takes them, (L,); None = natural order."""
         return None
 
+    @property
+    def num_tokens(self) -> int:
+        """L."""
+        return self.geometry.num_parcels * self.num_patches
+
     def encode(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Encoding:
         """Encodes the tokens that are neither hidden nor in an unobserved parcel.
 
@@ -140,7 +120,7 @@ class MaskedAutoencoder(MaskedModel):
             hidden_BPN: True = hidden.
             observed_BP: False where a recording has no data of a parcel.
         """
-        index_BV, valid_BV = _visible_index((observed_BP[:, :, None] & ~hidden_BPN).flatten(1))
+        index_BV, valid_BV = index_of((observed_BP[:, :, None] & ~hidden_BPN).flatten(1))
         return self.encode_tokens(signal_BPT, index_BV, valid_BV)
 
     def encode_tokens(self, signal_BPT: Tensor, index_BV: Tensor, valid_BV: Tensor) -> Encoding:
@@ -150,7 +130,7 @@ class MaskedAutoencoder(MaskedModel):
         # Padding has an attention weight of 0, but 0 · NaN is NaN, so hidden values are set to 0.
         visible_BVS = visible_BVS.where(valid_BV[:, :, None], 0)
         tokens_BVD = self.patch_projection(visible_BVS) + self.position().flatten(0, 1)[index_BV]
-        output_BVD = self.encoder(*_with_cls(tokens_BVD, self.cls_D, valid_BV))
+        output_BVD = self.encoder(*with_cls(tokens_BVD, self.cls_D, valid_BV))
         return Encoding(output_BVD[:, 0], output_BVD[:, 1:], index_BV, valid_BV)
 
     def tokens(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,19 +143,19 @@ class MaskedAutoencoder(MaskedModel):
         tokens_BLD = tokens_BLD.scatter_add(1, index_BVD, known_BVD)  # padding adds 0 at whatever index it has
         return encoding.cls_BD, torch.unflatten(tokens_BLD, 1, hidden_BPN.shape[1:])
 
-    def decode(self, encoding: Encoding, observed_BP: Tensor) -> Tensor:
-        """Predicts every patch from the encoded tokens, (B, P, T)."""
-        tokens_BVD = self.decoder_projection(encoding.tokens_BVD)
-        mask_token_D = self.mask_token_D.to(tokens_BVD.dtype)
-        tokens_BVD = torch.where(encoding.valid_BV[:, :, None], tokens_BVD, mask_token_D)
-        position_LD = self.decoder_position().flatten(0, 1)
-        full_BLD = mask_token_D.expand(len(tokens_BVD), len(position_LD), -1)
-        index_BVD = encoding.index_BV[:, :, None].expand_as(tokens_BVD)
-        full_BLD = full_BLD.scatter(1, index_BVD, tokens_BVD) + position_LD
-        cls_B1D = self.decoder_projection(encoding.cls_BD)[:, None]
-        key_BL = observed_BP.repeat_interleave(self.num_patches, dim=1)
-        output_BLD = self.decoder(*_with_cls(full_BLD, cls_B1D, key_BL))[:, 1:]
-        prediction_BLS: Tensor = self.head(output_BLD)
+    def decode(self, encoding: Encoding, observed_BP: Tensor, wanted_BPN: Tensor | None = None) -> Tensor:
+        """Predicts every patch from the encoded tokens, or wanted ones and 0 elsewhere, (B, P, T)."""
+        wanted_BW, valid_BW = (None, None) if wanted_BPN is None else index_of(wanted_BPN.flatten(1))
+        if self.config.decoder == "cross":
+            output_BWD = cross(self, encoding, wanted_BW)
+        else:
+            key_BL = observed_BP.repeat_interleave(self.num_patches, dim=1)
+            output_BWD = joint(self, encoding, key_BL, wanted_BW)
+        prediction_BLS: Tensor = self.head(output_BWD)
+        if wanted_BW is not None and valid_BW is not None:
+            known_BWS = prediction_BLS.where(valid_BW[:, :, None], 0)
+            prediction_BLS = known_BWS.new_zeros(len(known_BWS), self.num_tokens, known_BWS.shape[2])
+            prediction_BLS = prediction_BLS.scatter(1, wanted_BW[:, :, None].expand_as(known_BWS), known_BWS)
         return torch.unflatten(prediction_BLS.flatten(1), 1, (self.geometry.num_parcels, -1))
 
     def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Reconstruction:
@@ -183,6 +163,14 @@ class MaskedAutoencoder(MaskedModel):
         self.check_signal(signal_BPT)
         encoding = self.encode(signal_BPT, hidden_BPN, observed_BP)
         return Reconstruction(self.decode(encoding, observed_BP), encoding.cls_BD)
+
+    def reconstruct(
+        self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor, wanted_BPN: Tensor
+    ) -> Reconstruction:
+        """See `MaskedModel.reconstruct`."""
+        self.check_signal(signal_BPT)
+        encoding = self.encode(signal_BPT, hidden_BPN, observed_BP)
+        return Reconstruction(self.decode(encoding, observed_BP, wanted_BPN), encoding.cls_BD)
 
     def embed(self, signal_BPT: Tensor, observed_BP: Tensor) -> Embedding:
         """See `MaskedModel.embed`: a parcel's embedding is the mean of its encoded tokens."""

@@ -3,14 +3,17 @@
 Shapes: B batch, P parcels, T frames, N patches per parcel, D width. In a mask True = hidden.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
+from brainlm_lightning.evaluation.covariance import ScaledRecording
 from brainlm_lightning.model.embedding import Geometry
+
+Subjects = Literal["all", "learn", "choose"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Embedding:
 
 
 class Moments(Protocol):
-    """Statistics of the training subjects' scaled signal that a start may use; computed on demand."""
+    """What a start may know of the training subjects' scaled signal; computed or read on demand."""
 
     @property
     def covariance_PP(self) -> Tensor:
@@ -51,6 +54,10 @@ class Moments(Protocol):
 
     def autocovariance(self, lags: int) -> Tensor:
         """At lags 0 to ``lags`` - 1 frames, the mean over parcels, (lags,) float64."""
+        ...
+
+    def recordings(self, subjects: Subjects = "all") -> Iterable[ScaledRecording]:
+        """Scaled: of all training subjects, of those to learn from, or of the rest, to choose settings by."""
         ...
 
 
@@ -119,6 +126,20 @@ class MaskedModel(nn.Module):
             observed_BP: False where a recording has no data of a parcel.
         """
         raise NotImplementedError
+
+    def reconstruct(
+        self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor, wanted_BPN: Tensor
+    ) -> Reconstruction:
+        """Reconstructs what a loss asks for; a model that can leaves out the rest, and has 0 there.
+
+        Args:
+            signal_BPT: scaled signal.
+            hidden_BPN: True = hidden.
+            observed_BP: False where a recording has no data of a parcel.
+            wanted_BPN: True for patches that are scored.
+        """
+        output: Reconstruction = self(signal_BPT, hidden_BPN, observed_BP)
+        return output
 
     def embed(self, signal_BPT: Tensor, observed_BP: Tensor) -> Embedding:
         """Embeds a window and each of its parcels, with nothing hidden.

@@ -17,6 +17,8 @@ _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
 _MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MULTIPLIER_2 = 0x94D049BB133111EB - (1 << 64)
 
+_SHARE_STREAM = 0x5348415245  # tells the numbers of `draw_share` from those of masks
+
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     """Logical right shift (torch's is arithmetic)."""
@@ -127,6 +129,12 @@ def draw_mask(name: MaskingName, key_B: Tensor, ratio: float, grid: Grid) -> Ten
     if not 0 <= ratio <= 1:
         raise ValueError(f"mask ratio {ratio} is outside 0 to 1")
     return MASKINGS[name](key_B, ratio, grid)
+
+
+def draw_share(key_B: Tensor, mask_BPN: Tensor, share: float) -> Tensor:
+    """Draws a share of each window's tokens that are True in a mask, independently of how the mask was drawn."""
+    mask_BL = mask_BPN.flatten(1)
+    return _lowest(counter_noise(key_B ^ _SHARE_STREAM, mask_BL.shape[1]), mask_BL, share).view_as(mask_BPN)
 
 
 def deal_tokens(key_B: Tensor, grid: Grid, parts: int) -> Tensor:

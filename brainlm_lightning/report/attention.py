@@ -3,7 +3,6 @@
 Shapes: P parcels.
 """
 
-import html
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -11,14 +10,14 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from nilearn.plotting import view_connectome
 from numpy.typing import NDArray
 
 from brainlm_lightning.evaluation.names import MetricName, parsed
-from brainlm_lightning.report.brain import offline, title_of
+from brainlm_lightning.report.brain import title_of
 from brainlm_lightning.report.contrasts import ContrastPage
 from brainlm_lightning.report.figures import plain_text
 from brainlm_lightning.report.page import ReportFile
+from brainlm_lightning.report.scene import Scene
 from brainlm_lightning.report.scores import Arrays, Metrics
 
 PAPER = (
@@ -30,12 +29,24 @@ MAPS = (
     "from the average parcel. signal level, amplitude: mean and standard deviation of the recordings, without a model."
 )
 EDGES_SHOWN = 100
+MATRIX = (
+    "How much of its attention a parcel's patches (row) give to another parcel's (column), mean over layers, heads "
+    "and the group's recordings, parcels sorted by network; right: the first group minus the second."
+)
+EDGES = (
+    f"The {EDGES_SHOWN} largest differences between the two matrices, mean of both directions; red: more in the first "
+    "group, blue: less. Turn it with the mouse or a finger."
+)
 
 
 class AttentionPage(ContrastPage):
     """Contrasts of attention, with the groups' matrices."""
 
     title = "Attention"
+    heading = "Attention"
+    place = 5
+    wanted = "attention"
+    paper_figure = "5, 9"
     map_suffix = "_cls_attention"
 
     def notes(self, metrics: Metrics, contrast: MetricName, maps: list[str]) -> list[str]:
@@ -48,9 +59,13 @@ class AttentionPage(ContrastPage):
         for name in parsed(arrays):
             if name.score == "matrix_a_PP":
                 prefix = name.by(name.method)
-                yield ReportFile(f"{name.condition}/{name.method}_matrix", partial(matrix_figure, arrays, prefix))
+                yield ReportFile(
+                    f"{name.condition}/{name.method}_matrix", partial(matrix_figure, arrays, prefix), MATRIX
+                )
                 if _difference(arrays, prefix).any():
-                    yield ReportFile(f"{name.condition}/{name.method}_edges", partial(edges_view, arrays, prefix))
+                    yield ReportFile(
+                        f"{name.condition}/{name.method}_edges", partial(edges_scene, arrays, prefix), EDGES
+                    )
 
 
 def matrix_figure(arrays: Arrays, prefix: MetricName) -> Figure:
@@ -98,18 +113,16 @@ def _difference(arrays: Arrays, prefix: MetricName) -> NDArray[np.floating]:
     return change_PP
 
 
-def edges_view(arrays: Arrays, prefix: MetricName) -> str:
-    """HTML: the largest differences between the matrices as edges in a rotatable brain; works offline."""
+def edges_scene(arrays: Arrays, prefix: MetricName) -> Scene:
+    """The largest differences between the matrices as edges in a rotatable brain."""
     change_PP = _difference(arrays, prefix)
-    edges = np.sort(np.abs(change_PP[np.triu_indices(len(change_PP), 1)]))
-    title = f"{title_of(prefix)}: the {EDGES_SHOWN} largest differences of attention; left hemisphere: x < 0"
-    view = view_connectome(
-        change_PP,
-        arrays["parcels/xyz_mm"],
-        edge_threshold=float(edges[-EDGES_SHOWN:][0]) or None,
-        title=html.escape(title),
-        title_fontsize=14,
-        colorbar_fontsize=14,
-        node_labels=[html.escape(str(label)) for label in arrays["parcels/label"]],  # a label could hold markup
-    )
-    return offline(view.html)
+    rows, columns = np.triu_indices(len(change_PP), 1)
+    values = change_PP[rows, columns]
+    kept = [edge for edge in np.argsort(-np.abs(values), kind="stable")[:EDGES_SHOWN] if values[edge]]
+    edges = [(int(rows[edge]), int(columns[edge]), float(values[edge])) for edge in kept]
+    labels = [
+        f"{label} ({network})"
+        for label, network in zip(arrays["parcels/label"], arrays["parcels/network"], strict=True)
+    ]
+    title = f"{title_of(prefix)}: the {len(edges)} largest differences of attention"
+    return Scene(title, "difference of attention", arrays["parcels/xyz_mm"], labels, np.zeros(len(labels)), edges)

@@ -1,50 +1,58 @@
-"""Maps of parcels: glass brains, network means, rotatable HTML views; and the loss by optimiser step.
+"""Maps of parcels: glass brains, network means, rotatable brains; and the loss by optimiser step.
 
 Arrays are named `test/<cohort>/<contrast>/<map>/<statistic>_P`, with a `unit`, and `parcels/{label, network, xyz_mm}`.
 
 Shapes: P parcels, I optimiser steps.
 """
 
-import html
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from nilearn.plotting import view_markers
 from numpy.typing import NDArray
 
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
 from brainlm_lightning.report.figures import parcel_map, plain_text
 from brainlm_lightning.report.page import ReportFile
+from brainlm_lightning.report.scene import Scene
 from brainlm_lightning.report.scores import Arrays, Estimate, Metrics, names_under
 
 STATISTICS = ("mean_a", "mean_b", "difference", "low", "high", "effect_size", "z", "p", "p_fdr", "p_max")
 NEAR_MIDLINE_MM, BILATERAL_SHARE = 5.0, 0.2  # with this share of centres this near, an atlas has bilateral parcels
+DIFFERENCE = (
+    "The groups' difference in each parcel, divided by its standard deviation over permutations of the groups; red: "
+    "more in the first group, blue: less."
+)
+MEAN = "The group's mean in each parcel, over the means of its subjects; both groups share a colour scale."
+NETWORKS = "Differences of the means over each network's parcels, with 95 % intervals from resampling subjects."
+TURN = "Turn it with the mouse or a finger; a parcel under the pointer shows its label, network and value."
 Z_LABEL = "z of the difference\n(permutation standard deviations)"
-ICON = re.compile(r"<link rel=\"icon\"[^>]*>")  # nilearn's pages fetch it from the network
 
 
-def map_files(metrics: Metrics, arrays: Arrays, prefix: MetricName) -> Iterator[ReportFile]:
-    """The figures and the HTML view of one map, named `<contrast>/<map>…`."""
-    name = f"{prefix.condition}/{prefix.method}"
-    for group in "ab":
-        yield ReportFile(f"{name}_mean_{group}", partial(mean_figure, arrays, prefix, group))
+def map_files(metrics: Metrics, arrays: Arrays, prefix: MetricName, paper: str = "") -> Iterator[ReportFile]:
+    """The figures and the rotatable brain of one map, named `<contrast>/<map>…`."""
+    name, named = f"{prefix.condition}/{prefix.method}", partial(_captioned, prefix, paper)
     if np.isfinite(arrays[prefix.of("z_P")]).any():
-        yield ReportFile(f"{name}_difference", partial(difference_figure, arrays, prefix))
-        yield ReportFile(name, partial(difference_view, arrays, prefix))
+        yield named(f"{name}_difference", partial(difference_figure, arrays, prefix), DIFFERENCE)
+        yield named(name, partial(difference_scene, arrays, prefix), f"{DIFFERENCE} {TURN}")
+    for group in "ab":
+        yield named(f"{name}_mean_{group}", partial(mean_figure, arrays, prefix, group), MEAN)
     differences = network_differences(metrics, prefix)
     if differences:
         label, title = f"difference of the groups, {arrays[prefix.of('unit')]}", title_of(prefix)
-        yield ReportFile(f"{name}_networks", partial(network_differences_figure, differences, title, label))
+        yield named(f"{name}_networks", partial(network_differences_figure, differences, title, label), NETWORKS)
+
+
+def _captioned(
+    prefix: MetricName, paper: str, name: str, make: Callable[[], Figure | Scene], caption: str
+) -> ReportFile:
+    return ReportFile(name, make, f"{title_of(prefix)}. {caption}", paper)
 
 
 def title_of(prefix: MetricName) -> str:
@@ -146,14 +154,14 @@ def _finish(axes: Axes, title: str) -> None:
     axes.set_title(title, fontsize=10, parse_math=False)
 
 
-def difference_view(arrays: Arrays, prefix: MetricName) -> str:
-    """HTML: a map's z on a brain that can be rotated."""
+def difference_scene(arrays: Arrays, prefix: MetricName) -> Scene:
+    """A map's z on a brain that can be rotated."""
     title = f"{prefix.cohort}, {prefix.condition}, {prefix.method}".replace("_", " ")
-    return brain_view(arrays[prefix.of("z_P")], arrays, title, Z_LABEL.replace("\n", " "))
+    return brain_scene(arrays[prefix.of("z_P")], arrays, title, "z of the difference")
 
 
-def brain_view(values_P: NDArray[Any], arrays: Arrays, title: str, unit: str) -> str:
-    """HTML: a rotatable brain with one marker per parcel, which shows its label on hover; works offline.
+def brain_scene(values_P: NDArray[Any], arrays: Arrays, title: str, unit: str) -> Scene:
+    """A rotatable brain with one marker per parcel, which shows its label on hover.
 
     Args:
         values_P: (P,); parcels with NaN are left out.
@@ -162,26 +170,8 @@ def brain_view(values_P: NDArray[Any], arrays: Arrays, title: str, unit: str) ->
         unit: of the values.
     """
     drawn = np.flatnonzero(np.isfinite(values_P))
-    values, largest = values_P[drawn], float(np.abs(values_P[drawn]).max(initial=0)) or 1.0
-    both_signs = bool((values < 0).any() and (values > 0).any())
-    shade = 0.5 + values / largest / 2 if both_signs else np.abs(values) / largest
-    colours = colormaps["RdBu_r" if both_signs else "viridis"](shade)
     labels = [
         f"{arrays['parcels/label'][parcel]} ({arrays['parcels/network'][parcel]}): {values_P[parcel]:.3g}"
         for parcel in drawn
     ]
-    meaning = "red above 0, blue below" if both_signs else "yellow is largest"
-    view = view_markers(
-        arrays["parcels/xyz_mm"][drawn],
-        marker_color=[to_hex(colour) for colour in colours],
-        marker_size=list(4 + 8 * np.abs(values) / largest),
-        marker_labels=[html.escape(label) for label in labels],  # a label could hold markup
-        title=html.escape(f"{title}, {unit}; {meaning}; left hemisphere: x < 0"),
-        title_fontsize=14,
-    )
-    return offline(view.html)
-
-
-def offline(page: str) -> str:
-    """Removes the icon from one of nilearn's HTML pages, the only thing that it fetches from the network."""
-    return ICON.sub("", page)
+    return Scene(title, unit, arrays["parcels/xyz_mm"][drawn], labels, values_P[drawn])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
 from brainlm_lightning.report.clinical_figures import clinical_files
+from brainlm_lightning.report.finding import Finding, against_strongest, first_of
 from brainlm_lightning.report.page import Page, ReportFile
 from brainlm_lightning.report.report_table import ReportTable
 from brainlm_lightning.report.scores import (
@@ -28,6 +29,9 @@ PAPER_MSE = {
     "GAD-7": ("0.172 ± 0.007", "0.094 ± 0.008", "0.074 ± 0.005"),
     "neuroticism": ("0.160 ± 0.014", "0.086 ± 0.005", "0.072 ± 0.005"),
 }
+PAPER_METHODS = ("SVM on raw data", "SVM on embeddings", "BrainLM, fine-tuned")
+# Methods of the pretrained model; the first that was tested stands for it in summaries.
+OURS = ("tuned", "frozen", "gram_linear", "embedding_linear", "embedding_svm", "embedding")
 # Column -> score. Scores that end in `_fold` are shown as mean ± std over folds, others with their interval.
 NUMBER_COLUMNS = {"MSE, scaled": "mse_scaled_fold", "R²": "r2", "r within folds": "pearson_r", "MAE, own unit": "mae"}
 CLASS_COLUMNS = {"AUC by fold": "auc_fold", "AUC within folds": "auc", "balanced accuracy": "balanced_accuracy"}
@@ -36,16 +40,45 @@ CLASS_COLUMNS = {"AUC by fold": "auc_fold", "AUC within folds": "auc", "balanced
 class ClinicalPage(Page):
     """One table and one figure per phenotype."""
 
+    heading = "Clinical variables"
+    place = 2
+    paper_table = 2
+    wanted = "clinical_age"
+
     def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
         """Methods by score."""
         for result in clinical_results(metrics):
             notes = _notes(metrics, result)
-            yield ReportTable(result.title, _rows(metrics, result), notes, (result.condition,))
+            yield ReportTable(result.title, _rows(metrics, result), notes, (result.condition,), _paper_rows(result))
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
         """Predictions against true values, or calibration."""
         for result in clinical_results(metrics):
             yield from clinical_files(arrays, result.condition)
+
+    def findings(self, metrics: Metrics) -> Iterator[Finding]:
+        """The tuned network, or what comes nearest to it, beside the strongest method that is not pretrained."""
+        for result in clinical_results(metrics):
+            own = first_of(OURS, result.methods)
+            if own is None:
+                continue
+            numbers = result.tested == "squared_error"
+            shown = "mse_scaled" if numbers else "auc"
+            others = [name for name in result.methods if not name.startswith(OURS)]
+            score = (shown, result.tested, numbers)
+            best, theirs, verdict = against_strongest(metrics, result.condition, own, others, score)
+            ours = Estimate.read(metrics, result.condition.by(own).of(shown))
+            phenotype, name = result.condition.condition, "MSE, scaled" if numbers else "AUC"
+            paper = PAPER_MSE.get(phenotype)
+            told = f"{paper[-1]} (UKB, tuned)" if paper else ""
+            yield Finding(result.condition.cohort, phenotype, name, own, ours, best, theirs, verdict, told)
+
+
+def _paper_rows(result: "ClinicalResult") -> list[list[str]]:
+    """The paper's three methods, where it has this phenotype."""
+    numbers = PAPER_MSE.get(result.condition.condition, ()) if result.tested == "squared_error" else ()
+    dashes = [MISSING] * (len(NUMBER_COLUMNS) - 1)
+    return [[f"paper, UKB: {name}", mse, *dashes] for name, mse in zip(PAPER_METHODS, numbers, strict=False)]
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,12 @@ from brainlm_lightning.report.scores import Arrays
 Floats = NDArray[np.floating]
 
 COLUMNS = 4
+PREDICTED = "Each subject's predicted against true value, from the fold in which the subject was tested; grey: perfect."
+CALIBRATED = (
+    "Observed share against predicted probability, in bins of about equal size, both classes weighted equally; grey: "
+    "perfect."
+)
 BINS = 8
-SECOND_CLASS = "the second class"  # if a run folder does not name the classes
 
 
 def clinical_files(arrays: Arrays, condition: MetricName) -> Iterator[ReportFile]:
@@ -39,12 +43,13 @@ def clinical_files(arrays: Arrays, condition: MetricName) -> Iterator[ReportFile
     if truth_n is None or not predicted:
         return
     if next(iter(predicted.values())).ndim == 1:
-        yield ReportFile(f"{phenotype}_predicted", partial(prediction_figure, truth_n, predicted, phenotype))
+        draw_all = partial(prediction_figure, truth_n, predicted, phenotype)
+        yield ReportFile(f"{phenotype}_predicted", draw_all, f"{condition.cohort}, {phenotype}. {PREDICTED}")
     elif any(map(_are_probabilities, predicted.values())):
         classes = arrays.get(condition.of("classes"))
-        second = SECOND_CLASS if classes is None else str(classes[1])
+        second = f"class 1 of {phenotype} (the run names no classes)" if classes is None else str(classes[1])
         draw = partial(calibration_figure, truth_n.astype(int), predicted, phenotype, second)
-        yield ReportFile(f"{phenotype}_calibration", draw)
+        yield ReportFile(f"{phenotype}_calibration", draw, f"{condition.cohort}, {phenotype}. {CALIBRATED}")
 
 
 def _panels(methods: Collection[str]) -> tuple[Figure, list[Axes]]:
@@ -85,7 +90,7 @@ def prediction_figure(truth_n: Floats, predicted_n: Mapping[str, Floats], phenot
 
 
 def calibration(truth_n: NDArray[np.intp], probability_n: Floats, bins: int = BINS) -> tuple[Floats, Floats]:
-    """Calibration curve: mean probability and observed share of the second class, in bins of about equal size.
+    """Calibration curve: mean probability and observed share of the class in column 1, in bins of about equal size.
 
     Probabilities that agree to two decimals share a bin. Both classes have the same total weight, as in training, so
     that a probability of 0.5 means that neither is more likely.
@@ -100,7 +105,7 @@ def calibration(truth_n: NDArray[np.intp], probability_n: Floats, bins: int = BI
 
 
 def calibration_figure(
-    truth_n: NDArray[np.intp], score_nQ: Mapping[str, Floats], phenotype: str, second: str = SECOND_CLASS
+    truth_n: NDArray[np.intp], score_nQ: Mapping[str, Floats], phenotype: str, second: str
 ) -> Figure:
     """One calibration panel per method that predicts probabilities of two classes.
 
@@ -108,7 +113,7 @@ def calibration_figure(
         truth_n: 0 or 1.
         score_nQ: method -> scores of both classes; methods whose scores are not probabilities are left out.
         phenotype: name on the axes.
-        second: name of the second class.
+        second: name of the class in column 1.
 
     Raises:
         ValueError: no method gives probabilities.

@@ -12,9 +12,10 @@ from typing import ClassVar
 from brainlm_lightning.evaluation.names import MetricName, parsed
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
 from brainlm_lightning.report.brain import map_files, parcel_table
+from brainlm_lightning.report.finding import Finding, Truth, Verdict, against_strongest
 from brainlm_lightning.report.page import Page, ReportFile
 from brainlm_lightning.report.report_table import ReportTable
-from brainlm_lightning.report.scores import MISSING, Arrays, Metrics, methods_with
+from brainlm_lightning.report.scores import MISSING, Arrays, Estimate, Metrics, methods_with
 
 NETWORKS_SHOWN = 3
 
@@ -25,10 +26,12 @@ class ContrastPage(Page):
     Attributes:
         title: first words of each table's title.
         map_suffix: end of a map's name; the page shows the contrasts that have such a map.
+        paper_figure: figures of the paper that show such maps.
     """
 
     title: ClassVar[str]
     map_suffix: ClassVar[str]
+    paper_figure: ClassVar[str]
 
     @abstractmethod
     def notes(self, metrics: Metrics, contrast: MetricName, maps: list[str]) -> list[str]:
@@ -52,8 +55,42 @@ class ContrastPage(Page):
         for contrast, maps in self.contrasts(metrics).items():
             for name in maps:
                 yield ReportFile(f"{contrast.condition}/{name}", partial(parcel_table, arrays, contrast.by(name)))
-                if "_untrained_" not in name and not name.startswith("signal_"):
-                    yield from map_files(metrics, arrays, contrast.by(name))
+                if _is_of_the_model(name):
+                    yield from map_files(metrics, arrays, contrast.by(name), self.paper_figure)
+
+    def findings(self, metrics: Metrics) -> Iterator[Finding]:
+        """How well the map finds the networks expected to differ, beside maps without a model; else its parcels."""
+        for contrast, maps in self.contrasts(metrics).items():
+            own = next((name for name in maps if name.endswith(self.map_suffix) and _is_of_the_model(name)), None)
+            if own is None:
+                continue
+            auc = Estimate.read(metrics, contrast.by(own).of("auc"))
+            if math.isnan(auc.value):
+                yield self._count(metrics, contrast, own)
+                continue
+            others = [name for name in maps if not _is_of_the_model(name)]
+            score = ("auc", "auc", False)
+            opponent, theirs, verdict = against_strongest(metrics, contrast, own, others, score)
+            what = contrast.condition.replace("_", " ")
+            yield Finding(contrast.cohort, what, "AUC of expected networks", own, auc, opponent, theirs, verdict)
+
+    def _count(self, metrics: Metrics, contrast: MetricName, own: str) -> Finding:
+        """The number of parcels that differ, where no networks are expected to."""
+        found, nothing = Estimate(metrics[contrast.by(own).of("num_parcels_fdr")]), Estimate(math.nan)
+        what, score = contrast.condition.replace("_", " "), "parcels that differ"
+        return Finding(contrast.cohort, what, score, own, found, "", nothing, Verdict.ALONE, digits=0)
+
+    def truths(self, metrics: Metrics) -> Iterator[Truth]:
+        """The networks that were expected to differ, found or not; nothing where none were named."""
+        for finding in self.findings(metrics):
+            if finding.score.startswith("AUC"):
+                found = f"area under the curve {finding.ours.text()} by {finding.method}; 1 is perfect, 0.5 chance"
+                yield Truth(f"{self.heading}, {finding.cohort}: {finding.what}", "the expected networks differ", found)
+
+
+def _is_of_the_model(name: str) -> bool:
+    """Whether a map is of the pretrained model; the others are controls."""
+    return "_untrained_" not in name and not name.startswith("signal_")
 
 
 def _scores(metrics: Metrics, prefix: MetricName) -> dict[str, float]:

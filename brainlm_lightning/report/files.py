@@ -1,6 +1,5 @@
 """Every figure, HTML page and CSV table of a run, made from its metrics and arrays alone."""
 
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from brainlm_lightning.report.page import ReportFile, found_pages, left_out_if_it_fails
+from brainlm_lightning.report.scene import Scene, scene_page
 from brainlm_lightning.report.scores import Arrays, Metrics
-from brainlm_lightning.run_folder import read_arrays, read_metrics, write_table, write_text
+from brainlm_lightning.run_folder import file_name, read_arrays, read_metrics, write_table, write_text
 
 DOTS_PER_INCH = 130
-LONGEST_NAME = 200  # bytes; file systems allow 255, including a number, the suffix and the ending of the temporary file
 
 
 def write_files(folder: Path, metrics: Metrics, arrays: Arrays) -> Iterator[tuple[str, Figure]]:
@@ -57,12 +56,13 @@ def _save_figure(path: Path, figure: Figure) -> None:
 # Type that a page returns -> folder, suffix, function that writes it.
 KINDS: dict[type, tuple[str, str, Callable[[Path, Any], None]]] = {
     Figure: ("figures", ".png", _save_figure),
+    Scene: ("pages", ".html", lambda path, scene: write_text(path, scene_page(scene))),
     str: ("pages", ".html", write_text),
     pd.DataFrame: ("tables", ".csv", write_table),
 }
 
 
-def _write(folder: Path, file: ReportFile, written: set[Path]) -> Figure | str | pd.DataFrame:
+def _write(folder: Path, file: ReportFile, written: set[Path]) -> Figure | Scene | str | pd.DataFrame:
     """Makes a file, writes it under an unused name, and returns the object that was written."""
     made = file.make()
     for kind, (subfolder, suffix, write) in KINDS.items():
@@ -71,12 +71,7 @@ def _write(folder: Path, file: ReportFile, written: set[Path]) -> Figure | str |
             write(path, made)
             written.add(path)
             return made
-    raise TypeError(f"got a {type(made).__name__}; expected a matplotlib Figure, HTML text or a DataFrame")
-
-
-def file_name(name: str) -> str:
-    """Turns a label into a legal file name (without suffix): letters, digits and `_.+-` are kept."""
-    return re.sub(r"[^\w.+-]", "_", name).encode()[:LONGEST_NAME].decode(errors="ignore")
+    raise TypeError(f"got a {type(made).__name__}; expected a matplotlib Figure, a Scene, HTML text or a DataFrame")
 
 
 def _unused(path: Path, written: set[Path]) -> Path:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
 from brainlm_lightning.report.figures import parcel_map
+from brainlm_lightning.report.finding import OPTIMUM, Finding, Truth, against_strongest
 from brainlm_lightning.report.forecast_figures import forecast_curves, forecast_figure
 from brainlm_lightning.report.page import Page, ReportFile
 from brainlm_lightning.report.report_table import ReportTable
@@ -30,28 +31,63 @@ PAPER = {
     "Latent ODE": ((0.001, 0.023, 0.703), (-0.003, -0.000, 0.588)),
 }
 SCORES = {"r2_pooled": "R²", "pearson_r_pooled": "R", "mse_pooled": "MSE"}
+PAPER_R2 = "0.086 (UKB), 0.028 (HCP), 40 frames"
+BY_FRAME = (
+    "Mean squared error and R² at each frame after the last one seen, pooled over windows; the band is the "
+    "forecaster's 95 % interval from resampling subjects."
+)
+CURVES_SHOWN = (
+    "One window's best, middle and worst forecast parcel by the forecaster's error, with the true continuation."
+)
+R2_SHOWN = "R² of the forecast in each parcel, over all windows and frames of the horizon."
 CURVES = ("ar", "var", "optimum")  # drawn beside the forecaster if they were tested
 
 
 class ForecastPage(Page):
     """One table per cohort; figures of error by frame, a few forecasts, and R² on the brain."""
 
+    heading = "Forecasting"
+    place = 3
+    paper_table = 3
+    wanted = "forecast"
+
     def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
         """Methods by score."""
         for condition, methods in conditions(metrics).items():
             notes = _notes(metrics, condition, methods[0])
-            yield ReportTable(_title(metrics, condition), _rows(metrics, condition, methods), notes, (condition,))
+            rows, paper = _rows(metrics, condition, methods), _paper_rows()
+            yield ReportTable(_title(metrics, condition), rows, notes, (condition,), paper)
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
         """The figures, for all cohorts."""
         found = conditions(metrics)
         if found:
             titles = {condition: _title(metrics, condition) for condition in found}
-            yield ReportFile("forecast_by_frame", partial(forecast_figure, arrays, found, titles))
+            yield ReportFile("forecast_by_frame", partial(forecast_figure, arrays, found, titles), BY_FRAME, "4")
         for condition, (name, *others) in found.items():
             shown = [name, *(other for other in others if other in CURVES)]
-            yield ReportFile(f"forecast_curves_{condition.cohort}", partial(forecast_curves, arrays, condition, shown))
-            yield ReportFile(f"forecast_r2_{condition.cohort}", partial(_r2_map, arrays, condition.by(name)))
+            draw, cohort = partial(forecast_curves, arrays, condition, shown), condition.cohort
+            yield ReportFile(f"forecast_curves_{cohort}", draw, f"{cohort}. {CURVES_SHOWN}")
+            draw = partial(_r2_map, arrays, condition.by(name))
+            yield ReportFile(f"forecast_r2_{cohort}", draw, f"{cohort}. {R2_SHOWN}")
+
+    def findings(self, metrics: Metrics) -> Iterator[Finding]:
+        """R² of the forecaster beside the strongest method that is not another form of it."""
+        for condition, (own, *others) in conditions(metrics).items():
+            ours = Estimate.read(metrics, condition.by(own).of("r2_pooled"))
+            rivals = [name for name in others if not name.startswith(f"{own}_")]
+            score = ("r2_pooled", "r2_subject", False)
+            best, theirs, verdict = against_strongest(metrics, condition, own, rivals, score)
+            what = f"{condition.level('horizon'):g} frames"
+            yield Finding(condition.cohort, what, "R²", own, ours, best, theirs, verdict, PAPER_R2)
+
+    def truths(self, metrics: Metrics) -> Iterator[Truth]:
+        """The forecast that knows the simulation's true model."""
+        for condition, (own, *others) in conditions(metrics).items():
+            if OPTIMUM in others:
+                planted, found = (Estimate.read(metrics, condition.by(name).of("r2_pooled")) for name in (OPTIMUM, own))
+                what = f"Best possible forecast, {condition.cohort}, {condition.level('horizon'):g} frames"
+                yield Truth(what, f"R² {planted.text()}", f"R² {found.text()} by {own}")
 
 
 def conditions(metrics: Metrics) -> dict[MetricName, list[str]]:
@@ -93,6 +129,16 @@ def _notes(metrics: Metrics, condition: MetricName, reference: str) -> list[str]
         f"the error of {reference} is lower / higher: p < {SIGNIFICANCE}, Wilcoxon signed-rank tests, "
         "Benjamini–Hochberg over all methods, frames and cohorts of the test run.",
         f"The paper's Table 3 (R² / R / MSE over 40 frames, UKB and HCP): {paper}.",
+    ]
+
+
+def _paper_rows() -> list[list[str]]:
+    """The paper's table, a row for each of its methods and cohorts."""
+    return [
+        [f"paper, {cohort}: {name}", *(f"{number:.3f}" for number in numbers), MISSING]
+        for place, cohort in enumerate(("UKB", "HCP"))
+        for name, both in PAPER.items()
+        for numbers in (both[place],)
     ]
 
 

@@ -4,12 +4,15 @@ from collections.abc import Iterator
 
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
+from brainlm_lightning.report.finding import Finding, against_strongest, first_of
 from brainlm_lightning.report.page import Page
 from brainlm_lightning.report.report_table import ReportTable
 from brainlm_lightning.report.scores import Estimate, Metrics, is_worse, methods_with, num_significant
 
 CONDITION = "identity"
 REFERENCE = "connectivity"
+TESTED = "reidentification"
+LEARNT = ("gram", "mean_std", "mean", "cls")  # second-order embeddings lead
 SCORES = {
     "reidentification": "re-identified",
     "reliability": "reliability",
@@ -21,6 +24,9 @@ SCORES = {
 class IdentityPage(Page):
     """One table per cohort: embeddings by score."""
 
+    heading = "What embeddings hold of a person"
+    place = 7
+
     def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
         """Embeddings in rows; re-identification, which is tested, carries the mark."""
         for condition, methods in methods_with(metrics, "reads_r2").items():
@@ -29,6 +35,16 @@ class IdentityPage(Page):
                 rows += [[method, *_cells(metrics, condition, method)] for method in methods]
                 title = f"What embeddings hold of a person, {condition.cohort}"
                 yield ReportTable(title, rows, _notes(metrics, condition), (condition,))
+
+    def findings(self, metrics: Metrics) -> Iterator[Finding]:
+        """Re-identification by the first learnt embedding, in the order of `LEARNT`, beside connectivity."""
+        for condition, methods in methods_with(metrics, "reads_r2").items():
+            own = first_of(LEARNT, methods)
+            if condition.condition == CONDITION and own:
+                found = Estimate.read(metrics, condition.by(own).of(TESTED))
+                others = [name for name in methods if name.startswith(REFERENCE)]
+                best, theirs, verdict = against_strongest(metrics, condition, own, others, (TESTED, TESTED, False))
+                yield Finding(condition.cohort, "re-identification", "share", own, found, best, theirs, verdict)
 
 
 def _cells(metrics: Metrics, condition: MetricName, method: str) -> list[str]:

@@ -6,10 +6,12 @@ from functools import partial
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
 from brainlm_lightning.report.figures import parcel_map
+from brainlm_lightning.report.finding import Finding, Truth, against_strongest
 from brainlm_lightning.report.network_figures import accuracy_figure, confusion_figure, missed, network_map
 from brainlm_lightning.report.page import Page, ReportFile
 from brainlm_lightning.report.report_table import ReportTable
 from brainlm_lightning.report.scores import (
+    MISSING,
     Arrays,
     Estimate,
     Metrics,
@@ -22,6 +24,16 @@ from brainlm_lightning.report.scores import (
 # Table 4 of the paper: accuracy in per cent over parcels of 1,000 UK Biobank recordings, by this package's names.
 PAPER_ACCURACY = {"attention": 58.8, "vae": 49.4, "raw_series": 39.2, "gcn": 25.9}
 CONDITION = "networks"
+CONTROLS = ("_untrained", "_random_start", "_without_signal")  # of a reading; its other names are further readings
+ACCURACY = (
+    "Share of the test parcels that each method puts into the right network, mean over recordings, with 95 % "
+    "intervals from resampling subjects; diamonds: the paper's numbers."
+)
+CONFUSION = (
+    "Test parcels of each network (row) by the network they were put into, summed over recordings and divisions."
+)
+MISSED = "How often each parcel was put into a wrong network, over recordings and divisions in which it was tested."
+MAP = "Top: the atlas's networks. Bottom: the network that most recordings and divisions put each parcel into."
 SCORES = {"accuracy": "accuracy (%)", "balanced_accuracy": "balanced accuracy (%)"}
 NAMES = {
     "attention_untrained": "attention, before pretraining",
@@ -42,6 +54,11 @@ NAMES = {
 class NetworkPage(Page):
     """One table per cohort; figures of all accuracies, and of the reference method's confusions."""
 
+    heading = "Functional networks"
+    place = 4
+    paper_table = 4
+    wanted = "network"
+
     def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
         """Methods by score, in per cent."""
         for condition, methods in _conditions(metrics).items():
@@ -49,7 +66,8 @@ class NetworkPage(Page):
             for method, scores in network_scores(metrics, condition, methods).items():
                 rows.append([shown_name(method), *(scores[score].text(digits=1, scale=100) for score in SCORES)])
             notes = network_notes(metrics, condition, _reference(metrics, condition, methods))
-            yield ReportTable(f"Functional networks, {condition.cohort}", rows, notes, (condition,))
+            title = f"Functional networks, {condition.cohort}"
+            yield ReportTable(title, rows, notes, (condition,), _paper_rows())
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
         """Four figures per cohort."""
@@ -57,10 +75,34 @@ class NetworkPage(Page):
             prefix = f"networks_{condition.cohort}"
             accuracy = {name: of["accuracy"] for name, of in network_scores(metrics, condition, methods).items()}
             labels = {method: shown_name(method) for method in methods}
-            yield ReportFile(
-                f"{prefix}_accuracy", partial(accuracy_figure, accuracy, PAPER_ACCURACY, labels, condition.cohort)
-            )
+            draw = partial(accuracy_figure, accuracy, PAPER_ACCURACY, labels, condition.cohort)
+            yield ReportFile(f"{prefix}_accuracy", draw, f"{condition.cohort}. {ACCURACY}")
             yield from _reference_files(arrays, condition.by(_reference(metrics, condition, methods)), prefix)
+
+    def findings(self, metrics: Metrics) -> Iterator[Finding]:
+        """Accuracy of the attention beside the strongest method that is no reading of the same attention."""
+        for condition, methods in _conditions(metrics).items():
+            own = _reference(metrics, condition, methods)
+            others = [name for name in methods if not name.startswith(own) or name.endswith(CONTROLS)]
+            ours = Estimate.read(metrics, condition.by(own).of("accuracy"))
+            best, theirs, verdict = against_strongest(metrics, condition, own, others, ("accuracy",) * 2 + (False,))
+            paper, names = f"{PAPER_ACCURACY['attention']:g} (UKB)", (shown_name(own), shown_name(best))
+            what, score = "parcels in the right network", "accuracy (%)"
+            told = (condition.cohort, what, score, names[0], ours, names[1], theirs, verdict)
+            yield Finding(*told, paper=paper, digits=1, scale=100)
+
+    def truths(self, metrics: Metrics) -> Iterator[Truth]:
+        """Planted networks are the atlas's own."""
+        for finding in self.findings(metrics):
+            yield Truth(
+                f"Networks of the parcels, {finding.cohort}",
+                "every parcel belongs to one planted network (100 %)",
+                f"{finding.ours.text(1, 100)} % put into it by {finding.method}",
+            )
+
+
+def _paper_rows() -> list[list[str]]:
+    return [[f"paper, UKB: {shown_name(name)}", f"{accuracy:g}", MISSING] for name, accuracy in PAPER_ACCURACY.items()]
 
 
 def _reference_files(arrays: Arrays, prefix: MetricName, name: str) -> Iterator[ReportFile]:
@@ -70,13 +112,18 @@ def _reference_files(arrays: Arrays, prefix: MetricName, name: str) -> Iterator[
     votes_PQ, confusion_QQ = arrays[prefix.of("votes_PC")], arrays[prefix.of("confusion_RCC")].sum(0)
     by = shown_name(prefix.method)
     title = f"Functional networks, {prefix.cohort}, by {by}"
-    yield ReportFile(f"{name}_confusion", partial(confusion_figure, confusion_QQ, names, title))
+    yield ReportFile(
+        f"{name}_confusion", partial(confusion_figure, confusion_QQ, names, title), f"{title}. {CONFUSION}"
+    )
     missed_P, of_missed = (
         100 * missed(votes_PQ, number_P),
         f"Parcels put into the wrong network, {prefix.cohort}, by {by}",
     )
-    yield ReportFile(f"{name}_missed", partial(parcel_map, missed_P, xyz_mm, of_missed, "times when tested (%)"))
-    yield ReportFile(f"{name}_map", partial(network_map, votes_PQ, number_P, xyz_mm, names, title))
+    draw = partial(parcel_map, missed_P, xyz_mm, of_missed, "times when tested (%)")
+    yield ReportFile(f"{name}_missed", draw, f"{of_missed}. {MISSED}")
+    yield ReportFile(
+        f"{name}_map", partial(network_map, votes_PQ, number_P, xyz_mm, names, title), f"{title}. {MAP}", "5B"
+    )
 
 
 def _conditions(metrics: Metrics) -> dict[MetricName, list[str]]:

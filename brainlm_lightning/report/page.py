@@ -16,12 +16,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import ClassVar
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 import brainlm_lightning.report
+from brainlm_lightning.report.finding import Finding, Truth
 from brainlm_lightning.report.report_table import ReportTable
+from brainlm_lightning.report.scene import Scene
 from brainlm_lightning.report.scores import Arrays, Metrics
 
 ENTRY_POINTS = "brainlm_lightning.pages"
@@ -34,15 +37,31 @@ class ReportFile:
 
     Attributes:
         name: without a suffix; any characters are allowed.
-        make: draws a figure (saved as PNG), or returns an HTML page or a table (CSV).
+        make: draws a figure (saved as PNG), or returns a rotatable brain or HTML (a page), or a table (CSV).
+        caption: what is seen and how it was computed.
+        paper: figure of the paper that shows the same, "3"; "" if none does.
     """
 
     name: str
-    make: Callable[[], Figure | str | pd.DataFrame]
+    make: Callable[[], "Figure | Scene | str | pd.DataFrame"]
+    caption: str = ""
+    paper: str = ""
 
 
 class Page(ABC):
-    """The part of a report about one question; finds its results by their names."""
+    """The part of a report about one question; finds its results by their names.
+
+    Attributes:
+        heading: of its section.
+        place: of its section among the others; sections without one come last.
+        paper_table: number of the paper's table that holds the same, 0 if none does.
+        wanted: the experiment that answers the question, for a report in which it is missing; "" if none is expected.
+    """
+
+    heading: ClassVar[str] = "Other results"
+    place: ClassVar[int] = 100
+    paper_table: ClassVar[int] = 0
+    wanted: ClassVar[str] = ""
 
     @abstractmethod
     def tables(self, metrics: Metrics) -> Iterable[ReportTable]:
@@ -50,6 +69,14 @@ class Page(ABC):
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterable[ReportFile]:
         """The figures, HTML pages and CSV tables of a run; by default none."""
+        return ()
+
+    def findings(self, metrics: Metrics) -> Iterable[Finding]:
+        """What a summary says of a run: the method under test beside its strongest opponent; by default nothing."""
+        return ()
+
+    def truths(self, metrics: Metrics) -> Iterable[Truth]:
+        """What a simulation planted beside what was found; by default nothing."""
         return ()
 
 

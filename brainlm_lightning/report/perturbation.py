@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from brainlm_lightning.evaluation.names import MetricName, parsed
-from brainlm_lightning.report.brain import loss_figure
+from brainlm_lightning.report.brain import loss_figure, title_of
 from brainlm_lightning.report.contrasts import ContrastPage
 from brainlm_lightning.report.page import ReportFile
 from brainlm_lightning.report.scores import Arrays, Metrics
@@ -13,6 +13,10 @@ MAPS = (
     "theta size: mean |θ|, theta shift: mean θ over frames; towards the targets minus towards null targets from the "
     "sources' own group. signal level, amplitude: the targets' own mean and standard deviation, without a model."
 )
+LOSS = (
+    "Mean loss over the pairs at each step of the optimiser: the squared distance to the target's state plus "
+    "penalties; the null targets are recordings of the sources' own group."
+)
 PAPER = "The paper (figure 7): from rest to task the largest perturbation is in the visual cortex; it gives no numbers."
 
 
@@ -20,6 +24,10 @@ class PerturbationPage(ContrastPage):
     """Contrasts of the perturbation that moves a recording's state to that of its target."""
 
     title = "Perturbation"
+    heading = "In-silico perturbation"
+    place = 6
+    wanted = "perturb"
+    paper_figure = "7, 8"
     map_suffix = "_theta_size"
 
     def notes(self, metrics: Metrics, contrast: MetricName, maps: list[str]) -> list[str]:
@@ -34,7 +42,8 @@ class PerturbationPage(ContrastPage):
         for name in parsed(arrays):
             if name.score == "loss_I":
                 prefix = name.by(name.method)
-                yield ReportFile(f"{name.condition}/{name.method}_loss", partial(loss_figure, arrays, prefix))
+                draw = partial(loss_figure, arrays, prefix)
+                yield ReportFile(f"{name.condition}/{name.method}_loss", draw, f"{title_of(prefix)}. {LOSS}")
 
 
 def _of_model(metrics: Metrics, prefix: MetricName) -> list[str]:

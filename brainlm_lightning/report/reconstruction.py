@@ -6,8 +6,14 @@ from functools import partial
 
 from brainlm_lightning.evaluation.names import ENDS, MetricName
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
+from brainlm_lightning.report.completed import completed_table
+from brainlm_lightning.report.finding import OPTIMUM, Finding, Truth, against_strongest
 from brainlm_lightning.report.page import Page, ReportFile
-from brainlm_lightning.report.reconstruction_figures import r2_by_distance_figure, r2_by_ratio_figure
+from brainlm_lightning.report.reconstruction_figures import (
+    r2_by_distance_figure,
+    r2_by_ratio_figure,
+    reconstruction_files,
+)
 from brainlm_lightning.report.report_table import ReportTable
 from brainlm_lightning.report.scores import (
     MISSING,
@@ -32,6 +38,15 @@ COLUMNS = {RANDOM: "{:g} % hidden", "parcels": "{:g} % of parcels", "networks": 
 DISTANCE = "r2_distance_"  # first part of the scores by distance
 SHOWN_RATIO = 0.5  # distances are tabulated at the hidden ratio next to this one
 
+BY_RATIO = (
+    "R² of every method against the share of patches hidden at random, pooled over all hidden values of the unseen "
+    "subjects' windows, with 95 % intervals from resampling subjects. All methods see the same windows and masks."
+)
+BY_DISTANCE = (
+    "R² of every method against the frames from a hidden value to the nearest visible frame of its parcel: what is "
+    "near can be interpolated."
+)
+
 R2 = dict[MetricName, Estimate]
 Methods = dict[str, R2]
 Conditions = dict[MetricName, list[str]]
@@ -40,24 +55,77 @@ Conditions = dict[MetricName, list[str]]
 class ReconstructionPage(Page):
     """Tables by what is hidden (random patches, or parcels, networks and the future) and by distance, and figures."""
 
+    heading = "Reconstruction"
+    place = 1
+    paper_table = 1
+    wanted = "demo"
+
     def tables(self, metrics: Metrics) -> Iterator[ReportTable]:
         """Methods in rows, `0.391 [0.380, 0.402]`."""
         for cohort, conditions in _conditions(metrics, [RANDOM]).items():
             notes = [*_notes(metrics, conditions), _papers_table()]
-            yield ReportTable(f"Reconstruction, {cohort}", _rows(metrics, conditions), notes, tuple(conditions))
+            rows, paper = _rows(metrics, conditions), _paper_rows(conditions)
+            yield ReportTable(f"Reconstruction, {cohort}", rows, notes, tuple(conditions), paper)
         for cohort, conditions in _conditions(metrics, set(COLUMNS) - {RANDOM}).items():
             title = f"Reconstruction, {cohort}, whole parcels, networks or the end of a window hidden"
             yield ReportTable(title, _rows(metrics, conditions), _notes(metrics, conditions), tuple(conditions))
         for conditions in _conditions(metrics, [RANDOM]).values():
             yield from _by_distance(metrics, conditions)
+        for word in (RANDOM, "parcels"):
+            for conditions in _conditions(metrics, [word]).values():
+                yield from _completed(metrics, conditions, word)
 
     def files(self, metrics: Metrics, arrays: Arrays) -> Iterator[ReportFile]:
-        """The figures, if there are scores."""
+        """Reconstructed windows and R² on the brain of each cohort, and R² by what is hidden and by distance."""
+        for conditions in _conditions(metrics, [RANDOM]).values():
+            yield from reconstruction_files(arrays, _shown_condition(conditions), _reference(metrics, conditions))
         if _conditions(metrics, [RANDOM]):
-            yield ReportFile("r2_by_ratio", partial(r2_by_ratio_figure, reconstruction_scores(metrics)))
+            yield ReportFile("r2_by_ratio", partial(r2_by_ratio_figure, reconstruction_scores(metrics)), BY_RATIO)
         distances = _distances(metrics)
         if distances:
-            yield ReportFile("r2_by_distance", partial(r2_by_distance_figure, distances))
+            yield ReportFile("r2_by_distance", partial(r2_by_distance_figure, distances), BY_DISTANCE)
+
+    def findings(self, metrics: Metrics) -> Iterator[Finding]:
+        """R² at each share hidden at random beside the strongest opponent's."""
+        for condition, own, others in _random_conditions(metrics):
+            ours = Estimate.read(metrics, condition.by(own).of(SCORE))
+            best, theirs, verdict = against_strongest(metrics, condition, own, others, (SCORE, "r2_subject", False))
+            ratio = condition.level(RANDOM) or 0.0
+            numbers = (f"{of[ratio]:.3f} ({name})" for name, of in PAPER_R2.items() if ratio in of)
+            what = f"{100 * ratio:g} % hidden"
+            yield Finding(condition.cohort, what, "R²", own, ours, best, theirs, verdict, ", ".join(numbers))
+
+    def truths(self, metrics: Metrics) -> Iterator[Truth]:
+        """The reconstruction that knows the simulation's true model."""
+        for condition, own, others in _random_conditions(metrics):
+            if OPTIMUM in others:
+                planted, found = (Estimate.read(metrics, condition.by(name).of(SCORE)) for name in (OPTIMUM, own))
+                percent = f"{100 * (condition.level(RANDOM) or 0):g} % hidden"
+                what = f"Best possible reconstruction, {condition.cohort}, {percent}"
+                yield Truth(what, f"R² {planted.text()}", f"R² {found.text()} by {own}")
+
+
+def _random_conditions(metrics: Metrics) -> Iterator[tuple[MetricName, str, list[str]]]:
+    """Conditions with patches hidden at random by rising share, each with the model under test and all others."""
+    for conditions in _conditions(metrics, [RANDOM]).values():
+        own = _reference(metrics, conditions)
+        for condition in sorted(conditions, key=lambda name: name.level(RANDOM) or 0.0):
+            if own in conditions[condition]:
+                yield condition, own, [name for name in conditions[condition] if name != own]
+
+
+def _shown_condition(conditions: Conditions) -> MetricName:
+    """The condition whose hidden share is next to `SHOWN_RATIO`."""
+    return min(conditions, key=lambda name: abs((name.level(RANDOM) or 0.0) - SHOWN_RATIO))
+
+
+def _paper_rows(conditions: Conditions) -> list[list[str]]:
+    """The paper's best model, by cohort, in the columns of a table of these conditions."""
+    columns = [condition.level(RANDOM) for condition, _ in _columns(conditions, RANDOM)]
+    return [
+        [f"paper, {cohort}", *(f"{of[ratio]:.3f}" if ratio in of else MISSING for ratio in columns)]
+        for cohort, of in PAPER_R2.items()
+    ]
 
 
 def _conditions(metrics: Metrics, words: Iterable[str]) -> dict[str, Conditions]:
@@ -150,7 +218,7 @@ def _columns(conditions: Conditions, word: str) -> list[tuple[MetricName, str]]:
 
 def _by_distance(metrics: Metrics, conditions: Conditions) -> Iterator[ReportTable]:
     """R² by distance to the nearest visible frame of the same parcel, at the hidden ratio next to `SHOWN_RATIO`."""
-    condition = min(conditions, key=lambda name: abs((name.level(RANDOM) or 0.0) - SHOWN_RATIO))
+    condition = _shown_condition(conditions)
     by_method = _distances(metrics).get(condition)
     if by_method:
         labels = next(iter(by_method.values()))
@@ -160,6 +228,16 @@ def _by_distance(metrics: Metrics, conditions: Conditions) -> Iterator[ReportTab
                 "window shows no frame of the parcel. [95 % interval from resampling subjects]")  # fmt: skip
         title = f"Reconstruction, {condition.cohort}, R² by distance at {percent} hidden"
         yield ReportTable(title, [["method", *labels], *rows], [note])
+
+
+def _completed(metrics: Metrics, conditions: Conditions, word: str) -> Iterator[ReportTable]:
+    """What completed windows keep, at the share hidden next to `SHOWN_RATIO`."""
+    condition, heading = min(
+        _columns(conditions, word), key=lambda column: abs((column[0].level(word) or 0.0) - SHOWN_RATIO)
+    )
+    table = completed_table(metrics, condition, heading, _ordered(conditions, _reference(metrics, conditions)))
+    if table:
+        yield table
 
 
 def _distances(metrics: Metrics) -> dict[MetricName, dict[str, dict[str, Estimate]]]:

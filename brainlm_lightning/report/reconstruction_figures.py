@@ -1,16 +1,44 @@
-"""Figures of reconstruction: R² by the share hidden, and by distance to the nearest visible frame."""
+"""Figures of reconstruction: windows, R² on the brain, by the share hidden, and by distance to what is visible."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from brainlm_lightning.evaluation.names import MetricName
-from brainlm_lightning.report.figures import legend_handles, plain_text
-from brainlm_lightning.report.scores import Estimate
+from brainlm_lightning.report.brain import TURN, brain_scene
+from brainlm_lightning.report.figures import legend_handles, parcel_map, plain_text, reconstruction_figure
+from brainlm_lightning.report.page import ReportFile
+from brainlm_lightning.report.scores import Arrays, Estimate
 
 MARKERS = "os^Dv<>P"
+WINDOW = ("truth", "prediction", "hidden")
+WINDOWS = (
+    "One window of an unseen subject: truth (black) and what the model makes of the visible patches (red, where "
+    "hidden, grey). Parcels with the best, middle and worst R² of the window, none picked by hand."
+)
+ON_BRAIN = "R² over the hidden values of each parcel, all unseen subjects' windows together."
+
+
+def reconstruction_files(arrays: Arrays, condition: MetricName, method: str) -> Iterator[ReportFile]:
+    """One reconstructed window of a condition, and R² on the brain, if the run kept them and its parcels."""
+    of, percent = condition.by(method), f"{100 * (condition.level('hidden') or 0.0):g} % hidden"
+    title = f"{condition.cohort}, {percent}, {method}"
+    if "parcels/label" not in arrays:
+        return
+    if "windows/tr_s" in arrays and of.of("truth_BPT") in arrays:
+        truth_PT, prediction_PT, hidden_PT = (arrays[of.of(f"{name}_BPT")][0] for name in WINDOW)
+        labels, tr_s = arrays["parcels/label"].tolist(), float(arrays["windows/tr_s"])
+        draw = partial(reconstruction_figure, truth_PT, prediction_PT, hidden_PT, labels, tr_s)
+        yield ReportFile(f"reconstruction_{condition.cohort}", draw, f"{title}. {WINDOWS}", "3")
+    r2_P = arrays.get(of.of("r2_P"))
+    if r2_P is not None and np.isfinite(r2_P).any():
+        draw = partial(parcel_map, r2_P, arrays["parcels/xyz_mm"], f"R² of hidden values, {title}", "R²")
+        yield ReportFile(f"reconstruction_r2_{condition.cohort}", draw, f"{title}. {ON_BRAIN}")
+        scene = partial(brain_scene, r2_P, arrays, f"R² of hidden values, {title}", "R²")
+        yield ReportFile(f"reconstruction_r2_{condition.cohort}", scene, f"{title}. {ON_BRAIN} {TURN}")
 
 
 def r2_by_ratio_figure(cohorts: Mapping[str, Mapping[str, Mapping[float, Estimate]]]) -> Figure:

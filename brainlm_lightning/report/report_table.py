@@ -18,12 +18,14 @@ class ReportTable:
         rows: the cells of each row; the first row is the header.
         notes: lines below the table.
         conditions: conditions that it shows, as `MetricName(cohort, condition)`; these get no generic table.
+        paper: the paper's rows, shown below the others where there is room: with the same columns.
     """
 
     title: str
     rows: list[list[str]]
     notes: list[str] = field(default_factory=list)
     conditions: tuple[MetricName, ...] = ()
+    paper: list[list[str]] = field(default_factory=list)
 
     def rich(self) -> Table:
         """Renders for the terminal; intervals go on a second line, so that narrow terminals do not truncate them."""

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -67,6 +68,12 @@ def planned(
     optimizer = kind(groups, lr=plan.learning_rate, betas=plan.betas)
     schedule = warmup_cosine(optimizer, total_steps, plan.warmup_fraction, plan.final_rate)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def gradient_norm(module: nn.Module) -> Tensor:
+    """Norm of all gradients of a module, a scalar; where devices hold shards, of the whole, and all must call it."""
+    norm = nn.utils.get_total_norm([value.grad for value in module.parameters() if value.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from brainlm_lightning.checkpoint.description import COMPARED_DATA, Entry
 from brainlm_lightning.checkpoint.pretrained import Pretrained, load_pretrained
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.tasks.optimisation import gradient_norm
 
 
 class Task(pl.LightningModule):
@@ -67,5 +67,4 @@ class Task(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Logs the gradient's norm, before it is clipped."""
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        self.log("train/gradient_norm", nn.utils.get_total_norm(gradients))
+        self.log("train/gradient_norm", gradient_norm(self))

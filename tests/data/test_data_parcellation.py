@@ -5,7 +5,7 @@ import pytest
 from derivative_trees import AFFINE, IDS, label_image
 
 from brainlm_lightning.data.atlas import Atlas
-from brainlm_lightning.data.parcellation import centroids, networks_by_overlap
+from brainlm_lightning.data.parcellation import centroids, networks_by_overlap, overlap_weights
 
 
 @pytest.fixture
@@ -53,3 +53,28 @@ def test_networks_of_a_real_atlas_are_those_that_were_published(real_data):
     other = atlases / "Schaefer2018_400Parcels_7Networks_order_FSLMNI152_2mm.nii.gz"
     found = networks_by_overlap(atlases / "cc400_roi_atlas.nii.gz", parcels["atlas_id"], other, names)
     assert (found == parcels["yeo7"]).mean() > 0.95
+
+
+def test_weights_of_overlap_are_shares_of_voxels(image, tmp_path):
+    labels = np.asarray(label_image().dataobj)
+    other = np.where(labels == IDS[0], 7, 0).astype(np.int16)
+    first, second = np.argwhere(labels == IDS[1]), np.argwhere(labels == IDS[2])
+    other[tuple(first[:1].T)] = 7
+    other[tuple(first[1:4].T)] = 9
+    other[tuple(second[:2].T)] = 9
+    nib.save(nib.Nifti1Image(other, AFFINE), tmp_path / "other.nii.gz")
+    found = overlap_weights(image, IDS[:4], tmp_path / "other.nii.gz", [9, 7, 8])
+    assert found.tolist() == [[0, 1, 0], [0.75, 0.25, 0], [1, 0, 0], [0, 0, 0]]
+
+
+def test_weights_of_overlap_are_those_that_were_published_for_real_atlases(real_data):
+    """Shares of A424's voxels in CC400, between grids of another size; the published ones were rounded."""
+    table = pd.read_csv(real_data / "atlases" / "cc400_to_a424_weights.csv")
+    expected = np.zeros((424, 392))
+    expected[table["a424_index"] - 1, table["cc400_column"]] = table["weight"]
+    ids = pd.read_csv(real_data / "abide_cc400" / "parcels.tsv", sep="\t")["atlas_id"]
+    images = (real_data / "atlases" / name for name in ("A424+2mm.nii.gz", "cc400_roi_atlas.nii.gz"))
+    image, other = images
+    found = overlap_weights(image, range(1, 425), other, ids)
+    assert np.abs(found - expected).max() < 0.02
+    assert np.flatnonzero(found.sum(1) == 0).tolist() == np.flatnonzero(expected.sum(1) == 0).tolist()

@@ -16,7 +16,7 @@ from brainlm_lightning.tasks.clinical.methods import default_baselines
 from brainlm_lightning.tasks.clinical.saved import load_network
 
 # The tiny cohort's phenotype that stands for each experiment's.
-COLUMNS = {"neuroticism": "noise_score", "pcl5": "symptoms", "gad7": "symptoms", "dx": "sex"}
+COLUMNS = {"neuroticism": "noise_score", "pcl5": "symptoms", "gad7": "symptoms", "dx": "sex", "condition": "sex"}
 FEW = ("mean", "connectivity_linear")
 SHORT = {"trainer.max_steps": 2, "trainer.val_check_interval": 1}
 each_clinical = pytest.mark.parametrize("path", of_task("ClinicalTask"), ids=lambda path: path.stem)
@@ -38,6 +38,8 @@ def run(verb, runs, pretrained, path, methods, **more):
     settings["model.init_args.baselines"] = json.dumps(dropped)
     column = path.read_text().split("column: ")[1].split(",")[0]
     settings["model.init_args.target.column"] = COLUMNS.get(column, column)
+    if column == "condition":  # of one recording each: nobody is paired
+        settings |= {"model.init_args.target.classes": "[F, M]", "model.init_args.target.paired": "false"}
     run_main(arguments(verb, runs, {**settings, **more}, path))
     return runs / path.stem
 
@@ -135,3 +137,36 @@ def test_what_cannot_be_predicted_is_one_error_before_any_training(settings, mes
     with pytest.raises(SystemExit, match=message):
         run("fit", runs, pretrained, AGE, "frozen", **settings)
     assert not list(runs.rglob("metrics.json"))
+
+
+def test_features_that_do_not_exist_are_one_error(runs, pretrained):
+    method = {"class_path": "brainlm_lightning.tasks.clinical.methods.SklearnMethod"}
+    given = {"own": {**method, "init_args": {"features": "connectivity+grams", "estimator": "linear"}}}
+    settings = {
+        "model.init_args.pretrained": pretrained,
+        "model.init_args.baselines": json.dumps(given),
+        "model.init_args.default_baselines": "false",
+    }
+    with pytest.raises(SystemExit, match=r"expected some of none, confounds, .* got grams"):
+        run_main(arguments("test", runs, settings, AGE))
+    assert not (runs / ".cache").exists()
+
+
+def test_any_embedding_and_its_twin_is_a_feature(runs, pretrained):
+    """All are computed in one go for each encoder, and kept apart."""
+    names = ("mean_std", "untrained_mean_std", "network_gram", "confounds+connectivity", "signal_features+parcels")
+    own = {
+        f"m{number}": {
+            "class_path": "brainlm_lightning.tasks.clinical.methods.SklearnMethod",
+            "init_args": {"features": name, "estimator": "linear"},
+        }
+        for number, name in enumerate(names)
+    }
+    settings = {
+        "model.init_args.pretrained": pretrained,
+        "model.init_args.baselines": json.dumps(own),
+        "model.init_args.default_baselines": "false",
+    }
+    run_main(arguments("test", runs, settings, AGE))
+    found = read_metrics(newest_run(runs / AGE.stem, "metrics.json"))
+    assert all(np.isfinite(found[f"test/tiny/age/m{number}/r2"]) for number in range(len(names)))

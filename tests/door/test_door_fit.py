@@ -9,6 +9,7 @@ import yaml
 from sklearn.metrics import r2_score
 from tiny import arguments, differing, door, events, newest, run_main, scalars, versions
 
+from brainlm_lightning.callbacks.run_logger import LAYOUT
 from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.data.places import Places
 from brainlm_lightning.data.schedule import evaluation_windows
@@ -55,13 +56,30 @@ def test_tensorboard_shows_training(finished):
     fitted, _ = finished
     seen = events(fitted).Tags()
     curves = {"train/loss", "train/r2", "train/gradient_norm", "val/r2", "val/loss"}
-    speed = {"speed/windows_per_second", "speed/data_wait_share"}
-    assert curves | speed | {"lr-AdamW/pg1", "lr-AdamW/pg2"} <= set(seen["scalars"])
+    rates = {"train/learning_rate_group1", "train/learning_rate_group2"}
+    charts = {"work/windows_per_second", "work/data_wait_share"}
+    assert curves | rates | charts == set(seen["scalars"])  # no epochs, and no chart of one point
     assert {"reconstruction", "parcel_r2"} <= set(seen["images"])
     assert {"cls"} <= {path.name for path in fitted.rglob("cls")}
     assert list(scalars(fitted, "train/loss")) == [0, 1, 2, 3]
     assert len(scalars(fitted, "val/r2")) == 2
-    assert any("hparams" in name for name in seen["scalars"])
+    drawn = {curve for group in LAYOUT.values() for _, curves in group.values() for curve in curves}
+    assert all(any(re.fullmatch(curve, name) for name in seen["scalars"]) for curve in drawn)
+    plugins = events(fitted)
+    assert "custom_scalars__config__" in seen["tensors"]
+    (line,) = plugins.PluginTagToContent("hparams").keys() - {"_hparams_/experiment", "_hparams_/session_end_info"}
+    assert line == "_hparams_/session_start_info"
+
+
+def test_tensorboard_shows_a_test_as_a_table(finished):
+    _, tested = finished
+    seen = events(tested)
+    assert seen.Tags()["scalars"] == []
+    tables = [name for name in seen.Tags()["tensors"] if name.startswith("results/")]
+    assert any("Reconstruction, tiny" in name for name in tables)
+    text = seen.Tensors(tables[0])[0].tensor_proto.string_val[0].decode()
+    assert "| mae | " in text
+    assert f"{read_metrics(tested)['test/tiny/hidden0.75/mae/r2_pooled']:.3f}" in text
 
 
 def test_the_projector_names_each_window(finished, stores):

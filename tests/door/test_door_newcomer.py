@@ -2,22 +2,28 @@
 
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tiny import REPOSITORY, run_main
 
+import brainlm_lightning
 from brainlm_lightning.run_folder import newest_run, read_metrics
 
 SUBJECTS, FRAMES = 30, 150
 PAGE = (REPOSITORY / "docs" / "first_run.md").read_text()
 SECTION = re.search(r"## Your own recordings\n(.*?)\n## ", PAGE, re.DOTALL)[1]
-COMMANDS = [
-    shlex.split(line, comments=True)[3:]
-    for line in re.search(r"```sh\n(.*?)```", SECTION, re.DOTALL)[1].splitlines()
-    if line.startswith("python -m brainlm_lightning.cli ")
-]
+COMMANDS, SHARING = (
+    [
+        shlex.split(line, comments=True)[3:]
+        for line in block.splitlines()
+        if line.startswith("python -m brainlm_lightning.cli ")
+    ]
+    for block in re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
+)
 FEW_STEPS = shlex.split(re.search(r"`(--trainer\.max_steps [^`]*)`", SECTION)[1])
 
 
@@ -92,3 +98,24 @@ def test_the_page_leads_from_text_files_to_a_model_that_can_be_loaded(parcels, m
     assert named["about"]["parcels"]["label"] == [f"P{number}" for number in range(parcels)]
     assert named["about"]["tr_s"] == 2.0
     assert named["about"]["scaling"]["recipe"] == "recording_zscore"
+    shutil.rmtree(runs / "clinical_small")  # its commands are not those that follow
+    share(tmp_path, more)
+
+
+def share(folder, more):
+    """The README's commands from a pretrained model over its export to a fine-tuned one and its embeddings."""
+    assert [command[0] for command in SHARING] == ["export", "fit", "export", "embed"]
+    for number, command in enumerate(SHARING):
+        follow(command, more)
+        if number == 0:
+            shutil.rmtree(folder / "runs")  # what was exported needs no run
+    shared, tuned = (brainlm_lightning.load(folder / name) for name in ("my_model", "my_tuned_model"))
+    series = np.loadtxt(folder / "my_cohort" / "sub-01_bold.txt", dtype=np.float32)
+    with np.load(folder / "embeddings.npz") as found:
+        expected = tuned.embed(series, tr_s=2.0, atlas="parcels")
+        assert np.array_equal(found["cls"][0], expected["cls"])
+    assert not np.array_equal(expected["cls"], shared.embed(series, tr_s=2.0, atlas="parcels")["cls"])
+    assert tuned.about["tuned"] == {"target": "age", "method": "tuned", "fold": 0}
+    assert set(tuned.about["subjects"]["train"]) > set(shared.about["subjects"]["train"])
+    module = brainlm_lightning.from_pretrained(folder / "my_tuned_model")
+    assert all(map(torch.equal, module.state_dict().values(), tuned.model.state_dict().values()))

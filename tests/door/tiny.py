@@ -55,6 +55,7 @@ SIZES_OF: dict[str, dict] = {
         "data.scaling": "robust",
     },
     "MaskedAutoencoder": TINY_MAE,
+    "PriorAutoencoder": TINY_MAE,
     "ForecastTask": {  # the test gives the checkpoint
         "sweep": "null",
         "data.scaling": "robust",
@@ -99,6 +100,8 @@ def sizes_of(config: Path) -> dict:
     model = settings["model"]
     kinds = [model["class_path"], model.get("init_args", {}).get("model", {}).get("class_path", "")]
     sizes = {name: value for kind in kinds for name, value in SIZES_OF.get(kind.rsplit(".", 1)[-1], {}).items()}
+    if model.get("init_args", {}).get("start_from"):  # from a run that is not there; see test_door_other_atlas.py
+        sizes["model.init_args.start_from"] = "null"
     if leaves_out(config):  # simulated people have no sites
         sizes["data.leave_out"] = "{column: sex, values: [M]}"
     return sizes
@@ -123,8 +126,14 @@ def run_main(command: list[str]) -> None:
 
 def process(verb: str, runs: Path, settings: dict | None = None, config: Path | str = BASE) -> subprocess.Popen:
     """Starts it as a process of its own, which can be killed."""
-    command = [sys.executable, "-m", "brainlm_lightning.cli", *arguments(verb, runs, settings, config)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPOSITORY}:{Path(__file__).parent}"}
+    return started(arguments(verb, runs, settings, config))
+
+
+def started(given: list[str], launcher: list[str] | None = None, **environment: str) -> subprocess.Popen:
+    """Starts a command as a process of its own, by Python or another launcher."""
+    command = [*(launcher or [sys.executable, "-m", "brainlm_lightning.cli"]), *given]
+    paths = f"{REPOSITORY}:{Path(__file__).parent}"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, **environment}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, env=environment, cwd=REPOSITORY, start_new_session=True, **pipes)
 

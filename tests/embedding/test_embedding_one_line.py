@@ -9,9 +9,12 @@ from safetensors.torch import save_file
 
 import brainlm_lightning
 from brainlm_lightning.checkpoint.description import KEY, describe
+from brainlm_lightning.checkpoint.reference import REFERENCE, training_reference
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.embedding.archive import EmbeddingPlan, embed_files
 from brainlm_lightning.embedding.definitions import default_embeddings
-from brainlm_lightning.embedding.one_line import prepared
+from brainlm_lightning.embedding.inputs import prepared
+from brainlm_lightning.embedding.one_line import UnlikeTraining
 from brainlm_lightning.embedding.recordings import embed_recordings
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
@@ -118,6 +121,66 @@ def test_an_atlas_with_other_centroids_is_refused(one):
     moved = type(atlas)(atlas.name, atlas.parcels.assign(x_mm=atlas.parcels["x_mm"] + 1))
     with pytest.raises(ValueError, match="parcels, their order or their centroids differ"):
         brainlm_lightning.load(one.path).embed(one.raw, tr_s=1.0, atlas=moved)
+
+
+def test_a_model_moves_to_the_atlas_of_a_recording(tiny_store, tmp_path):
+    data = ready("recording_zscore")
+    saved(data, tmp_path / "model.safetensors")
+    model, raw, own = (
+        brainlm_lightning.load(tmp_path / "model.safetensors"),
+        data.stores[0].raw(3),
+        data.stores[0].atlas,
+    )
+    order = np.random.default_rng(0).permutation(16)
+    turned = type(own)("turned", own.parcels.iloc[order].reset_index(drop=True))
+    moved = model.on(turned, width_mm=0.5)
+    found = moved.embed(raw[:, order], tr_s=1.0, atlas="turned", embeddings=["cls", "parcels"])
+    expected = model.embed(raw, tr_s=1.0, atlas=own, embeddings=["cls", "parcels"])
+    assert found["cls"] == pytest.approx(expected["cls"], abs=1e-4)
+    assert moved.about["started_from"] == {
+        "atlas": own.name,
+        "parcels_sha256": own.sha256,
+        "mapping": "position",
+        "width_mm": 0.5,
+    }
+    turned.parcels.rename(columns={f"{axis}_mm": axis for axis in "xyz"}).to_csv(tmp_path / "turned.csv", index=False)
+    np.save(tmp_path / "raw.npy", raw[:, order])
+    settings = {"tr_s": 1.0, "atlas": "turned", "parcels": tmp_path / "turned.csv", "embeddings": ["cls"]}
+    plan = EmbeddingPlan(
+        (str(tmp_path / "raw.npy"),), str(tmp_path / "model.safetensors"), tmp_path / "e.npz", **settings
+    )
+    with np.load(embed_files(plan)) as archive:
+        wide = model.on(turned).embed(raw[:, order], tr_s=1.0, atlas="turned", embeddings=["cls"])
+        assert np.array_equal(archive["cls"][0], wide["cls"])
+
+
+def test_a_model_with_statistics_of_parcels_does_not_move_by_itself(one):
+    with pytest.raises(ValueError, match="scales by 'robust', with statistics of its own parcels"):
+        brainlm_lightning.load(one.path).on(one.data.stores[0].atlas)
+
+
+def test_a_recording_that_looks_unlike_the_training_is_named_with_its_numbers(tiny_store, tmp_path):
+    data, path = ready(), tmp_path / "model.safetensors"
+    net = saved(data, path)
+    raw, atlas = data.stores[0].raw(int(data.train_rows[0])), data.stores[0].atlas
+    bare = brainlm_lightning.load(path)
+    assert bare.unlike(bare.windows(raw, 1.0)) is None  # it does not know what its training recordings look like
+    about = describe(net, data) | {REFERENCE: training_reference(data)}
+    save_file(net.state_dict(), path, metadata={KEY: json.dumps(about)})
+    model = brainlm_lightning.load(path)
+    model.embed(raw, tr_s=1.0, atlas=atlas)  # warns of nothing
+    loud = raw.mean(0) + 9 * (raw - raw.mean(0))
+    with pytest.warns(UnlikeTraining, match=r"(?s)the recording looks unlike .* standard deviation, .*: .*, training "):
+        model.embed(loud, tr_s=1.0, atlas=atlas)
+    common = raw + 9 * raw.std() * np.random.default_rng(0).normal(0, 1, (len(raw), 1))
+    assert any("mean correlation of two" in line for line in model.unlike(model.windows(common, 1.0)))
+    for name, series in (("fine", raw), ("loud", loud)):
+        np.save(tmp_path / f"{name}.npy", series)
+    files = tuple(str(tmp_path / f"{name}.npy") for name in ("fine", "loud"))
+    plan = EmbeddingPlan(files, str(path), tmp_path / "e.npz", tr_s=1.0, atlas=atlas.name, embeddings=("cls",))
+    with np.load(embed_files(plan)) as archive:
+        assert archive["unlike_training"][0] == ""
+        assert "standard deviation" in archive["unlike_training"][1]
 
 
 def test_a_file_that_names_no_columns_needs_an_atlas(one, tmp_path):

@@ -1,4 +1,5 @@
 import io
+import json
 import re
 
 import numpy as np
@@ -8,8 +9,9 @@ from rich.console import Console
 
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.report.attention import AttentionPage
-from brainlm_lightning.report.brain import brain_view, midline_note, parcel_table
+from brainlm_lightning.report.brain import brain_scene, midline_note, parcel_table
 from brainlm_lightning.report.perturbation import PerturbationPage
+from brainlm_lightning.report.scene import scene_page
 from brainlm_lightning.report.tables import markdown, tables
 
 P, CONTRAST = 12, MetricName("sim", "task_minus_rest")
@@ -127,11 +129,14 @@ def test_pages_load_without_network_and_run_no_label():
     found["parcels/xyz_mm"][0] = 30
     values = np.r_[np.nan, np.linspace(-1, 1, P - 1)]
     edges = files({}, found)["task_minus_rest/mae_parcel_attention_edges"]()
-    for page in (brain_view(values, found, EVIL, "share"), edges):
+    for page in (scene_page(brain_scene(values, found, EVIL, "share")), scene_page(edges)):
         assert not outside(page)
         assert "<script>alert" not in page
-        assert "&lt;/script&gt;&lt;script&gt;alert(1)" in page
-    assert f"{EVIL} 0" not in brain_view(values, found, "title", "share")
+        labels = json.loads(re.search(r'id="scene">(.*?)</script>', page, re.DOTALL)[1])["labels"]
+        assert "&lt;/script&gt;&lt;script&gt;alert(1)" in labels[0]  # plotly reads markup: escaped for it, too
+        policy = re.search(r'content="(default-src[^"]*)"', page)[1]
+        assert "default-src 'none'" in policy
+        assert "script-src 'unsafe-eval' 'sha256-" in policy  # no inline script but the page's own two runs
     assert outside('<link rel="icon" href="https://a.b/c.ico">')
 
 
@@ -148,7 +153,7 @@ def test_a_matrix_is_drawn_in_the_order_of_networks():
 
 @pytest.mark.parametrize("value", [np.zeros(P), np.full(P, 0.3)])
 def test_equal_values_draw(value):
-    assert "<html" in brain_view(value, arrays(), "title", "unit")
+    assert "<html" in scene_page(brain_scene(value, arrays(), "title", "unit"))
 
 
 def test_without_a_difference_there_is_no_page_of_edges():

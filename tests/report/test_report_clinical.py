@@ -109,13 +109,14 @@ def test_only_probabilities_of_two_classes_have_a_calibration():
     three = {f"{PREFIX}/truth": np.arange(20) % 3, f"{PREFIX}/mean/predicted": np.full((20, 3), 1 / 3)}
     assert figures(three) == {}
     with pytest.raises(ValueError, match="no method gives probabilities"):
-        calibration_figure(np.arange(20) % 2, {"svm": HALF - 0.5}, "sex")
+        calibration_figure(np.arange(20) % 2, {"svm": HALF - 0.5}, "sex", "M")
 
 
 @pytest.mark.parametrize(
-    ("named", "shown"), [({}, "the second class"), ({f"{PREFIX}/classes": np.array(["F", "M$"])}, "M$")]
+    ("named", "shown"),
+    [({}, "class 1 of age (the run names no classes)"), ({f"{PREFIX}/classes": np.array(["F", "M$"])}, "M$")],
 )
-def test_the_axes_of_a_calibration_name_the_second_class(named, shown):
+def test_the_axes_of_a_calibration_name_the_class(named, shown):
     figure = figures(TWO | named)["age_calibration"]
     assert figure.get_supxlabel() == f"age: probability of {shown}"
     assert figure.get_supylabel() == f"share of {shown}, classes weighted equally"

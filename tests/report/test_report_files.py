@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.report import files
-from brainlm_lightning.report.files import file_name, write_files, write_files_of_run
+from brainlm_lightning.report.files import write_files, write_files_of_run
 from brainlm_lightning.report.page import Page, ReportFile
-from brainlm_lightning.run_folder import write_arrays, write_json
+from brainlm_lightning.run_folder import file_name, write_arrays, write_json
 
 
 def page_of(*given):

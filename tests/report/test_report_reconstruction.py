@@ -225,3 +225,16 @@ def test_distances_are_drawn_by_ratio_in_the_order_of_the_classes():
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "2-3"]
     with pytest.raises(ValueError, match="at least one condition"):
         r2_by_distance_figure({})
+
+
+def test_what_completed_windows_keep_stands_beside_r2_with_its_own_numbers():
+    metrics = score("mae", 0.5, "0.5", "a") | score("zero", 0.1, "0.5", "a") | score("mae", 0.9, "0.2", "a")
+    for method, values in {"mae": (0.8, 0.6, 0.4), "zero": (0.3, 0.2, -0.5)}.items():
+        for kept, value in zip(("connectivity", "lagged_connectivity", "spectrum"), values, strict=True):
+            name = f"test/a/hidden0.5/{method}/r2_{kept}"
+            metrics |= {name: value, f"{name}_low": value - 0.01, f"{name}_high": value + 0.01}
+    (table,) = [table for table in ReconstructionPage().tables(metrics) if "completed windows keep" in table.title]
+    assert table.title == "Reconstruction, a, what completed windows keep, 50 % hidden"
+    assert table.rows[0] == ["method", "R² of hidden values", "connectivity", "lagged connectivity", "spectrum"]
+    assert [cell.split()[0] for cell in table.rows[1]] == ["mae", "0.500", "0.800", "0.600", "0.400"]
+    assert [cell.split()[0] for cell in table.rows[2]] == ["zero", "0.100", "0.300", "0.200", "-0.500"]

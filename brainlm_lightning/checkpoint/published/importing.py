@@ -7,20 +7,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from brainlm_lightning import __version__
-from brainlm_lightning.checkpoint.description import FORMAT_VERSION, KEY, Description, describe_model
+from brainlm_lightning.checkpoint.description import FORMAT_VERSION, KEY, Description, describe_model, describe_parcels
 from brainlm_lightning.checkpoint.files import load_strictly
 from brainlm_lightning.checkpoint.published import brainlm, vitmae
 from brainlm_lightning.checkpoint.published.files import PublishedFiles, read_published
 from brainlm_lightning.checkpoint.published.models import Family, check_named, family_of
 from brainlm_lightning.checkpoint.published.shapes import check_shapes
 from brainlm_lightning.data.atlas import Atlas
-from brainlm_lightning.data.scaling import RECIPES, CentreScale, ScalingStatistics
+from brainlm_lightning.data.scaling import RECIPES, WITHOUT_STATISTICS, ScalingStatistics
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.model.published.brainlm import BrainLM
@@ -30,7 +29,6 @@ from brainlm_lightning.provenance import git_commit, sha256_of
 PUBLISHED_TR_S = 0.735  # UK Biobank's: the published code trains on its frames as they were recorded
 SPECS: dict[Family, ModuleType] = {"brainlm": brainlm, "vitmae": vitmae}
 MODELS: dict[Family, type[MaskedModel]] = {"brainlm": BrainLM, "vitmae": VitMAE}
-WITHOUT_STATISTICS = ("recording_zscore", "none")  # scaling recipes that need no training subjects
 
 
 @dataclass(frozen=True)
@@ -135,30 +133,20 @@ def _shares(weights: Mapping[str, Tensor], unused: tuple[str, ...]) -> tuple[tup
 def describe_imported(model: MaskedModel, data: DataOfModel, files: PublishedFiles) -> Description:
     """The description of an imported model, with the same entries as that of a model trained here."""
     atlas = data.atlas
+    statistics = data.statistics or ScalingStatistics.unknown(atlas.num_parcels)
     return {
         "format_version": FORMAT_VERSION,
         "model": describe_model(model),
         "initialisation": {"start": "standard", "seed": 0},
         "package_version": __version__,
         "git_commit": git_commit(),
-        "parcels": {
-            "atlas": atlas.name,
-            "sha256": atlas.sha256,
-            "index": [int(index) for index in atlas.parcels["index"]],
-            "label": [str(label) for label in atlas.parcels["label"]],
-            "xyz_mm": [[float(x) for x in row] for row in atlas.xyz_mm],
-        },
+        "parcels": describe_parcels(atlas),
         "tr_s": float(data.tr_s),
         "window_frames": model.geometry.window_frames,
-        "scaling": {"recipe": data.scaling, "statistics": (data.statistics or _no_statistics(atlas)).to_json()},
+        "scaling": {"recipe": data.scaling, "statistics": statistics.to_json()},
         "subjects": {"train": [], "val": []},
         "imported": {"file": files.path.name, "sha256": sha256_of(files.path), "num_tensors": len(files.weights)},
     }
-
-
-def _no_statistics(atlas: Atlas) -> ScalingStatistics:
-    unknown = CentreScale(np.full(atlas.num_parcels, np.nan), np.full(atlas.num_parcels, np.nan))
-    return ScalingStatistics(unknown, unknown, 0, 0)
 
 
 def save_imported(model: MaskedModel, about: Description, output: Path) -> Path:

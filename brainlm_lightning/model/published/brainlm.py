@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from brainlm_lightning.model.decoding import Encoding
 from brainlm_lightning.model.embedding import Geometry, SpatialEmbedding, TemporalEmbedding
-from brainlm_lightning.model.mae import Encoding, MAEConfig, MaskedAutoencoder
+from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.model.masked import Reconstruction
 from brainlm_lightning.model.masking import counter_noise
 from brainlm_lightning.model.published.scaled_input import check_input_scale
 from brainlm_lightning.model.transformer import Attention, Block, NormPlace, Transformer
@@ -62,6 +64,8 @@ class BrainLMConfig(MAEConfig):
             raise ValueError(
                 f"shuffles is {self.shuffles} with {self.encoding_order} order; expected 1, or more if shuffled"
             )
+        if self.decoder != "joint":
+            raise ValueError(f"decoder is {self.decoder!r}; the published models have a joint one")
         check_input_scale(self.input_gain, self.input_offset)
 
 
@@ -74,8 +78,14 @@ class ConvAttention(Attention):
             num_heads, num_heads, (conv_width, 1), padding=(conv_width // 2, 0), groups=num_heads, bias=False
         )
 
-    def forward(self, x_BLD: Tensor, key_BL: Tensor | None = None) -> Tensor:
-        """See `Attention.forward`; tokens that are False in ``key_BL`` count as 0 in the convolution."""
+    def forward(self, x_BLD: Tensor, key_BL: Tensor | None = None, memory_BMD: Tensor | None = None) -> Tensor:
+        """See `Attention.forward`; tokens that are False in ``key_BL`` count as 0 in the convolution.
+
+        Raises:
+            ValueError: ``memory_BMD`` is given; tokens have neighbours among themselves alone.
+        """
+        if memory_BMD is not None:
+            raise ValueError("the published attention is among tokens themselves; they cannot ask others")
         q, k, v = self.heads(x_BLD)
         mask = None if key_BL is None else key_BL[:, None, None, :]
         mixed_BhLd = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -148,6 +158,12 @@ class BrainLM(MaskedAutoencoder):
         each = [self.encode_ranked(signal_BPT, index_BV, valid_BV, rank_L) for rank_L in self.rank_KL]
         cls_BD = torch.stack([encoding.cls_BD for encoding in each]).mean(0)
         return Encoding(cls_BD, torch.stack([encoding.tokens_BVD for encoding in each]).mean(0), index_BV, valid_BV)
+
+    def reconstruct(
+        self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor, wanted_BPN: Tensor
+    ) -> Reconstruction:
+        """Reconstructs everything: the convolution of the last block needs the neighbours of what is wanted."""
+        return self.forward(signal_BPT, hidden_BPN, observed_BP)
 
     def encode_ranked(self, signal_BPT: Tensor, index_BV: Tensor, valid_BV: Tensor, rank_L: Tensor) -> Encoding:
         """Encodes tokens in the order of their ranks, and returns them in the order in which they were given."""

@@ -21,7 +21,8 @@ from brainlm_lightning.evaluation.comparison import with_corrected_p
 from brainlm_lightning.tasks.clinical.cache import cached
 from brainlm_lightning.tasks.clinical.embedding import hidden_parts
 from brainlm_lightning.tasks.clinical.features import RecordingFeatures
-from brainlm_lightning.tasks.clinical.methods import ClinicalMethod, FoldLearning
+from brainlm_lightning.tasks.clinical.fold_learning import FoldLearning
+from brainlm_lightning.tasks.clinical.methods import ClinicalMethod
 from brainlm_lightning.tasks.clinical.predictions import Predictions
 from brainlm_lightning.tasks.clinical.question import Question
 from brainlm_lightning.tasks.clinical.recording_folds import fold_units
@@ -150,6 +151,7 @@ class ClinicalComparison:
             "groups": self._groups[self.question.rows].tolist(),
             "most_recordings": self.features.plan.most_recordings,
             "seed": self.question.data.seed,
+            "paired": self.question.target.paired,
         }
         return cached(self.question.runs, {"method": key, **shared}, predict)["scores"]
 

@@ -6,7 +6,7 @@ Shapes: R recordings (rows of the table), n recordings asked for, P parcels, T f
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,24 +14,20 @@ from nilearn.connectome import ConnectivityMeasure
 from numpy.typing import NDArray
 from rich.progress import track
 
+from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.tasks.clinical.embedding import POOLINGS
+from brainlm_lightning.tasks.clinical.feature_names import (
+    OF_RECORDINGS,
+    UNTRAINED,
+    check_features,
+    embedding_of,
+    parts_of,
+)
 from brainlm_lightning.tasks.clinical.folds import Fold
 from brainlm_lightning.tasks.clinical.question import Question
+from brainlm_lightning.tasks.clinical.signal_features import signal_features
 
 Floats = NDArray[np.floating]
-FeatureName = Literal[
-    "none",
-    "confounds",
-    "raw",
-    "connectivity",
-    "tangent",
-    "embedding",
-    "untrained_embedding",
-    "window_connectivity",
-    "gram",
-    "untrained_gram",
-    "connectivity_gram",
-]
 LARGEST_CORRELATION = 0.999999  # arctanh(1) is infinite
 
 
@@ -55,23 +51,57 @@ class RecordingFeatures:
         question: with its cohort and encoder.
         plan: which confounds.
         parts: in which the encoder takes a window's tokens.
+        wanted: names of all features that will be asked for: the embeddings among them are computed in one go.
+
+    Raises:
+        ValueError: there are no such features.
     """
 
-    def __init__(self, question: Question, plan: BaselinePlan, parts: int) -> None:
+    def __init__(self, question: Question, plan: BaselinePlan, parts: int, wanted: Sequence[str] = ()) -> None:
         self.question, self.plan, self.parts = question, plan, parts
+        for name in wanted:
+            check_features(name, question.known_embeddings)
+            if question.target.paired and "tangent" in parts_of(name):
+                raise ValueError("the tangent of a series has no mean over a subject's: leave it out of paired classes")
+        self.wanted = [part for name in wanted for part in parts_of(name)]
 
-    def of(self, name: FeatureName, rows: NDArray[np.intp], fold: Fold) -> Any:
+    def of(self, name: str, rows: NDArray[np.intp], fold: Fold) -> Any:
         """The features of recordings.
 
         Args:
             name: ``none``; ``confounds``, a table; ``raw``, the first window's series; ``connectivity``, see
                 `correlations`; ``tangent``, the series themselves, (T, P) each, for a tangent space that is fitted in
-                the fold; ``embedding``, CLS and mean token of the pretrained encoder; ``gram``, its second-order
-                embedding (`embedding.definitions.Gram`); both also ``untrained_``; ``window_connectivity``, of the
-                frames alone that the encoder sees; ``connectivity_gram``, connectivity and ``gram`` side by side.
+                the fold; ``signal_features``, see there; ``embedding``, CLS and mean token of the pretrained encoder;
+                or another of its embeddings (`embedding.definitions`), such as ``gram``; those also ``untrained_``;
+                ``window_connectivity``, of the frames alone that the encoder sees. Joined by ``+``, several of these.
             rows: of the table.
             fold: from whose training subjects an untrained encoder may start.
+
+        Returns:
+            The features; of joined ones a dictionary by part.
         """
+        if len(parts := parts_of(name)) > 1:
+            return {part: self.of(part, rows, fold) for part in parts}
+        if not self.question.target.paired:
+            return self._of_one(name, rows, fold)
+        together = self.question.rows
+        return self._about_subjects(self._of_one(name, together, fold), np.searchsorted(together, rows))
+
+    def _about_subjects(self, values: Any, places: NDArray[np.intp]) -> Any:
+        """Features of all recordings about the mean of their subject, at the given places; text as it is."""
+        subjects = self.question.data.recordings.table["subject_id"].iloc[self.question.rows].to_numpy()
+        if isinstance(values, pd.DataFrame):
+            numbers = values.select_dtypes("number").columns
+            apart = values[numbers] - values[numbers].groupby(subjects).transform("mean")
+            return values.assign(**apart).iloc[places]
+        _, subject_R = np.unique(subjects, return_inverse=True)
+        mean_UF = np.zeros((subject_R.max() + 1, values.shape[1]))
+        np.add.at(mean_UF, subject_R, values)
+        mean_UF /= np.bincount(subject_R)[:, None]
+        return values[places] - mean_UF[subject_R[places]]
+
+    def _of_one(self, name: str, rows: NDArray[np.intp], fold: Fold) -> Any:
+        """The features of a single name, as they are."""
         if name == "none":
             return np.zeros((len(rows), 1))
         if name == "confounds":
@@ -82,25 +112,29 @@ class RecordingFeatures:
             return [self.series(row).T for row in rows]
         if name == "connectivity":
             return self._correlations[np.searchsorted(self.question.rows, rows)]
-        if name in ("window_connectivity", "gram", "untrained_gram", "connectivity_gram"):
-            return self._second_order(name, fold)[np.searchsorted(self.question.rows, rows)]
-        found = self.question.features(name == "untrained_embedding", fold, self.parts)
-        return np.concatenate([found[pooling] for pooling in POOLINGS], axis=1)[rows]
+        if name == "signal_features":
+            return self._signal_features[np.searchsorted(self.question.rows, rows)]
+        untrained = name.startswith(UNTRAINED)
+        if (embedding := embedding_of(name)) is not None:
+            others = self._asked_of(untrained)
+            found = self.question.embedding(embedding, untrained, fold, self.parts, others)
+            return found[np.searchsorted(self.question.rows, rows)]
+        pooled = self.question.features(untrained, fold, self.parts)
+        return np.concatenate([pooled[pooling] for pooling in POOLINGS], axis=1)[rows]
 
-    def _second_order(self, name: FeatureName, fold: Fold) -> NDArray[np.float32]:
-        """Second-order features of all recordings with a label."""
-        found = self.question.embeddings(name.startswith("untrained"), fold, self.parts)
-        if name == "connectivity_gram":
-            return np.concatenate([self._correlations, found["gram"]], axis=1)
-        return found["connectivity" if name == "window_connectivity" else "gram"]
+    def _asked_of(self, untrained: bool) -> list[str]:
+        """The embeddings that will be asked for of the same encoder."""
+        same = [part for part in self.wanted if part.startswith(UNTRAINED) == untrained]
+        return [own for part in same if (own := embedding_of(part)) is not None]
 
-    def depends_on(self, name: FeatureName) -> dict[str, Any]:
+    def depends_on(self, name: str) -> dict[str, Any]:
         """What features depend on beside the recordings and the fold, as plain values."""
         table = self.question.data.recordings.table.iloc[self.question.rows]
         confounds = {column: table[column].astype(str).tolist() for column in self.confounds}
+        encoded = not set(parts_of(name)) <= set(OF_RECORDINGS)
         return {
-            "confounds": confounds if name == "confounds" else None,
-            "parts": self.parts if name.endswith(("embedding", "gram")) or name.startswith("window") else None,
+            "confounds": confounds if "confounds" in parts_of(name) else None,
+            "parts": self.parts if encoded else None,
         }
 
     def series(self, row: int) -> NDArray[np.float32]:
@@ -119,13 +153,25 @@ class RecordingFeatures:
     @cached_property
     def confounds(self) -> list[str]:
         """The confounds that this cohort has."""
-        table = self.question.data.recordings.table.iloc[self.question.rows]
-        return confound_columns(table, self.plan.confounds, self.question.target.column)
+        return confounds_of(self.question, self.plan)
 
     @cached_property
     def _correlations(self) -> NDArray[np.float32]:
         rows = track(self.question.rows, "connectivity", disable=len(self.question.rows) < 200)
         return correlations(self.series(row).T for row in rows)
+
+    @cached_property
+    def _signal_features(self) -> NDArray[np.float32]:
+        rows = track(self.question.rows, "signal features", disable=len(self.question.rows) < 200)
+        return np.stack([self._signal_features_of(int(row)) for row in rows])
+
+    def _signal_features_of(self, row: int) -> NDArray[np.float32]:
+        dataset = self.question.data.dataset
+        assert dataset is not None
+        (scale_P,) = dataset.scaling(np.array([row]))[1]
+        (observed_P,) = dataset.observed(np.array([row]))
+        raw_PT = self.series(row) * np.where(observed_P, scale_P, 0)[:, None]  # in the file's unit, but for the mean
+        return signal_features(raw_PT, observed_P, list(self.question.data.stores[0].atlas.networks), UNKNOWN_NETWORK)
 
 
 def correlations(series: Iterable[Floats]) -> NDArray[np.float32]:
@@ -142,6 +188,12 @@ def correlations(series: Iterable[Floats]) -> NDArray[np.float32]:
         correlation_E = np.nan_to_num(measure.fit_transform([values_TP])[0])
         rows.append(np.arctanh(correlation_E.clip(-LARGEST_CORRELATION, LARGEST_CORRELATION)).astype(np.float32))
     return np.stack(rows)
+
+
+def confounds_of(question: Question, plan: BaselinePlan) -> list[str]:
+    """The confounds of the plan that a question's cohort has."""
+    table = question.data.recordings.table.iloc[question.rows]
+    return confound_columns(table, plan.confounds, question.target.column)
 
 
 def confound_columns(table: pd.DataFrame, names: Sequence[str], target: str) -> list[str]:

@@ -21,10 +21,29 @@ class Target:
     Attributes:
         column: a phenotype of the cohort's ``recordings.csv``.
         scale: ``zscore`` (the paper's for age), ``minmax`` (neuroticism), ``log_minmax`` (PCL, GAD-7) or ``classes``.
+        classes: the column's values that are told apart, in this order; recordings of others are left out. () = all.
+        paired: tells a subject's recordings apart, not subjects: which of them is of which class? Subjects without a
+            recording of each are left out, features stand about the subject's mean, and AUC counts a subject's pairs.
     """
 
     column: str
     scale: ScaleName = "zscore"
+    classes: tuple[str, ...] = ()
+    paired: bool = False
+
+    def __post_init__(self) -> None:
+        """Validate that classes are asked for where they are named."""
+        if (self.classes or self.paired) and self.scale != "classes":
+            raise ValueError(f"target.scale is {self.scale!r}; named or paired classes take `scale: classes`")
+        if len(self.classes) == 1 or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"target.classes are {', '.join(self.classes)}; expected two or more different ones")
+
+    @property
+    def name(self) -> str:
+        """`age`; `condition_rest_or_task_paired` where classes are named and paired."""
+        return "_".join(
+            [self.column, *(["_or_".join(self.classes)] if self.classes else []), *["paired"] * self.paired]
+        )
 
 
 @dataclass(frozen=True)
@@ -34,10 +53,12 @@ class Labels:
     Attributes:
         values_R: numbers in the phenotype's own unit, or class numbers; NaN where it is missing.
         classes: names of the classes in order, () for a number.
+        paired: whether subjects have recordings of every class.
     """
 
     values_R: Floats
     classes: tuple[str, ...]
+    paired: bool = False
 
     @property
     def known_R(self) -> NDArray[np.bool_]:
@@ -56,7 +77,9 @@ def read_labels(table: pd.DataFrame, target: Target) -> Labels:
     if column not in table.columns:
         raise ValueError(f"there is no phenotype {column!r} in the cohort; its table has {', '.join(table.columns)}")
     given = table[column]
-    labels = _classes(given) if target.scale == "classes" else Labels(_numbers(given), ())
+    labels = _classes(given, target.classes) if target.scale == "classes" else Labels(_numbers(given), ())
+    if target.paired:
+        labels = _paired(labels, table["subject_id"], column)
     distinct = np.unique(labels.values_R[labels.known_R])
     if len(distinct) < 2:
         what = f"is {given.dropna().iloc[0]!r} everywhere" if len(distinct) else "is empty"
@@ -65,7 +88,7 @@ def read_labels(table: pd.DataFrame, target: Target) -> Labels:
         raise ValueError(
             f"phenotype {column!r} goes down to {distinct[0]:g}; log(1 + x) takes values above −1: use minmax"
         )
-    if labels.classes:
+    if labels.classes and not labels.paired:
         _check_one_class_each(labels, table["subject_id"], column)
     return labels
 
@@ -81,9 +104,13 @@ def _numbers(given: pd.Series) -> Floats:
     return np.asarray(numbers.replace([np.inf, -np.inf], np.nan), dtype=np.float64)
 
 
-def _classes(given: pd.Series) -> Labels:
+def _classes(given: pd.Series, wanted: tuple[str, ...]) -> Labels:
     text = given.astype(object).where(given.notna(), "").astype(str).str.strip()
-    names = sorted(set(text[text != ""]))
+    found = sorted(set(text[text != ""]))
+    absent = [name for name in wanted if name not in found]
+    if absent:
+        raise ValueError(f"target.classes names {absent[0]!r}; {given.name!r} has {', '.join(found)}")
+    names = wanted or found
     if len(names) > len(text) // 5:
         raise ValueError(
             f"phenotype {given.name!r} has {len(names)} classes in {len(text)} recordings; if it is a number, predict "
@@ -91,6 +118,17 @@ def _classes(given: pd.Series) -> Labels:
         )
     codes = text.map({name: float(code) for code, name in enumerate(names)})
     return Labels(np.asarray(codes, dtype=np.float64), tuple(names))
+
+
+def _paired(labels: Labels, subjects: pd.Series, column: str) -> Labels:
+    """Leaves out subjects who lack a class."""
+    count = pd.Series(labels.values_R).groupby(subjects.to_numpy()).transform("nunique").to_numpy()
+    whole_R = count == len(labels.classes)
+    if not whole_R.any():
+        raise ValueError(
+            f"no subject has recordings of all of {', '.join(labels.classes)} in {column!r}: none is paired"
+        )
+    return Labels(np.where(whole_R, labels.values_R, np.nan), labels.classes, paired=True)
 
 
 def _check_one_class_each(labels: Labels, subjects: pd.Series, column: str) -> None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from brainlm_lightning.model.mae import Encoding, MaskedAutoencoder
+from brainlm_lightning.model.decoding import Encoding
+from brainlm_lightning.model.mae import MaskedAutoencoder
 
 PoolingName = Literal["cls", "mean", "attention"]
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.tasks.clinical.feature_names import UNTRAINED
 from brainlm_lightning.tasks.clinical.labels import TargetScale
 from brainlm_lightning.tasks.clinical.score import (
     Layout,
@@ -30,11 +31,10 @@ Floats = NDArray[np.float64]
 # The model that others are compared with: the first of these that there is, else the first baseline.
 REFERENCES = ("tuned", "frozen", "connectivity_linear")
 CONTROLS = (
-    ("frozen", "untrained_frozen"),
-    ("embedding_linear", "untrained_embedding_linear"),
-    ("gram_linear", "untrained_gram_linear"),
     ("gram_linear", "window_connectivity_linear"),
+    ("gram_linear", "signal_features_linear"),
     ("connectivity_gram_linear", "connectivity_linear"),  # is the embedding worth anything beside connectivity?
+    ("confounds_connectivity_linear", "confounds_linear"),  # and is connectivity, beside the confounds?
 )
 
 
@@ -58,7 +58,7 @@ class Predictions:
 
     @classmethod
     def of(cls, question: "Question", predicted: dict[str, list[NDArray[np.floating]]]) -> "Predictions":
-        """Averages a subject's recordings.
+        """Averages a subject's recordings; of paired classes, those of each class.
 
         Args:
             question: with folds.
@@ -70,21 +70,22 @@ class Predictions:
             columns = {"truth": question.labels.values_R[fold.test]}
             for name, outputs in predicted.items():
                 columns |= {f"{name}/{k}": column for k, column in enumerate(outputs[number].T)}
-            mean = pd.DataFrame(columns).groupby(subject_R[fold.test]).mean()
+            keys = [subject_R[fold.test], columns["truth"]] if question.labels.paired else [subject_R[fold.test]]
+            mean = pd.DataFrame(columns).groupby(keys).mean()
             parts.append(mean.assign(fold=number))
         table = pd.concat(parts)
-        names, subject_n = np.unique(table.index.to_numpy(dtype=str), return_inverse=True)
+        names, subject_n = np.unique(table.index.get_level_values(0).to_numpy(dtype=str), return_inverse=True)
         repeat_X = np.array([fold.repeat for fold in question.folds])
         output_nO = {
             name: table[[f"{name}/{k}" for k in range(question.num_outputs)]].to_numpy(dtype=float)
             for name in predicted
         }
-        layout = Layout(subject_n, table["fold"].to_numpy(), repeat_X)
+        layout = Layout(subject_n, table["fold"].to_numpy(), repeat_X, question.labels.paired)
         return cls(question, layout, names[subject_n], table["truth"].to_numpy(dtype=float), output_nO)
 
     def scored(self) -> tuple[dict[str, float], dict[str, NDArray[Any]], pd.DataFrame]:
         """Metrics `test/<cohort>/<target>/<method>/<score>`, arrays of the same names, and the table to save."""
-        of = MetricName(self.question.cohort, self.question.target.column)
+        of = MetricName(self.question.cohort, self.question.target.name)
         scores = {name: self._score(name) for name in self.output_nO}
         found = {name: value.flat(self.layout.num_subjects) for name, value in scores.items()}
         results: dict[str, float] = {}
@@ -125,7 +126,8 @@ class Predictions:
     def _comparisons(self, scores: dict[str, Scores]) -> dict[str, float]:
         reference = next((name for name in REFERENCES if name in scores), next(iter(scores)))
         pairs = [(reference, other) for other in scores if other != reference]
-        pairs += [pair for pair in CONTROLS if set(pair) <= set(scores) and pair not in pairs]
+        twins = [(name, f"{UNTRAINED}{name}") for name in scores]
+        pairs += [pair for pair in (*twins, *CONTROLS) if set(pair) <= set(scores) and pair not in pairs]
         if self._classes:
             return compare_auc(scores, pairs, self.layout.num_subjects)
         errors = {name: self.layout.by_subject((self._own(name) - self.truth_n) ** 2) for name in scores}

@@ -5,7 +5,9 @@ Shapes: R recordings (rows of the table), D width.
 
 import copy
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,16 @@ from numpy.typing import NDArray
 from brainlm_lightning.checkpoint.description import subject_digest
 from brainlm_lightning.checkpoint.pretrained import Pretrained, untrained
 from brainlm_lightning.data.datamodule import CohortDataModule
-from brainlm_lightning.embedding.definitions import Connectivity, Gram, WindowEmbedding
+from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
+from brainlm_lightning.embedding.definitions import WindowEmbedding, default_embeddings
 from brainlm_lightning.embedding.recordings import embed_recordings
 from brainlm_lightning.model.mae import MaskedAutoencoder
-from brainlm_lightning.tasks.clinical.cache import cached, digest_of
+from brainlm_lightning.tasks.clinical.cache import cached, cached_with, digest_of
 from brainlm_lightning.tasks.clinical.embedding import embed
 from brainlm_lightning.tasks.clinical.folds import Fold, FoldPlan
 from brainlm_lightning.tasks.clinical.labels import Labels, Target, TargetScale, read_labels
 from brainlm_lightning.tasks.clinical.recording_folds import recording_folds
 
-SECOND_ORDER: dict[str, WindowEmbedding] = {"gram": Gram(), "connectivity": Connectivity()}
 KEY = "clinical"  # of a checkpoint's entry that says what is predicted
 
 
@@ -199,19 +201,31 @@ class Question:
             full[name][rows] = array
         return full
 
-    def embeddings(self, without_pretraining: bool, fold: Fold, parts: int) -> dict[str, NDArray[np.float32]]:
-        """Second-order embeddings of all recordings by a frozen encoder, computed once.
+    @cached_property
+    def _definitions(self) -> Mapping[str, WindowEmbedding]:
+        return default_embeddings(list(self.data.stores[0].atlas.networks), UNKNOWN_NETWORK)
+
+    @property
+    def known_embeddings(self) -> list[str]:
+        """Names of the embeddings of windows that `embedding` computes."""
+        return list(self._definitions)
+
+    def embedding(
+        self, name: str, without_pretraining: bool, fold: Fold, parts: int, others: Sequence[str] = ()
+    ) -> NDArray[np.float32]:
+        """An embedding of all recordings by a frozen encoder, computed once.
 
         Args:
+            name: of the embedding; see `embedding.definitions`.
             without_pretraining: of the control.
             fold: from whose training subjects the control may start.
             parts: see `hidden_parts`.
+            others: embeddings of the same encoder that will be asked for, too: they are computed in the same go.
 
         Returns:
-            ``gram`` and ``connectivity`` of the same windows, each (R, F) for the recordings in ``rows``.
+            (R, F) for the recordings in ``rows``.
         """
-        key = {
-            "embeddings": sorted(SECOND_ORDER),
+        shared = {
             "checkpoint": self.checkpoint_sha256(),
             "control_from": self._recordings(self.start_rows(fold)) if without_pretraining else None,
             "parts": parts,
@@ -219,8 +233,9 @@ class Question:
             "seed": self.data.seed,
         }
 
-        def embed_all() -> dict[str, NDArray[np.float32]]:
-            encoder = self.encoder(without_pretraining, fold)
-            return embed_recordings(encoder, self.data, self.rows, SECOND_ORDER, parts)
+        def embed_all(names: list[str]) -> dict[str, NDArray[np.float32]]:
+            wanted = {own: self._definitions[own] for own in names}
+            return embed_recordings(self.encoder(without_pretraining, fold), self.data, self.rows, wanted, parts)
 
-        return cached(self.runs, key, embed_all)
+        keys = {own: {"embedding": own, **shared} for own in sorted({name, *others})}
+        return cached_with(self.runs, name, keys, embed_all)

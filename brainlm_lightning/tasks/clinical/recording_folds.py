@@ -64,6 +64,8 @@ def _of_rows(fold: Fold, rows: NDArray[Any], unit_R: NDArray[Any]) -> Fold:
 
 def _strata(label_U: NDArray[Any], labels: Labels, plan: FoldPlan) -> NDArray[Any]:
     """The class (of a family its rounded mean), or the bin of a number."""
+    if labels.paired:  # every subject is of every class
+        return np.zeros(len(label_U), dtype=np.intp)
     return label_U.round().astype(np.intp) if labels.classes else strata_of(label_U, plan.number)
 
 
@@ -84,7 +86,7 @@ def _one_each(people: pd.DataFrame, column: str, setting: str) -> NDArray[Any]:
 
 def _check_classes(units: Units, labels: Labels, plan: FoldPlan) -> None:
     """Check that every fold can get subjects of every class, unless folds are sites."""
-    if not labels.classes or units.blocks is not None:
+    if not labels.classes or labels.paired or units.blocks is not None:
         return
     counts = np.bincount(units.strata[units.testable], minlength=len(labels.classes))
     if counts.min() < plan.number:

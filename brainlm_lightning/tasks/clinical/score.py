@@ -40,11 +40,13 @@ class Layout:
         subject_n: number of the subject, 0 to U − 1.
         fold_n: number of the fold, 0 to X − 1.
         repeat_X: the repeat of each fold.
+        paired: a subject has predictions of every class in a repeat, and AUC counts pairs of one subject.
     """
 
     subject_n: Ints
     fold_n: Ints
     repeat_X: Ints
+    paired: bool = False
 
     @property
     def num_subjects(self) -> int:
@@ -210,7 +212,13 @@ def _by_subject_and_repeat(layout: Layout, terms_n2Q: Floats) -> Floats:
 def _auc_pairs(
     layout: Layout, score_n: Floats, positive_n: NDArray[np.bool_], weight_AU: Floats
 ) -> tuple[Floats, Floats]:
-    """Of the pairs of a member and another subject in each fold: how many are in order (ties half), and all; (A, X)."""
+    """Of the pairs of a member and another subject in each fold: how many are in order (ties half), and all; (A, X).
+
+    Of paired classes, the pairs of one subject alone.
+    """
+    if layout.paired:
+        won_UX, pairs_UX = _own_pairs(layout, score_n, positive_n)
+        return weight_AU @ won_UX, weight_AU @ pairs_UX
     weight_An = weight_AU[:, layout.subject_n]
     won, pairs = (np.zeros((len(weight_AU), len(layout.repeat_X))) for _ in range(2))
     for fold in range(len(layout.repeat_X)):
@@ -223,6 +231,17 @@ def _auc_pairs(
         )
         won[:, fold] = (member * (np.cumsum(other, axis=1) - other / 2)).sum(1)
         pairs[:, fold] = member.sum(1) * other.sum(1)
+    return won, pairs
+
+
+def _own_pairs(layout: Layout, score_n: Floats, positive_n: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Of the pairs of a member and another prediction of the same subject: how many are in order, and all; (U, X)."""
+    won, pairs = (np.zeros((layout.num_subjects, len(layout.repeat_X))) for _ in range(2))
+    for subject, fold in np.unique(np.stack([layout.subject_n, layout.fold_n], axis=1), axis=0):
+        here = (layout.subject_n == subject) & (layout.fold_n == fold)
+        apart = score_n[here & positive_n][:, None] - score_n[here & ~positive_n][None]
+        won[subject, fold] = (apart > 0).sum() + (apart == 0).sum() / 2
+        pairs[subject, fold] = apart.size
     return won, pairs
 
 

@@ -18,14 +18,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from brainlm_lightning.checkpoint.description import KEY as DESCRIPTION
+from brainlm_lightning.checkpoint.description import describe_tuned
 from brainlm_lightning.data.datamodule import TestSet
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.tasks.clinical.compare import ClinicalComparison, FoldNetworks
 from brainlm_lightning.tasks.clinical.embedding import hidden_parts
-from brainlm_lightning.tasks.clinical.features import BaselinePlan, RecordingFeatures
+from brainlm_lightning.tasks.clinical.features import BaselinePlan, RecordingFeatures, confounds_of
 from brainlm_lightning.tasks.clinical.folds import FoldPlan
 from brainlm_lightning.tasks.clinical.labels import Target, class_weights
-from brainlm_lightning.tasks.clinical.methods import ClinicalMethod, default_baselines
+from brainlm_lightning.tasks.clinical.methods import ClinicalMethod, default_baselines, wanted_features
 from brainlm_lightning.tasks.clinical.net import HeadPlan, PhenotypeModel
 from brainlm_lightning.tasks.clinical.question import KEY, Question
 from brainlm_lightning.tasks.compare import with_baselines
@@ -202,9 +203,10 @@ class ClinicalTask(Task):
     def on_test_start(self) -> None:
         """Finds the networks of all folds."""
         networks = FoldNetworks(self.experiment_folder, self.question, self.trainer.strategy)
-        features = RecordingFeatures(self.question, self.baseline_plan, self.parts)
-        defaults = default_baselines(confounds=bool(features.confounds))
+        confounds = confounds_of(self.question, self.baseline_plan)
+        defaults = default_baselines(confounds=bool(confounds))
         baselines = with_baselines({}, defaults, self.baselines, self.use_defaults)
+        features = RecordingFeatures(self.question, self.baseline_plan, self.parts, wanted_features(baselines.values()))
         self.comparison = ClinicalComparison(baselines, networks, self.question, features)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -220,7 +222,11 @@ class ClinicalTask(Task):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Makes the checkpoint describe itself: the encoder's data, and what is predicted how."""
-        checkpoint[DESCRIPTION] = dict(self.question.pretrained.about)
+        about = self.question.pretrained.about
+        if not self.method.endswith("frozen"):
+            what = {"target": self.target.column, "method": self.method, "fold": self.fold}
+            about = describe_tuned(about, self.datamodule, **what)
+        checkpoint[DESCRIPTION] = dict(about)
         checkpoint[KEY] = {
             "method": self.method,
             "fold": self.fold,

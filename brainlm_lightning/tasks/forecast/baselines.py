@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from brainlm_lightning.evaluation.tuning import Setting
 from brainlm_lightning.tasks.forecast.linear import Choice, LinearForecast
 from brainlm_lightning.tasks.forecast.methods import ForecastLearning, ForecastMethod, Past
 from brainlm_lightning.tasks.forecast.net import ForecastWindow
-from brainlm_lightning.tasks.tuning import Setting
 
 
 class ZeroForecast(ForecastMethod):

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from brainlm_lightning.evaluation.tuning import Axis, Setting, choose
 from brainlm_lightning.tasks.compare import Numbers
 from brainlm_lightning.tasks.forecast.methods import ForecastLearning, ForecastMethod, Past
 from brainlm_lightning.tasks.forecast.net import ForecastWindow
-from brainlm_lightning.tasks.tuning import Axis, Setting, choose
 
 LEAST_RIDGE = 1e-12  # a grid grows no further down: sums of float64 products are not exact enough for less
 

@@ -1,8 +1,9 @@
 """How well hidden values are reconstructed: every method on the same windows and masks.
 
 For every test set and way of hiding each method's sums over hidden values are kept by recording and parcel, and where
-tokens are hidden at random by recording and distance to what is visible, too; all scores, intervals and paired tests
-follow from them (paper, section 4.1, table 1 and figure 3).
+tokens are hidden at random by recording and distance to what is visible, too, and what the completed windows keep of
+connectivity and spectrum; all scores, intervals and paired tests follow from them (paper, section 4.1, table 1 and
+figure 3).
 
 Shapes: B windows of a batch, P parcels, T frames, N patches per parcel, R recordings, Q classes of distance.
 """
@@ -20,6 +21,7 @@ from brainlm_lightning.evaluation.metrics import HiddenSums, r2, scores
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.model.masking import MaskingName
 from brainlm_lightning.tasks.compare import Arrays, Numbers, Shown, TestedSet
+from brainlm_lightning.tasks.reconstruction.completed import CompletedSums
 from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows, ReconstructionMethod
 from brainlm_lightning.tasks.reconstruction.plan import Hiding
 from brainlm_lightning.tasks.reconstruction.score import (
@@ -53,6 +55,7 @@ class ReconstructionScore:
         self.num_parcels, self.device = num_parcels, device
         self._sums: dict[MetricName, HiddenSums] = {}
         self._by_distance: dict[MetricName, DistanceSums] = {}
+        self._completed: dict[MetricName, CompletedSums] = {}
         self._shown = Shown()
 
     def update(self, test_set: Sets, methods: Mapping[str, ReconstructionMethod], batch: Batch) -> None:
@@ -69,6 +72,8 @@ class ReconstructionScore:
                 with method.precision(signal_BPT.device):
                     prediction_BPT = method.reconstruct(windows)
                 self._sums_of(of, test_set).update(prediction_BPT, signal_BPT, hidden_BPT, index_B)
+                completed_BPT = prediction_BPT.where(hidden_BPT, signal_BPT)
+                self._completed_of(of, test_set).update(completed_BPT, signal_BPT, observed_BP, index_B)
                 if hiding.strategy == "random":
                     self._distances_of(of, test_set).update(prediction_BPT, signal_BPT, class_BPT, index_B)
                 if name == self.reference:
@@ -86,6 +91,7 @@ class ReconstructionScore:
             for name, sums_RPK in sums.items():
                 of = hiding.named(test_set.name, name)
                 found = scores(sums_RPK, subject_R) | named("r2_centred", centred_r2(sums_RPK, subject_R))
+                found |= self._completed_of(of, test_set).scores(subject_R)
                 numbers |= {of.of(score): value for score, value in found.items()}
             numbers |= {whole.of(pair): value for pair, value in compare(sums, subject_R, self.reference).items()}
             arrays[hiding.named(test_set.name, self.reference).of("r2_P")] = r2(sums[self.reference].sum(0))
@@ -114,6 +120,11 @@ class ReconstructionScore:
         if of not in self._by_distance:
             self._by_distance[of] = DistanceSums(len(test_set.rows), self.device)
         return self._by_distance[of]
+
+    def _completed_of(self, of: MetricName, test_set: Sets) -> CompletedSums:
+        if of not in self._completed:
+            self._completed[of] = CompletedSums(len(test_set.rows), self.device)
+        return self._completed[of]
 
     def _total(self, of: MetricName, test_set: Sets) -> NDArray[np.float64]:
         """Sums over all ranks; a rank that saw no window of the cohort adds nothing."""

@@ -22,12 +22,11 @@ from torch import Tensor
 from torch.fft import irfft, rfft
 
 from brainlm_lightning.evaluation.covariance import ScaledRecording, lagged_moments
+from brainlm_lightning.evaluation.tuning import Axis, Setting
+from brainlm_lightning.model.smoother.gradients import Accuracy, conjugate_gradients
+from brainlm_lightning.model.smoother.kronecker import NEGLIGIBLE
 from brainlm_lightning.tasks.compare import LearningData
-from brainlm_lightning.tasks.reconstruction.gradients import Accuracy, conjugate_gradients
-from brainlm_lightning.tasks.reconstruction.kronecker import NEGLIGIBLE
-from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows
 from brainlm_lightning.tasks.reconstruction.tuned import TunedSmoother
-from brainlm_lightning.tasks.tuning import Axis, Setting
 
 REACH = 4  # standard deviations of the lag window at which lags are cut off
 
@@ -152,12 +151,11 @@ class LaggedSmoother(TunedSmoother):
         self._lags_LPP = irfft(spectra, n=2 * self._frames, dim=0)
         self._last: tuple[tuple[float, float], tuple[Tensor, Tensor, Tensor]] | None = None
 
-    def expected(self, windows: MaskedWindows, setting: Setting, accuracy: Accuracy) -> Tensor:
+    def expected(self, signal_BPT: Tensor, visible_BPT: Tensor, setting: Setting, accuracy: Accuracy) -> Tensor:
         """See `TunedSmoother.expected`."""
-        mean_P1 = self._mean_P.to(windows.signal_BPT.device)[:, None]
-        centred_BPT = windows.signal_BPT.double() - mean_P1
-        model = self.model(setting, windows.signal_BPT.device)
-        return mean_P1 + model.expected(centred_BPT, windows.visible_BPT, accuracy)
+        mean_P1 = self._mean_P.to(signal_BPT.device)[:, None]
+        model = self.model(setting, signal_BPT.device)
+        return mean_P1 + model.expected(signal_BPT.double() - mean_P1, visible_BPT, accuracy)
 
     def model(self, setting: Setting, device: torch.device) -> LaggedGaussian:
         """The process that a setting makes of what was learnt."""

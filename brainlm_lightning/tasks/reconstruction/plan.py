@@ -12,7 +12,7 @@ from torch import Tensor
 
 from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.evaluation.names import MetricName
-from brainlm_lightning.model.masking import Grid, MaskingName, draw_mask
+from brainlm_lightning.model.masking import Grid, MaskingName, counter_noise, draw_mask, draw_share
 
 
 def check_ratios(name: str, ratios: Sequence[float]) -> None:
@@ -31,21 +31,47 @@ class MaskingPlan:
 
     Attributes:
         ratio: share of tokens to hide (paper: 0.75), or a range from which each optimiser step draws its own.
-        strategy: ``random`` tokens (paper), ``future`` patches, whole ``parcels`` or whole ``networks``.
+        strategy: ``random`` tokens (paper), ``future`` patches, whole ``parcels`` or whole ``networks``; or several,
+            of which each optimiser step draws one.
         loss_on: ``hidden`` patches (paper) or ``all`` observed ones.
         validation_ratio: share hidden in validation, at random.
+        decoded_share: share of each window's hidden patches that a training step predicts and scores, drawn anew for
+            each window; the decoder leaves out what only other patches need. 1 scores all of them. null: all, and the
+            decoder predicts visible patches, too, as in the paper; the loss is that of 1 up to rounding. Tests and
+            validation always predict everything.
     """
 
     ratio: float | tuple[float, float] = 0.75
-    strategy: MaskingName = "random"
+    strategy: MaskingName | tuple[MaskingName, ...] = "random"
     loss_on: Literal["hidden", "all"] = "hidden"
     validation_ratio: float = 0.75
+    decoded_share: float | None = None
 
     def __post_init__(self) -> None:
         """Refuses ratios that cannot be, before hours of training draw the first of them."""
         ends = (self.ratio,) if isinstance(self.ratio, float | int) else self.ratio
         check_ratios("masking.ratio", ends)
         check_ratios("masking.validation_ratio", (self.validation_ratio,))
+        if not self.strategy:
+            raise ValueError("masking.strategy is an empty list; expected one strategy or more")
+        if self.decoded_share is None:
+            return
+        given = f"masking.decoded_share is {self.decoded_share}"
+        if not 0 < self.decoded_share <= 1:
+            raise ValueError(f"{given}; expected a share above 0, up to 1, or null")
+        if self.loss_on != "hidden":
+            raise ValueError(f"{given} of hidden patches, and masking.loss_on is {self.loss_on}; set one or the other")
+
+    def drawn(self, key: int) -> tuple[MaskingName, float]:
+        """The strategy and the share hidden of an optimiser step, a function of its key: the same on every rank."""
+        first, second = (number / 2**63 for number in counter_noise(torch.tensor([key]), 2)[0].tolist())
+        ends = (self.ratio, self.ratio) if isinstance(self.ratio, float | int) else self.ratio
+        choices = (self.strategy,) if isinstance(self.strategy, str) else self.strategy
+        return choices[int(second * len(choices))], ends[0] + (ends[1] - ends[0]) * first
+
+    def wanted(self, key_B: Tensor, hidden_BPN: Tensor) -> Tensor | None:
+        """The patches that a training step decodes and scores, (B, P, N), a function of the keys; None = everything."""
+        return None if self.decoded_share is None else draw_share(key_B, hidden_BPN, self.decoded_share)
 
 
 @dataclass(frozen=True)

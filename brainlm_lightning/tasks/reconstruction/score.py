@@ -68,7 +68,7 @@ class DistanceSums:
 
 def by_distance(sums_RQK: ArrayLike, subject_R: Sequence[str] | NDArray[np.str_]) -> Floats:
     """R² pooled over all hidden values of each class of distance, with its 95 % interval over subjects, (3, Q)."""
-    return _with_interval(r2, np.asarray(sums_RQK, dtype=np.float64), subject_R)
+    return with_interval(r2, np.asarray(sums_RQK, dtype=np.float64), subject_R)
 
 
 def centred_r2(sums_RPK: ArrayLike, subject_R: Sequence[str] | NDArray[np.str_]) -> Floats:
@@ -77,7 +77,7 @@ def centred_r2(sums_RPK: ArrayLike, subject_R: Sequence[str] | NDArray[np.str_])
     1 − Σ (y' − ŷ')² / Σ y'², where y' and ŷ' are truth and prediction less their own means over the hidden values of
     a recording's parcel. A static level neither pays nor costs; under scalings that keep levels, the pooled R² pays.
     """
-    return _with_interval(_centred, _about_own_means(np.asarray(sums_RPK, dtype=np.float64)), subject_R)
+    return with_interval(_centred, _about_own_means(np.asarray(sums_RPK, dtype=np.float64)), subject_R)
 
 
 def _about_own_means(sums_RPK: Floats) -> Floats:
@@ -97,7 +97,7 @@ def _centred(parts: Floats) -> Floats:
     return 1 - ratio
 
 
-def _with_interval(statistic: Statistic, parts_R: Floats, subject_R: Sequence[str] | NDArray[np.str_]) -> Floats:
+def with_interval(statistic: Statistic, parts_R: Floats, subject_R: Sequence[str] | NDArray[np.str_]) -> Floats:
     """A statistic of sums over recordings, with its 95 % interval from resampling subjects."""
     parts_U = sum_by_subject(parts_R, subject_R)
     low, high = percentile_interval(subject_bootstrap(statistic, parts_U), len(parts_U))

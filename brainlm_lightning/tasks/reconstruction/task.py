@@ -8,23 +8,28 @@ Shapes: B batch, P parcels, T frames, N patches per parcel.
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from brainlm_lightning.checkpoint.description import KEY, Description, check_format, check_matches, describe
 from brainlm_lightning.checkpoint.files import PREFIX
+from brainlm_lightning.checkpoint.reference import REFERENCE, training_reference
 from brainlm_lightning.checkpoint.start import ModelFactory, start_model
+from brainlm_lightning.checkpoint.start_from import Started, StartFrom, describe_started, started
+from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.masked import MaskedModel, reconstruction_loss
-from brainlm_lightning.model.masking import Grid, MaskingName, counter_noise, draw_mask
+from brainlm_lightning.model.masking import Grid, MaskingName, draw_mask
 from brainlm_lightning.tasks.compare import (
     Comparison,
     LearningData,
     TestedSet,
     fit_methods,
+    parcel_arrays,
     tested_sets,
     with_baselines,
 )
@@ -50,6 +55,8 @@ class PretrainTask(Task):
         optimisation: optimiser and learning rate.
         initialisation: name of the model's start, one of its ``starts``; None = its default. A masked autoencoder has
             ``kernel``, from which learning begins at once (`brainlm_lightning.model.kernel_start`), and ``standard``.
+        start_from: a pretrained model to start from instead, of this atlas or another. A test then compares the model
+            with what it was before its further training, ``mae_as_started``, in place of an untrained one.
         test_ratios: shares hidden at random in `test`.
         test_strategies: further ways of hiding in `test`, with the shares hidden: whole ``parcels`` or ``networks``,
             where nothing can be interpolated in time, or the ``future``.
@@ -66,6 +73,7 @@ class PretrainTask(Task):
         masking: MaskingPlan = MaskingPlan(),
         optimisation: OptimisationPlan = OptimisationPlan(),
         initialisation: str | None = None,
+        start_from: StartFrom | None = None,
         test_ratios: tuple[float, ...] = (0.2, 0.5, 0.75, 0.9),
         test_strategies: dict[MaskingName, tuple[float, ...]] | None = None,
         baselines: dict[str, ReconstructionMethod | None] | None = None,
@@ -76,10 +84,15 @@ class PretrainTask(Task):
         self.masking = masking
         self.optimisation = optimisation
         self.initialisation = initialisation
+        self.start_from = start_from
+        if start_from is not None and initialisation is not None:
+            raise ValueError(f"initialisation is {initialisation!r} beside start_from; expected one of the two")
+        self.started: tuple[Started, ...] = ()  # in a tuple, so that its model is no part of the checkpoint
         self.hidings = hidings_of(test_ratios, test_strategies or {})
         self.baselines, self.use_defaults = baselines, default_baselines
         self.net: MaskedModel | None = None
         self.network_P: Tensor | None
+        self.reference: dict[str, Any] = {}
         self.untrained: tuple[MaskedModel, ...] = ()  # in a tuple, so that it is no part of the checkpoint
         self._running = torch.zeros(4)
 
@@ -90,18 +103,29 @@ class PretrainTask(Task):
         if self.net is not None:
             return
         data = self.datamodule
-        net, self.initialisation = start_model(self.model_factory, data, self.initialisation, data.seed)
-        self.net = net.to(self.device)
+        self.net = self._initial_model(data).to(self.device)
         network_P = parcel_networks(list(data.stores[0].atlas.networks))
         self.register_buffer("network_P", network_P, persistent=False)
         whole_1P = torch.ones(1, data.stores[0].atlas.num_parcels, dtype=torch.bool)
         for hiding in self.hidings:
-            hiding.check_hides(Grid(whole_1P, net.num_patches, network_P))
+            hiding.check_hides(Grid(whole_1P, self.net.num_patches, network_P))
 
-    def forward(self, batch: Batch, hidden_BPN: Tensor) -> Any:
-        """Reconstructs a scaled batch."""
+    def _initial_model(self, data: CohortDataModule) -> MaskedModel:
+        if self.start_from is None:
+            net, self.initialisation = start_model(self.model_factory, data, self.initialisation, data.seed)
+            return net
+        net, self.initialisation = start_model(self.model_factory, data, "standard", data.seed)
+        found = started(net, data, self.start_from)
+        self.started = (found,)
+        self.checkpoints["start_from"] = found.pretrained.path
+        return found.model
+
+    def forward(self, batch: Batch, hidden_BPN: Tensor, wanted_BPN: Tensor | None = None) -> Any:
+        """Reconstructs a scaled batch, or the wanted patches of it."""
         assert self.net is not None
-        return self.net(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])
+        if wanted_BPN is None:
+            return self.net(batch["signal_BPT"], hidden_BPN, batch["observed_BP"])
+        return self.net.reconstruct(batch["signal_BPT"], hidden_BPN, batch["observed_BP"], wanted_BPN)
 
     def draw_mask(self, batch: Batch, ratio: float, strategy: MaskingName = "random") -> Tensor:
         """The hidden tokens of a batch, (B, P, N), a function of its keys."""
@@ -109,27 +133,25 @@ class PretrainTask(Task):
         grid = Grid(batch["observed_BP"], self.net.num_patches, self.network_P)
         return draw_mask(strategy, batch["key_B"], ratio, grid)
 
+    def on_fit_start(self) -> None:
+        """Describes the training recordings, so that the model can later say what is unlike them."""
+        self.reference = training_reference(self.datamodule)
+
     # -- training -------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean squared error of one micro-batch, and what the model asks to add to it."""
-        hidden_BPN = self.draw_mask(batch, self.training_ratio(), self.masking.strategy)
-        output = self(batch, hidden_BPN)
+        strategy, ratio = self.masking.drawn(self.datamodule.seed * 1_000_003 + self.global_step)
+        hidden_BPN = self.draw_mask(batch, ratio, strategy)
+        wanted_BPN = self.masking.wanted(batch["key_B"], hidden_BPN)
+        output = self(batch, hidden_BPN, wanted_BPN)
         observed_BPN = batch["observed_BP"][:, :, None].expand_as(hidden_BPN)
         scored_BPN = hidden_BPN if self.masking.loss_on == "hidden" else observed_BPN
+        scored_BPN = scored_BPN if wanted_BPN is None else wanted_BPN
         loss = reconstruction_loss(output.prediction_BPT, batch["signal_BPT"], scored_BPN)
         self._log_training(loss.detach(), batch["signal_BPT"], scored_BPN, batch_idx)
         regularisation: Tensor = output.regularisation
         return loss + regularisation
-
-    def training_ratio(self) -> float:
-        """The share hidden in this optimiser step: fixed, or drawn anew, the same on every rank."""
-        ratio = self.masking.ratio
-        if isinstance(ratio, float | int):
-            return float(ratio)
-        key = torch.tensor([self.datamodule.seed * 1_000_003 + self.global_step])
-        uniform = counter_noise(key, 1).item() / 2**63
-        return ratio[0] + (ratio[1] - ratio[0]) * uniform
 
     def _log_training(self, loss: Tensor, signal_BPT: Tensor, scored_BPN: Tensor, batch_idx: int) -> None:
         """Loss and R² of the whole global batch, over its micro-batches and ranks."""
@@ -181,7 +203,8 @@ class PretrainTask(Task):
         """Fits the baselines on the training subjects and prepares the sums."""
         assert self.net is not None
         name, data = self.net.name, self.datamodule
-        networks = {name: self.net} | {f"{name}_untrained": net.to(self.device).eval() for net in self.untrained}
+        before = "as_started" if self.started else "untrained"
+        networks = {name: self.net} | {f"{name}_{before}": net.to(self.device).eval() for net in self.untrained}
         methods: dict[str, ReconstructionMethod] = {key: NetworkReconstruction(net) for key, net in networks.items()}
         methods = with_baselines(
             methods, default_baselines(data.window_frames // self.net.num_patches), self.baselines, self.use_defaults
@@ -198,7 +221,9 @@ class PretrainTask(Task):
 
     def on_test_epoch_end(self) -> None:
         """Scores with intervals and paired tests, exact over ranks."""
-        numbers, self.arrays = self.comparison.compute()
+        numbers, arrays = self.comparison.compute()
+        store = self.datamodule.stores[0]
+        self.arrays = parcel_arrays(store.atlas) | {"windows/tr_s": np.array(store.tr_s)} | arrays
         self.results = numbers | self.chosen
         for name in (name for name in self.results if name.endswith("/r2_pooled")):
             self.log(name, self.results[name], rank_zero_only=True)
@@ -223,4 +248,7 @@ class PretrainTask(Task):
     def _description(self) -> Description:
         assert self.net is not None
         assert self.initialisation is not None
-        return describe(self.net, self.datamodule, self.initialisation)
+        description = describe(self.net, self.datamodule, self.initialisation)
+        if self.reference:
+            description[REFERENCE] = self.reference
+        return describe_started(description, *self.started) if self.started else description

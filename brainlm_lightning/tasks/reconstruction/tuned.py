@@ -1,28 +1,22 @@
 """What all smoothers share: settings chosen on validation windows, and the filling in of what is hidden.
 
-Shapes: B batch (windows), P parcels, T frames, N patches per parcel.
+Shapes: B batch (windows), P parcels, T frames.
 """
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from brainlm_lightning.evaluation.covariance import ScaledRecording
-from brainlm_lightning.model.masking import Grid, draw_mask
+from brainlm_lightning.evaluation.tuning import Axis, Setting, choose
+from brainlm_lightning.model.smoother.adaptive import ROUGH
+from brainlm_lightning.model.smoother.examples import Example, examples, unexplained
+from brainlm_lightning.model.smoother.gradients import Accuracy
 from brainlm_lightning.tasks.compare import LearningData, Numbers
-from brainlm_lightning.tasks.reconstruction.gradients import Accuracy
-from brainlm_lightning.tasks.reconstruction.kronecker import window_starts
 from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows, ReconstructionMethod
-from brainlm_lightning.tasks.tuning import Axis, Setting, choose
 
 LOGGER = logging.getLogger(__name__)
-TUNING_RATIOS = (0.2, 0.75)  # shares hidden at random where settings are chosen
-# Tolerance where settings are compared, and for steps of EM. On restpain with a nugget of 0.001 R² at 75 % hidden is
-# 0.180 with 1e-2, 0.619 with 1e-3, 0.701 with 1e-4 and 0.703 from 1e-5: a looser one would speak against small nuggets.
-ROUGH = 1e-4
 
 
 class TunedSmoother(ReconstructionMethod):
@@ -51,8 +45,15 @@ class TunedSmoother(ReconstructionMethod):
         """Learns from training subjects all that needs no setting."""
         raise NotImplementedError
 
-    def expected(self, windows: MaskedWindows, setting: Setting, accuracy: Accuracy) -> Tensor:
-        """E[window | visible], (B, P, T) float64."""
+    def expected(self, signal_BPT: Tensor, visible_BPT: Tensor, setting: Setting, accuracy: Accuracy) -> Tensor:
+        """E[window | visible], (B, P, T) float64.
+
+        Args:
+            signal_BPT: scaled; what is not visible may be anything.
+            visible_BPT: bool.
+            setting: a value of each axis.
+            accuracy: of the conjugate gradients.
+        """
         raise NotImplementedError
 
     def fit(self, learning: LearningData) -> Numbers:
@@ -63,8 +64,9 @@ class TunedSmoother(ReconstructionMethod):
             ``r2_val``, on validation windows.
         """
         self.learn(learning)
-        examples = self._examples(learning.recordings("val"), learning.data.window_frames)
-        chosen = choose(lambda setting: self._error(setting, examples), self.axes)
+        num_frames = learning.data.window_frames
+        shown = examples(learning.recordings("val"), num_frames, self.patch_frames, self.validation_windows)
+        chosen = choose(lambda setting: self._error(setting, shown), self.axes)
         self.setting = chosen.setting
         return {**chosen.numbers(), "r2_val": 1 - chosen.error}
 
@@ -74,46 +76,14 @@ class TunedSmoother(ReconstructionMethod):
         Raises:
             ArithmeticError: the conjugate gradients did not converge.
         """
-        filled_BPT = self.expected(windows, self.setting, self.accuracy)
+        filled_BPT = self.expected(windows.signal_BPT, windows.visible_BPT, self.setting, self.accuracy)
         return windows.signal_BPT.where(windows.visible_BPT, filled_BPT.to(windows.signal_BPT.dtype))
 
-    def _error(self, setting: Setting, examples: Sequence[tuple[Tensor, MaskedWindows]]) -> float:
-        """1 - R², averaged over the shares hidden; infinite where conjugate gradients cannot solve for a setting."""
+    def _error(self, setting: Setting, shown: Sequence[Example]) -> float:
+        """See `unexplained`; infinite where conjugate gradients cannot solve for a setting."""
         rough = Accuracy(max(self.accuracy.tolerance, ROUGH), self.accuracy.max_iterations)
-        shares = []
-        for signal_BPT, windows in examples:
-            hidden_BPT = windows.hidden_BPT
-            truth = signal_BPT[hidden_BPT].double()
-            try:
-                error = self.expected(windows, setting, rough)[hidden_BPT] - truth
-            except ArithmeticError as failure:
-                LOGGER.warning("%s is not tried with %s: %s", type(self).__name__, setting, failure)
-                return math.inf
-            shares.append(float(error.square().sum() / (truth - truth.mean()).square().sum()))
-        return sum(shares) / len(shares)
-
-    def _examples(self, recordings: Iterable[ScaledRecording], num_frames: int) -> list[tuple[Tensor, MaskedWindows]]:
-        """Validation windows, at each share hidden: their values, and what is visible of them."""
-        cut = [
-            (torch.as_tensor(values_PT[:, start : start + num_frames]), torch.as_tensor(observed_P))
-            for values_PT, observed_P in recordings
-            for start in window_starts(values_PT.shape[1], num_frames)
-        ]
-        if not cut or num_frames % self.patch_frames:
-            raise ValueError(
-                f"{len(cut)} validation windows of {num_frames} frames, hidden by patches of {self.patch_frames}: "
-                "settings are chosen on one or more, and a window is a whole number of patches. Give validation "
-                "subjects (split.val), longer recordings, or another patch_frames"
-            )
-        chosen = torch.linspace(0, len(cut) - 1, min(self.validation_windows, len(cut))).round().long().tolist()
-        signal_BPT, observed_BP = (torch.stack(parts) for parts in zip(*(cut[i] for i in chosen), strict=True))
-        grid, key_B, none_B = Grid(observed_BP, num_frames // self.patch_frames), torch.arange(len(chosen)), [""]
-        return [
-            (
-                signal_BPT,
-                MaskedWindows.of(
-                    signal_BPT, draw_mask("random", key_B, ratio, grid), observed_BP, none_B * len(chosen), 0 * key_B
-                ),
-            )
-            for ratio in TUNING_RATIOS
-        ]
+        try:
+            return unexplained(lambda signal_BPT, seen_BPT: self.expected(signal_BPT, seen_BPT, setting, rough), shown)
+        except ArithmeticError as failure:
+            LOGGER.warning("%s is not tried with %s: %s", type(self).__name__, setting, failure)
+            return math.inf

@@ -1,5 +1,6 @@
 """Published weights through the real command line: from their folder to embeddings and to a task's model."""
 
+import json
 import sys
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -90,3 +91,24 @@ def test_an_import_with_a_cohort_starts_its_tasks(published, make_tiny_store, tm
     data.adopt_statistics(pretrained.statistics)
     assert pretrained.statistics.to_json() == Store(store).statistics.to_json()
     assert not pretrained.seen(data.recordings.table).any()
+
+
+def test_an_import_is_measured_beside_published_numbers(published, make_tiny_store, tmp_path, capsys):
+    store = make_tiny_store(tmp_path, name="a424", subjects=12, parcels=424, frames=200)
+    model = tmp_path / "m.safetensors"
+    brainlm("import-weights", published, model, "--cohort", store, "--recipe", "brainmarks")
+    assert brainlm_lightning.load(model).about["scaling"]["public_code"] == "brainmarks"
+    options = ("--cohort", store, "--recordings", 1, "--output", tmp_path / "numbers.json")
+    brainlm("reproduce-published", model, *options)
+    shown = " ".join(capsys.readouterr().out.split())
+    for published_number in ("0.402 (UKB)", "0.134 (HCP", "−0.016 (HCP", "0.086 (UKB)"):
+        assert published_number.split()[0] in shown
+    numbers = json.loads((tmp_path / "numbers.json").read_text())
+    ways = ("reconstruction/hidden0.2", "reconstruction/hidden0.75", "future/hidden0.1", "future/hidden0.2")
+    assert all(np.isfinite(numbers[f"{way}/r2_pooled"]) for way in ways)
+    with pytest.raises(SystemExit, match="is there already"):
+        brainlm("reproduce-published", model, *options)
+    with pytest.raises(SystemExit, match="leave those out"):
+        brainlm(
+            "import-weights", published, tmp_path / "n.safetensors", "--cohort", store, "--recipe", "x", "--gain", 7
+        )

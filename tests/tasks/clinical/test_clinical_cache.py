@@ -2,7 +2,7 @@ import numpy as np
 
 from brainlm_lightning import provenance
 from brainlm_lightning.tasks.clinical import cache
-from brainlm_lightning.tasks.clinical.cache import cached
+from brainlm_lightning.tasks.clinical.cache import cached, cached_with
 
 
 def count(runs, key, calls):
@@ -35,3 +35,20 @@ def test_the_digest_of_the_code_follows_its_files(tmp_path, monkeypatch):
         digests.append(provenance.code_digest())
     provenance.code_digest.cache_clear()
     assert digests[0] == digests[2] != digests[1]
+
+
+def test_arrays_computed_together_are_kept_apart(tmp_path):
+    asked = []
+
+    def compute(names):
+        asked.append(names)
+        return {name: np.full(2, ord(name)) for name in names}
+
+    def read(name, *others):
+        return cached_with(tmp_path, name, {own: {"of": own} for own in (name, *others)}, compute).tolist()
+
+    assert read("a", "b") == [97, 97]
+    assert read("b") == [98, 98]
+    assert read("c", "a") == [99, 99]
+    assert read("a", "d") == [97, 97]  # what it is not asked for is not computed for its own sake
+    assert asked == [["a", "b"], ["c"]]

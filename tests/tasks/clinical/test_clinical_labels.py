@@ -131,3 +131,39 @@ def test_classes_with_fewer_subjects_than_folds_are_one_error():
     rows = np.flatnonzero(TABLE["sex"].notna())
     with pytest.raises(ValueError, match=r"by class: F 6, M 4; 5 folds need 5 of each"):
         folds(FoldPlan(number=5), target=Target("sex", "classes"), rows=rows)
+
+
+def test_named_classes_are_told_apart_in_their_order_and_others_left_out():
+    table = TABLE.assign(state=["deep", "light", "awake", "light"] * 5)
+    labels = read_labels(table, Target("state", "classes", ("light", "deep"), paired=True))
+    assert labels.classes == ("light", "deep")
+    whole = {f"s{number}" for number in range(0, 10, 2)}  # the others have `awake` and `light`
+    expected = [{"light": 0.0, "deep": 1.0}.get(state, np.nan) for state in table["state"]]
+    expected = [value if name in whole else np.nan for name, value in zip(table["subject_id"], expected, strict=True)]
+    assert labels.values_R.tolist() == pytest.approx(expected, nan_ok=True)
+    assert Target("state", "classes", ("light", "deep"), paired=True).name == "state_light_or_deep_paired"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (("torn", "classes", ("a", "c")), "names 'c'; 'torn' has a, b"),
+        (("sex", "classes", ("F", "M"), True), "no subject has recordings of all of F, M"),
+        (("torn", "zscore", (), True), "named or paired classes take"),
+        (("torn", "classes", ("a",)), "expected two or more"),
+    ],
+)
+def test_classes_that_cannot_be_told_apart_are_one_error(target, message):
+    with pytest.raises(ValueError, match=message):
+        read_labels(TABLE, Target(*target))
+
+
+def test_paired_subjects_test_once_with_all_of_their_recordings():
+    labels = read_labels(TABLE, Target("torn", "classes", ("a", "b"), paired=True))
+    folds = recording_folds(
+        TABLE, labels, np.arange(20), FoldPlan(number=5), lambda people: np.zeros(len(people), bool)
+    )
+    for fold in folds:
+        assert labels.values_R[fold.test].mean() == 0.5
+        assert set(TABLE["subject_id"][fold.test]) & set(TABLE["subject_id"][fold.train]) == set()
+    assert sorted(np.concatenate([fold.test for fold in folds])) == list(range(20))

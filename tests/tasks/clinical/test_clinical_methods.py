@@ -4,13 +4,9 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from brainlm_lightning.tasks.clinical.features import confound_columns, correlations
-from brainlm_lightning.tasks.clinical.methods import (
-    FoldLearning,
-    MeanSquaredNorm,
-    default_baselines,
-    pipeline,
-    scores,
-)
+from brainlm_lightning.tasks.clinical.fold_learning import FoldLearning
+from brainlm_lightning.tasks.clinical.methods import SklearnMethod, default_baselines
+from brainlm_lightning.tasks.clinical.pipelines import MeanSquaredNorm, pipeline, scores
 
 GENERATOR = np.random.default_rng(0)
 WIDE = GENERATOR.standard_normal((60, 300))  # more features than recordings
@@ -45,6 +41,17 @@ def test_inner_folds_keep_a_subjects_recordings_together(labels):
 METHODS = default_baselines(confounds=True)
 
 
+def named(features, table):
+    """The same numbers as every part of joined features; confounds are a table."""
+    parts = features.split("+")
+    if len(parts) == 1:
+        return table
+    return {
+        part: pd.DataFrame(table, columns=[f"c{k}" for k in range(20)]) if part == "confounds" else table
+        for part in parts
+    }
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("classes", [0, 3])
 def test_nothing_of_a_test_recording_reaches_what_is_fitted(method, classes):
@@ -60,8 +67,8 @@ def test_nothing_of_a_test_recording_reaches_what_is_fitted(method, classes):
     found = []
     for table in (given, poisoned):
         fitted = pipeline(features, estimator, training(labels, classes, rows))
-        fitted.fit(table[rows], labels[rows])
-        found.append(scores(fitted, table[50:], classes))
+        fitted.fit(named(features, table[rows]), labels[rows])
+        found.append(scores(fitted, named(features, table[50:]), classes))
     assert np.array_equal(found[0][:-1], found[1][:-1])
     assert found[0].shape == (10, classes or 1)
     assert np.isfinite(found[1]).all()
@@ -72,6 +79,42 @@ def test_a_planted_dependence_is_found(estimator):
     rows = slice(0, 40)
     fitted = pipeline("embedding", estimator, training(rows=rows)).fit(WIDE[rows, :5], WIDE[rows, 0])
     assert np.corrcoef(scores(fitted, WIDE[40:, :5], 0)[:, 0], WIDE[40:, 0])[0, 1] > 0.95
+
+
+BESIDE = GENERATOR.standard_normal((60, 200))
+
+
+def joined(labels):
+    """A method of two blocks, fitted on 40 recordings."""
+    blocks = {"connectivity": WIDE, "gram": BESIDE}
+    method = SklearnMethod("connectivity+gram", "linear")
+    rows = np.arange(40)
+    features = lambda name, rows: {part: blocks[part][rows] for part in name.split("+")}  # noqa: E731
+    method.fit(FoldLearning(rows, labels[:40], GROUPS[:40], 0, 0, features, lambda name: {}))
+    return method
+
+
+def test_joined_features_are_ridge_with_the_sum_of_their_kernels():
+    method = joined(NUMBER)
+    union, _, search = method._fitted
+    share, alpha = union.transformer_weights["gram"], search.best_params_["alpha"]
+    norm = np.sqrt(1 + share**2)
+    blocks = []
+    for block, weight in ((WIDE, 1), (BESIDE, share)):
+        about = block - block[:40].mean(0)
+        blocks.append(about * weight / np.sqrt((about[:40] ** 2).sum(1).mean()) / norm)
+    kernel = sum(block @ block[:40].T for block in blocks)
+    mean = NUMBER[:40].mean()
+    expected = kernel[40:] @ np.linalg.solve(kernel[:40] + alpha * np.eye(40), NUMBER[:40] - mean) + mean
+    assert method.predict(np.arange(40, 60))[:, 0] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("truth", "shares"),
+    [(WIDE[:, :4].sum(1) + WIDE @ WEIGHTS, (0.03, 0.3)), (BESIDE[:, :4].sum(1) + BESIDE @ WEIGHTS[:200], (3.0,))],
+)
+def test_what_says_nothing_beside_the_other_is_turned_down(truth, shares):
+    assert joined(truth)._fitted[0].transformer_weights["gram"] in shares
 
 
 def test_all_features_are_divided_by_one_number():

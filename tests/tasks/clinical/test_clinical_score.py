@@ -135,3 +135,29 @@ def test_errors_of_one_mean_and_skewed_differences_are_called_different_no_more_
         errors = {"a": 5 + skewed, "b": np.full(SUBJECTS, 5.0)}
         found.append(compare_errors(errors, [("a", "b")])["a_minus_b/p"] < 0.05)
     assert np.mean(found) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)  # three standard errors above the level
+
+
+def paired(seed=0):
+    """Two or three predictions of each subject, with a level of its own that says nothing."""
+    generator = np.random.default_rng(seed)
+    subject_n = np.repeat(np.arange(30), 3)
+    truth = np.tile([0, 1, 1], 30)
+    score = 10 * generator.standard_normal(30)[subject_n] + truth + generator.standard_normal(90)
+    return Layout(subject_n, subject_n % 5, np.zeros(5, dtype=int), paired=True), truth, score
+
+
+def test_paired_auc_counts_the_pairs_of_one_subject_alone():
+    where, truth, score = paired()
+    expected = np.mean([roc_auc_score(truth[where.subject_n == s], score[where.subject_n == s]) for s in range(30)])
+    found = class_scores(where, truth, np.stack([-score, score], axis=1), 200)
+    assert found.estimates["auc"] == pytest.approx(expected, rel=1e-12)
+    assert found.estimates["auc"] > 0.6 > roc_auc_score(truth, score)
+    assert class_scores(where, truth, np.zeros((90, 2)), 10).estimates["auc"] == 0.5
+    draws = [
+        weight @ own_shares(where, truth, score) / weight.sum() for weight in next(iter(subject_weights(30, 200, 0)))
+    ]
+    assert found.draws["auc"][: len(draws)] == pytest.approx(draws)
+
+
+def own_shares(where, truth, score):
+    return np.array([roc_auc_score(truth[where.subject_n == s], score[where.subject_n == s]) for s in range(30)])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from brainlm_lightning.model.masking import Grid
-from brainlm_lightning.tasks.reconstruction.plan import Hiding, hidings_of
+from brainlm_lightning.model.masking import Grid, counter_noise
+from brainlm_lightning.tasks.reconstruction.plan import Hiding, MaskingPlan, hidings_of
 
 GRID = Grid(torch.ones(1, 12, dtype=torch.bool), 10, torch.arange(12) % 3)
 
@@ -42,3 +42,26 @@ def test_networks_of_an_atlas_without_them_are_refused():
 @pytest.mark.parametrize("strategy", ["random", "future", "parcels", "networks"])
 def test_shares_that_hide_something_are_let_through(strategy):
     Hiding(strategy, 0.5).check_hides(GRID)
+
+
+def test_every_step_draws_one_of_several_strategies_as_often_as_it_is_named():
+    plan = MaskingPlan(strategy=("random", "random", "parcels", "networks"), ratio=(0.2, 0.9))
+    strategies, ratios = zip(*(plan.drawn(step) for step in range(2000)), strict=True)
+    for name, share in {"random": 0.5, "parcels": 0.25, "networks": 0.25}.items():
+        assert strategies.count(name) / 2000 == pytest.approx(share, abs=0.04)  # four standard deviations
+    of_random = [ratio for strategy, ratio in zip(strategies, ratios, strict=True) if strategy == "random"]
+    assert 0.2 <= min(ratios) < 0.21 < 0.89 < max(ratios) <= 0.9
+    assert sum(of_random) / len(of_random) == pytest.approx(0.55, abs=0.03)  # the share does not depend on the strategy
+
+
+def test_a_single_strategy_keeps_the_shares_that_it_had():
+    """A further number drawn leaves the first as it was: runs of an earlier version go on with the same masks."""
+    key = 17
+    uniform = counter_noise(torch.tensor([key]), 1).item() / 2**63
+    assert MaskingPlan(ratio=(0.2, 0.9)).drawn(key) == ("random", 0.2 + (0.9 - 0.2) * uniform)
+    assert MaskingPlan(strategy="parcels").drawn(key) == ("parcels", 0.75)
+
+
+def test_no_strategy_at_all_is_refused():
+    with pytest.raises(ValueError, match="strategy is an empty list"):
+        MaskingPlan(strategy=())

@@ -9,15 +9,13 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Kernel
 
 from brainlm_lightning.evaluation.covariance import lagged_moments
-from brainlm_lightning.tasks.reconstruction.gradients import Accuracy
-from brainlm_lightning.tasks.reconstruction.kronecker import (
+from brainlm_lightning.model.smoother.gradients import Accuracy
+from brainlm_lightning.model.smoother.group import stationary, time_moment, window_starts
+from brainlm_lightning.model.smoother.kronecker import (
     KroneckerGaussian,
     Spectrum,
     expected_parcels,
     posterior,
-    stationary,
-    time_moment,
-    window_starts,
 )
 from brainlm_lightning.tasks.reconstruction.lagged import LaggedSmoother
 from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows
@@ -347,11 +345,12 @@ def test_directions_in_time_that_carry_nothing_teach_nothing():
 
 
 def test_adapting_moves_the_covariance_between_the_training_subjects_and_the_windows_own():
-    method, (signal, hidden, observed) = fitted("adaptive"), windows()
+    method = fitted("adaptive")
+    signal, hidden, observed = (part[1:] for part in windows())  # of these every parcel is seen
     visible = visible_of(hidden, observed)
     filled = reconstruct(method, signal, hidden, observed)
-    mean_P1 = method._mean_P[:, None]
-    group = method.model(method.setting, signal.device)
+    mean_P1 = method.group.mean_P[:, None]
+    group = method.group.model(method.setting, signal.device)
     model = group
     for _ in range(2):
         found = posterior(model, signal - mean_P1, visible, Accuracy(1e-4))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from brainlm_lightning.tasks.tuning import Axis, choose
+from brainlm_lightning.evaluation.tuning import Axis, choose
 
 
 def bowl(*minimum):

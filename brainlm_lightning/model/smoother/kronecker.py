@@ -14,15 +14,12 @@ preconditioned by the complete window, takes 60 to 75 steps that cost three time
 Shapes: B batch (windows), P parcels, T frames, Z kept directions in time.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from brainlm_lightning.evaluation.covariance import ScaledRecording
-from brainlm_lightning.tasks.reconstruction.gradients import Accuracy, conjugate_gradients
+from brainlm_lightning.model.smoother.gradients import Accuracy, conjugate_gradients
 
 # Directions in time whose variance, in the strongest direction of parcels, is this share of the noise tell nothing.
 NEGLIGIBLE = 1e-6
@@ -148,44 +145,3 @@ def expected_parcels(model: KroneckerGaussian, found: Posterior, visible_BPT: Te
     spread_BP = (1 / model.precision(share_B)).sum(2) + num_frames - found.white_BPZ.shape[2]
     second_BPP = found.white_BPZ @ found.white_BPZ.mT + torch.diag_embed(spread_BP)
     return model.parcels.root @ second_BPP @ model.parcels.root.mT / num_frames
-
-
-def time_moment(recordings: Iterable[ScaledRecording], mean_P: Tensor, spread_P: Tensor, num_frames: int) -> Tensor:
-    """Second moment over time of windows of training recordings, parcels counting alike; its mean diagonal is 1.
-
-    Args:
-        recordings: scaled.
-        mean_P: of each parcel, subtracted.
-        spread_P: standard deviation, divided by; parcels with 0 are left out.
-        num_frames: T.
-
-    Returns:
-        (T, T) float64.
-
-    Raises:
-        ValueError: no recording has a window's frames.
-    """
-    total_TT = torch.zeros(num_frames, num_frames, dtype=torch.float64)
-    for values_PT, observed_P in recordings:
-        used_P = torch.as_tensor(observed_P) & (spread_P > 0)
-        known_PT = (torch.as_tensor(values_PT).double()[used_P] - mean_P[used_P, None]) / spread_P[used_P, None]
-        for start in window_starts(known_PT.shape[1], num_frames):
-            window_PT = known_PT[:, start : start + num_frames]
-            total_TT += window_PT.mT @ window_PT
-    if not total_TT.diagonal().mean() > 0:
-        raise ValueError(f"no training recording has a window of {num_frames} frames: give longer recordings")
-    return total_TT / total_TT.diagonal().mean()
-
-
-def window_starts(num_frames: int, window_frames: int) -> list[int]:
-    """First frames of as few windows as hold all frames of a recording, evenly spread; none where it is too short."""
-    room = num_frames - window_frames
-    return [] if room < 0 else np.linspace(0, room, 1 + -(-room // window_frames)).round().astype(int).tolist()
-
-
-def stationary(moment_TT: Tensor) -> Tensor:
-    """The mean along each diagonal: what the moment says of each lag, wherever in the window it is."""
-    num_frames = len(moment_TT)
-    by_lag = torch.stack([moment_TT.diagonal(lag).mean() for lag in range(num_frames)])
-    frame = torch.arange(num_frames)
-    return by_lag[(frame[:, None] - frame).abs()]

@@ -1,0 +1,92 @@
+"""Moves a model to another atlas: what it knows of each parcel is mapped, everything else is kept as it is.
+
+A model knows single parcels by its learnable spatial embeddings alone, one vector a parcel. A parcel of the new atlas
+gets the weighted mean of the vectors of the old ones, with weights by position (a kernel on the distance of centroids)
+or by overlap (`data.parcellation.overlap_weights`). Embeddings that are a function of `xyz_mm` need no weights: they
+are computed from the new centroids.
+
+Shapes: P parcels of the model's atlas, Q parcels of the new one, D width.
+"""
+
+import torch
+from torch import Tensor
+
+from brainlm_lightning.model.embedding import Geometry
+from brainlm_lightning.model.masked import MaskedModel
+
+WIDTH_MM = 6.0  # of the kernel; parcels of atlases of 400 are about 7 mm from the nearest of another one
+LEARNT, COMPUTED = "spatial_PD", "xyz_dm"  # endings of the names of tensors that belong to parcels
+
+
+def position_weights(xyz_from_mm: Tensor, xyz_to_mm: Tensor, width_mm: float) -> Tensor:
+    """Weights of a Gaussian kernel on the distance of centroids, (Q, P) float64; each row adds up to 1.
+
+    Args:
+        xyz_from_mm: (P, 3) centroids of the model's atlas.
+        xyz_to_mm: (Q, 3) centroids of the new one, in the same space.
+        width_mm: standard deviation of the kernel.
+
+    Raises:
+        ValueError: the width is not above 0.
+    """
+    if not width_mm > 0:
+        raise ValueError(f"width_mm is {width_mm}; expected a width above 0, for instance half the distance of parcels")
+    squared_QP = torch.cdist(xyz_to_mm.double(), xyz_from_mm.double()).square()
+    weights_QP: Tensor = torch.softmax(-squared_QP / (2 * width_mm**2), dim=1)
+    return weights_QP
+
+
+def mapped(vectors_PD: Tensor, weights_QP: Tensor) -> Tensor:
+    """The weighted mean of the direction of vectors, each as long as the weighted mean of their lengths, (Q, D).
+
+    A mean of vectors that differ is shorter than they are. Attention by inner products would take a short vector for a
+    parcel that is like no other, so the length is kept.
+    """
+    vectors_PD = vectors_PD.double()
+    mean_QD = weights_QP @ vectors_PD
+    length_Q1 = weights_QP @ vectors_PD.norm(dim=1, keepdim=True)
+    found_QD: Tensor = mean_QD * length_Q1 / mean_QD.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return found_QD
+
+
+def move_into(other: MaskedModel, model: MaskedModel, weights_QP: Tensor) -> MaskedModel:
+    """Gives a model of another atlas all tensors of a model, those of parcels mapped; returns it.
+
+    Args:
+        other: of the new atlas, changed in place.
+        model: any whose tensors belong to no parcel, but for spatial embeddings named ``…spatial_PD``.
+        weights_QP: what each new parcel takes of the old ones; rows add up to 1.
+
+    Raises:
+        ValueError: another tensor belongs to parcels.
+    """
+    tensors, fixed = dict(other.state_dict()), []
+    for name, value in model.state_dict().items():
+        if name.endswith(LEARNT):
+            tensors[name] = mapped(value, weights_QP).to(value.dtype)
+        elif name.endswith(COMPUTED):
+            continue
+        elif name in tensors and tensors[name].shape == value.shape:
+            tensors[name] = value
+        else:
+            fixed.append(f"{name} {tuple(value.shape)}")
+    if fixed:
+        raise ValueError(
+            f"a {model.name} cannot move to another atlas: {', '.join(fixed)} belong to its own parcels; expected a "
+            f"model that knows parcels by tensors named …{LEARNT} alone, such as a masked autoencoder"
+        )
+    other.load_state_dict(tensors)
+    return other
+
+
+def moved(model: MaskedModel, xyz_mm: Tensor, weights_QP: Tensor) -> MaskedModel:
+    """The same model for another atlas; see `move_into`.
+
+    Args:
+        model: it is not changed.
+        xyz_mm: (Q, 3) centroids of the new atlas.
+        weights_QP: what each new parcel takes of the old ones.
+    """
+    with torch.random.fork_rng(devices=[]):
+        other = type(model)(Geometry(xyz_mm, model.geometry.window_frames), model.config)
+    return move_into(other, model, weights_QP).train(model.training)

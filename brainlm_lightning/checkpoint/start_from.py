@@ -1,0 +1,160 @@
+"""Training that starts from a pretrained model, of the same atlas or of another.
+
+Shapes: P parcels of the pretrained model, Q parcels of the data.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from brainlm_lightning.checkpoint.description import (
+    COMPARED_DATA,
+    Description,
+    Entry,
+    check_matches,
+    describe_data,
+    describe_model,
+)
+from brainlm_lightning.checkpoint.other_atlas import WIDTH_MM, move_into, position_weights
+from brainlm_lightning.checkpoint.pretrained import Pretrained, load_model, refuse_seen
+from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.parcellation import overlap_weights
+from brainlm_lightning.model.masked import MaskedModel
+from brainlm_lightning.provenance import sha256_of
+from brainlm_lightning.run_folder import find_checkpoint
+
+PARCELS = ("number of parcels", "parcel table and order (sha256)")
+MATCHING: dict[str, Entry] = {name: entry for name, entry in COMPARED_DATA.items() if name not in PARCELS}
+FREE = ("dropout",)  # settings of a model that no tensor depends on
+
+
+@dataclass(frozen=True)
+class StartFrom:
+    """A pretrained model that training starts from.
+
+    Attributes:
+        checkpoint: a checkpoint, an exported folder, a run folder or ``runs/<experiment>``.
+        atlas: how its spatial embeddings are mapped where its atlas is another one: by ``position``, a Gaussian kernel
+            on the distance of centroids, or by ``overlap`` of voxels. Embeddings of kind ``xyz`` are computed from the
+            new centroids in either case.
+        width_mm: standard deviation of that kernel.
+        images: for ``overlap``, the label images of the checkpoint's atlas and of the data's, in one space. Parcels
+            that overlap none are mapped by position, and counted in the checkpoint.
+    """
+
+    checkpoint: str
+    atlas: Literal["position", "overlap"] = "position"
+    width_mm: float = WIDTH_MM
+    images: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses overlap without images, and images without overlap."""
+        if (self.atlas == "overlap") != (self.images is not None):
+            raise ValueError(
+                f"start_from.atlas is {self.atlas!r} and images {self.images}; expected two label images (the "
+                "checkpoint's atlas, the data's) with 'overlap', none with 'position'"
+            )
+
+
+@dataclass(frozen=True)
+class Started:
+    """A model that starts from a pretrained one.
+
+    Attributes:
+        model: for the data's atlas.
+        pretrained: what it starts from.
+        said: how, as plain values for its description.
+    """
+
+    model: MaskedModel
+    pretrained: Pretrained
+    said: Mapping[str, Any]
+
+
+def started(net: MaskedModel, data: CohortDataModule, start: StartFrom) -> Started:
+    """Gives a model that was built for the data the tensors of a pretrained one.
+
+    On the pretrained model's own atlas the data are scaled with its statistics from now on; on another one with those
+    of the data's training subjects, since statistics belong to parcels.
+
+    Args:
+        net: built for the data, with any values; changed in place.
+        data: after its setup, before its first loader is made.
+        start: what to start from.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: model, window, ``tr_s`` or scaling differ; or a test subject was in the pretraining.
+    """
+    path = find_checkpoint(start.checkpoint)
+    source, about = load_model(path, MaskedModel)
+    check_matches(about, describe_data(data), MATCHING)
+    _check_same_model(net, source, path)
+    for test_set in data.test_sets:
+        refuse_seen(about, path, data.recordings.table.iloc[test_set.rows], f"to test on, of {test_set.name}")
+    pretrained = Pretrained(source, about, path)
+    atlas = data.stores[0].atlas
+    if about["parcels"]["sha256"] == atlas.sha256:
+        net.load_state_dict(source.state_dict())
+        data.adopt_statistics(pretrained.statistics)
+        how: dict[str, Any] = {"mapping": "none: the same atlas"}
+    else:
+        weights_QP, how = _weights(about, atlas, start)
+        move_into(net, source, weights_QP)
+        rank_zero_info(f"moved from {about['parcels']['atlas']} to {atlas.name} by {how['mapping']}: {path}")
+    origin = {"atlas": about["parcels"]["atlas"], "parcels_sha256": about["parcels"]["sha256"]}
+    return Started(net, pretrained, {"checkpoint_sha256": sha256_of(path), **origin, **how})
+
+
+def describe_started(description: Description, found: Started) -> Description:
+    """The description of a model that started from another one: what it was before, and whom that one has seen.
+
+    Its untrained twin is what the pretrained model was before its own training.
+    """
+    before = found.pretrained.about
+    subjects = {
+        split: sorted({*seen, *before["subjects"].get(split, [])}) for split, seen in description["subjects"].items()
+    }
+    own = {"initialisation": before["initialisation"], "subjects": subjects, "started_from": dict(found.said)}
+    return {**description, **own}
+
+
+def _check_same_model(ours: MaskedModel, theirs: MaskedModel, path: Path) -> None:
+    here, there = describe_model(ours), describe_model(theirs)
+    differing = {
+        name: (value, there["config"].get(name))
+        for name, value in here["config"].items()
+        if name not in FREE and value != there["config"].get(name)
+    }
+    if here["class_path"] != there["class_path"] or differing:
+        listed = "".join(f"\n  {name}: {this}, the checkpoint has {that}" for name, (this, that) in differing.items())
+        raise ValueError(
+            f"the model is a {here['class_path']}, {path} holds a {there['class_path']}; give the model the "
+            f"checkpoint's class and settings{listed}"
+        )
+
+
+def _weights(about: Description, atlas: Atlas, start: StartFrom) -> tuple[Tensor, dict[str, Any]]:
+    """What each parcel of the data takes of those of the checkpoint, (Q, P), and how that was found."""
+    xyz_from_mm = torch.tensor(about["parcels"]["xyz_mm"])
+    near_QP = position_weights(xyz_from_mm, torch.tensor(atlas.xyz_mm), start.width_mm)
+    if start.images is None:
+        return near_QP, {"mapping": "position", "width_mm": start.width_mm}
+    theirs, ours = (Path(image) for image in start.images)
+    index = [int(number) for number in atlas.parcels["index"]]
+    shared_QP = torch.from_numpy(overlap_weights(ours, index, theirs, about["parcels"]["index"]))
+    without_Q = shared_QP.sum(dim=1) == 0
+    how = {"mapping": "overlap", "images_sha256": [sha256_of(theirs), sha256_of(ours)]}
+    uncovered = [str(atlas.parcels["label"].iloc[number]) for number in without_Q.nonzero().flatten().tolist()]
+    if uncovered:
+        rank_zero_info(f"{len(uncovered)} of {len(index)} parcels overlap none and are mapped by position: {uncovered}")
+    return near_QP.where(without_Q[:, None], shared_QP), how | {
+        "parcels_by_position": len(uncovered),
+        "width_mm": start.width_mm,
+    }

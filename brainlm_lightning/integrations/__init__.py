@@ -1,0 +1,1 @@
+"""Adapters to other projects, one module each; none of them imports the other project."""

@@ -1,0 +1,71 @@
+"""The Gaussian of a group, moved towards a window: its covariance of parcels by steps of EM from what is visible.
+
+    C ← (1 - m) C_group + m EM(C)
+
+m = 1 would be EM itself, 0 the group. From a parcel of which a window shows nothing, no covariance can be learnt; what
+EM expects of it follows from the visible parcels by the group's regression, and is taken from that exactly.
+
+Shapes: B windows of a batch, P parcels, T frames.
+"""
+
+import torch
+from torch import Tensor
+
+from brainlm_lightning.model.smoother.gradients import Accuracy
+from brainlm_lightning.model.smoother.kronecker import KroneckerGaussian, expected_parcels, posterior
+
+STEPS = 2
+# Tolerance of the steps. On restpain with a nugget of 0.001 R² at 75 % hidden is 0.180 with 1e-2, 0.619 with 1e-3,
+# 0.701 with 1e-4 and 0.703 from 1e-5: a looser one would speak against small nuggets.
+ROUGH = 1e-4
+
+
+def adapted(
+    model: KroneckerGaussian, centred_BPT: Tensor, visible_BPT: Tensor, mixing: float, accuracy: Accuracy
+) -> KroneckerGaussian:
+    """The Gaussian whose covariance of parcels is each window's, (B, P, P).
+
+    Args:
+        model: of the group.
+        centred_BPT: about the mean; what is not visible may be anything.
+        visible_BPT: bool.
+        mixing: m, 0 to 1.
+        accuracy: of the conjugate gradients; no tighter than `ROUGH` is used.
+
+    Raises:
+        ArithmeticError: the conjugate gradients did not converge.
+    """
+    group_PP = model.parcels.covariance
+    seen_BP = visible_BPT.any(2)
+    rough = Accuracy(max(accuracy.tolerance, ROUGH), accuracy.max_iterations)
+    for _ in range(STEPS):
+        found = posterior(model, centred_BPT, visible_BPT, rough)
+        own_BPP = expected_parcels(model, found, visible_BPT)
+        model = model.with_parcels(_with_unseen((1 - mixing) * group_PP + mixing * own_BPP, group_PP, seen_BP))
+    return model
+
+
+def _with_unseen(covariance_BPP: Tensor, group_PP: Tensor, seen_BP: Tensor) -> Tensor:
+    """Replaces rows and columns of parcels that a window never shows by the group's regression on those it shows."""
+    complete = [
+        covariance_PP if bool(seen_P.all()) else _extended(covariance_PP, group_PP, seen_P)
+        for covariance_PP, seen_P in zip(covariance_BPP, seen_BP, strict=True)
+    ]
+    return torch.stack(complete)
+
+
+def _extended(covariance_PP: Tensor, group_PP: Tensor, seen_P: Tensor) -> Tensor:
+    """The covariance (P, P) whose unseen rows are the group's regression on the seen ones.
+
+    With H the group's, s seen, u unseen and G = H_us H_ss^{-1}: C_us = G C_ss, C_uu = H_uu - G (H_ss - C_ss) G'.
+    """
+    seen, unseen = seen_P.nonzero()[:, 0], (~seen_P).nonzero()[:, 0]
+    own_SS, group_SS = covariance_PP[seen][:, seen], group_PP[seen][:, seen]
+    regression_US = torch.cholesky_solve(group_PP[seen][:, unseen], torch.linalg.cholesky(group_SS)).mT
+    cross_US = regression_US @ own_SS
+    extended_PP = covariance_PP.clone()
+    extended_PP[unseen[:, None], seen] = cross_US
+    extended_PP[seen[:, None], unseen] = cross_US.mT
+    own_UU = group_PP[unseen][:, unseen] - regression_US @ (group_SS - own_SS) @ regression_US.mT
+    extended_PP[unseen[:, None], unseen] = own_UU
+    return extended_PP
