@@ -103,7 +103,7 @@ kills: setup  ## 20 fits and 20 preparations, killed at random and resumed: they
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/kills.py
 
 docs: setup  ## the documentation as a site, site/index.html; warnings and broken links are errors
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet no warning would be counted
 
 check: setup docs  ## ruff, import-linter, mypy, the documentation, tests
 	$(BIN)/ruff check .

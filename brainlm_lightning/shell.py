@@ -82,7 +82,9 @@ def overview(verbs: Iterable[tuple[str, str]], prog: str) -> str:
         verbs: name and what it does.
         prog: how the program is called.
     """
-    lines = [f"  {name:<15} {text}" for name, text in verbs]
+    listed = list(verbs)
+    width = max(len(name) for name, _ in listed)
+    lines = [f"  {name:<{width}}  {text}" for name, text in listed]
     return "\n".join([
         f"usage: {prog} VERB …   (installed, also: brainlm VERB …)",
         "",

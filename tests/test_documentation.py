@@ -70,3 +70,10 @@ def test_every_message_that_is_explained_is_one_that_the_package_says():
         if not any(pattern.search(text) for text in said):
             unknown.append(message)
     assert unknown == []
+
+
+def test_the_build_counts_warnings_as_errors():
+    """mkdocs counts what it prints: with `--quiet`, `--strict` sees no warning."""
+    build = re.search(r"mkdocs build (.*)", (REPOSITORY / "Makefile").read_text())[1].partition("#")[0].split()
+    assert "--strict" in build
+    assert not {"-q", "--quiet"} & set(build)

@@ -52,7 +52,7 @@ MAKE_OUTSIDE = {  # targets whose recipes hold no command of ours -> why no test
 
 def commands_of(text):
     """Commands in blocks and between backticks, as lists of words; `…` at their beginning is the door."""
-    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```(?:sh|bash)?\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     inline = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
     for line in [*lines, *inline]:
