@@ -140,7 +140,7 @@ exit "$status"
 def slurm_job(folder: Path, runs: Path, settings: dict):
     """Starts the batch script as SLURM would for two nodes of one task each."""
     folder.mkdir(exist_ok=True)
-    for name, text in {"srun": SRUN, "scontrol": f'#!/bin/bash\necho "$@" >> {folder}/scontrol\n'}.items():
+    for name, text in {"srun": SRUN, "scontrol": f'#!/bin/bash\necho "$@" >> {folder}/scontrol.log\n'}.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     _, config, *options = arguments("fit", runs, settings)
