@@ -79,6 +79,7 @@ def test_the_last_checkpoint_is_due_between_steps(every, accumulate, epoch, expe
         lightning_module=torch.nn.Module(),
         log_dir=str(tmp_path),
         fit_loop=None,
+        strategy=SimpleNamespace(reduce_boolean_decision=lambda fine, **how: fine),
     )
     trainer.save_checkpoint = lambda path: saved.append((trainer.global_step, path.name))
     callback = LastCheckpoint(every)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from tiny import REPOSITORY, arguments, door, finish, newest, process, scalars, started, state
@@ -139,7 +140,7 @@ exit "$status"
 def slurm_job(folder: Path, runs: Path, settings: dict):
     """Starts the batch script as SLURM would for two nodes of one task each."""
     folder.mkdir(exist_ok=True)
-    for name, text in {"srun": SRUN, "scontrol": f'#!/bin/bash\necho "$@" >> {folder}/scontrol\n'}.items():
+    for name, text in {"srun": SRUN, "scontrol": f'#!/bin/bash\necho "$@" >> {folder}/scontrol.log\n'}.items():
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     _, config, *options = arguments("fit", runs, settings)
@@ -166,9 +167,11 @@ def test_a_slurm_job_that_is_stopped_is_queued_again_and_goes_on(runs, tmp_path)
     job = slurm_job(tmp_path / "bin", runs, endless)
     while job.poll() is None and not list(runs.glob("slurm-4217/*/*/checkpoints/last.ckpt")):
         signal.sigtimedwait([], 0.05)
-    os.killpg(job.pid, signal.SIGTERM)
+    for step in psutil.Process(job.pid).children():  # SLURM signals the tasks, not the batch script
+        step.terminate()
     status, output = finish(job, LONGEST_S)
     assert status == 143, output
+    assert (tmp_path / "bin" / "scontrol.log").read_text() == "requeue 4217\n"
     (run,) = runs.glob("slurm-4217/*/*")
     reached = int(torch.load(run / LAST, weights_only=True)["global_step"])
     assert 0 < reached < 10_000
