@@ -14,6 +14,7 @@ not need it go on.
 """
 
 import logging
+import re
 import resource
 import subprocess
 import sys
@@ -33,7 +34,8 @@ from brainlm_lightning.experiment_files import read_experiment
 from brainlm_lightning.report.study import FAILED, RAN, SKIPPED, STUDY, UNCHANGED
 from brainlm_lightning.run_folder import LAST, read_metrics, versions, write_json
 
-SHOWN_LINES = 3  # of the log of a failed step
+SHOWN_LINES = 3  # of the log of a failed step that names no error
+ERROR = re.compile(r"\w+(Error|Exception|Interrupt): ")
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,7 @@ class Study:
             ended = subprocess.run(whole, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)  # noqa: S603
         took = {"seconds": round(time.monotonic() - begin, 1), "cpu_s": round(_cpu_s() - used, 1)}
         if ended.returncode:
-            lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            why = "\n".join(lines[-SHOWN_LINES:]) or f"exit status {ended.returncode}"
+            why = _error_of(log) or f"exit status {ended.returncode}"
             return {"status": FAILED, "why": why, "log": str(log)} | took
         return {"status": RAN} | took
 
@@ -190,6 +191,13 @@ class Study:
             FAILED: lambda: f"FAILED after {became['seconds']:.0f} s, see {became['log']}\n{became['why']}",
         }
         print(told[became["status"]](), flush=True)
+
+
+def _error_of(log: Path) -> str:
+    """The message that a command ended with: from the last line that names an error on."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    named = [place for place, line in enumerate(lines) if ERROR.match(line)]
+    return "\n".join(lines[named[-1] :] if named else lines[-SHOWN_LINES:])
 
 
 def _cpu_s() -> float:

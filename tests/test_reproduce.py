@@ -28,7 +28,7 @@ def study(tmp_path, monkeypatch):
     def run(command, stdout, **_):
         given.append(command[3:])
         fails = bool(state.fails) and any(state.fails in part for part in command)
-        stdout.write("loading\nValueError: no parcel has a network\n" if fails else "fine\n")
+        stdout.write("loading\nValueError: no parcel has a network\nlower folds\n" if fails else "fine\n")
         return subprocess.CompletedProcess(command, int(fails))
 
     monkeypatch.setattr(reproduce.subprocess, "run", run)
@@ -68,6 +68,9 @@ def test_a_failed_step_is_named_and_what_does_not_need_it_goes_on(study, capsys)
     assert "FAILED after" in told
     assert "ValueError: no parcel has a network" in told
     assert "map: NOT RUN: needs table 4" in told
+    assert read_json(study.root / "runs/reproduce", "study.json")["steps"]["table 4"]["why"] == (
+        "ValueError: no parcel has a network\nlower folds"
+    )
 
 
 def test_a_cohort_that_cannot_be_prepared_stops_its_steps_only_after_it_was_said(study):

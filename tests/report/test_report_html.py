@@ -154,7 +154,7 @@ def test_the_summary_names_the_strongest_opponent_and_the_verdict(whole):
     assert (
         "Reconstruction: 75 % hidden sim R² 0.400 0.500 ▼ mae is behind smoother" in text
     )  # the optimum is no opponent
-    assert "2 tests and 1 trainings on sim" in text
+    assert "2 tests and 1 training on sim" in text
 
 
 def test_a_table_has_the_papers_number_ours_the_interval_and_the_opponents(whole):

@@ -51,7 +51,7 @@ def _steps(places: list[Path]) -> Iterator[Missing]:
 
 def _questions(runs: Runs, pages: list[Page]) -> Iterator[Missing]:
     """Questions of the paper that no run answers."""
-    for page in pages:
+    for page in sorted(pages, key=lambda page: page.place):
         if page.wanted and not any(_answers(page, run) for run in runs.tests):
             table = f" (table {page.paper_table} of the paper)" if page.paper_table else ""
             yield Missing(f"{page.heading}{table}", "no run of this report answers it", COMMAND.format(page.wanted))

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from brainlm_lightning.report.page import ReportFile
 from brainlm_lightning.report.scene import Scene, in_script
 
-LARGEST_SVG = 250_000  # bytes; a figure of more marks is a PNG
-DOTS_PER_INCH = 160
+LARGEST_SVG = 150_000  # bytes; a figure of more marks is a PNG
+DOTS_PER_INCH = 130
 ROWS_SHOWN = 15  # of a CSV table; the run folder has the whole
 # Colours that people of any colour vision can tell apart (Petroff 2021), and the same bytes for the same figure.
 STYLE: dict[Any, Any] = {
