@@ -2,7 +2,7 @@
 
 Each decoder trains on the simulated cohort with the same recipe, batches and masks until it has used the same core
 seconds; validation R² of the hidden values is measured with the clock stopped. Steps are measured first, and the
-schedule of each run has as many as the seconds allow. About 15 minutes on one core:
+schedule of each run has as many as the seconds allow. About 15 minutes on a free core:
 
     BRAINLM_DATA=stores OMP_NUM_THREADS=1 python -m benchmarks.decoders
 """

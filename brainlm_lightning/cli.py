@@ -61,6 +61,7 @@ TOOLS = {
     "embed": (weights_verbs.embed, "embed recordings with a checkpoint"),
     "calibrate": (weights_verbs.calibrate, "find the input gain of an imported model"),
     "reproduce-published": (weights_verbs.reproduce_published, "measure an imported model beside published numbers"),
+    "move": (weights_verbs.move, "move a model to the atlas of a cohort"),
     "push": (weights_verbs.push, "publish an exported model on the Hugging Face hub"),
     "init": (init, "copy the experiments and manifests that come with the package"),
     "completion": (_completion, "print what lets a shell complete verbs and options"),

@@ -10,13 +10,12 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import joblib
-from lightning.pytorch.utilities import rank_zero_info
 
 from brainlm_lightning.data.workers import workers
 from brainlm_lightning.run_folder import LAST, newest_run, read_metrics
@@ -109,8 +108,8 @@ def run_point(point: Point) -> tuple[Point, int]:
     return point, ended.returncode
 
 
-def run_side_by_side(crew: Crew, points: list[Point]) -> None:
-    """Runs points until all have ended.
+def run_side_by_side(crew: Crew, points: Sequence[Point], say: Callable[[str], None]) -> None:
+    """Runs points until all have ended, and says of each how it did.
 
     Raises:
         RuntimeError: points failed, for another reason than that they diverged; the others have ended.
@@ -122,7 +121,7 @@ def run_side_by_side(crew: Crew, points: list[Point]) -> None:
             said = "diverged, and cannot be chosen"
         elif status:
             failed.append(str(point.folder / OUTPUT))
-        rank_zero_info(f"{point.folder.name} {said}")
+        say(f"{point.folder.name} {said}")
     if failed:
         raise RuntimeError(
             f"{len(failed)} of {len(points)} points failed, see {', '.join(sorted(failed))}; the same command goes on"

@@ -13,6 +13,7 @@ and whose settings, cohorts and checkpoints are unchanged is not run again; one 
 not need it go on.
 """
 
+import logging
 import resource
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from brainlm_lightning.data.store import store_root
+from brainlm_lightning.data.manifest import load_manifest
+from brainlm_lightning.data.store import read_metadata, store_root
 from brainlm_lightning.evaluation.names import parsed
 from brainlm_lightning.experiment_files import read_experiment
 from brainlm_lightning.report.study import FAILED, RAN, SKIPPED, STUDY, UNCHANGED
@@ -160,7 +162,10 @@ class Study:
         if broken:
             return {"status": SKIPPED, "why": f"needs {', '.join(broken)}"}
         begin, used = time.monotonic(), _cpu_s()
-        unchanged = made if made is not None and made.exists() else None if made else unchanged_run(command)
+        is_made = made is not None and made.exists()
+        if is_made and (why := changed_manifest(command)):
+            return {"status": FAILED, "why": why, "log": "no log", "seconds": 0.0}
+        unchanged = made if is_made else None if made else unchanged_run(command)
         if unchanged is not None:
             return {"status": UNCHANGED, "run": str(unchanged)}
         log = self.runs / STUDY.parent / f"{name.replace(' ', '_').replace('/', '_')}.log"
@@ -196,6 +201,17 @@ def _cpu_s() -> float:
 Planned = tuple[str, list[str], Path | None, list[str]]  # name, command, what it makes, names of steps that it needs
 
 
+def changed_manifest(command: list[str]) -> str:
+    """Why a store that is there is not the one that a command would prepare; "" if it is, or for other commands."""
+    if command[0] != "prepare":
+        return ""
+    manifest, store = (Path(part.partition("=")[2]) for part in command[1:3])
+    was, now = read_metadata(store)["made_by"]["manifest_sha256"], load_manifest(manifest).sha256
+    if was == now:
+        return ""
+    return f"{store} was prepared from another manifest than {manifest} is now: delete the store to prepare it anew"
+
+
 def unchanged_run(command: list[str]) -> Path | None:
     """The newest complete run of a command, if the command would do the same again; None if it has to run.
 
@@ -207,13 +223,16 @@ def unchanged_run(command: list[str]) -> Path | None:
     of = Command.of(command)
     if of.sweep is not None and of.verb == "fit":
         return None
+    logging.disable(logging.INFO)  # what a command says when it begins: this one only looks
     try:
         more = chosen_arguments(of) if of.sweep is not None and of.sweep.choose else []
         settings = of.settings(*more)
         run = newest_of(of.verb, Path(settings["runs"]) / settings["experiment"])
         differences = (fit_differences if of.verb == "fit" else test_differences)(run, settings)
-    except FileNotFoundError:  # nothing of the kind yet, or a model or cohort that is not there any more
+    except (Exception, SystemExit):  # nothing of the kind yet; or what the command itself will say when it is run
         return None
+    finally:
+        logging.disable(logging.NOTSET)
     return None if differences else run
 
 

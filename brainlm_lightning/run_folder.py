@@ -134,7 +134,7 @@ def read_arrays(folder: Path | str, name: str = "arrays.npz") -> dict[str, NDArr
     """
     path = _existing(folder, name)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # numpy leaves a damaged one open
             return dict(archive)
     except Exception as error:  # what numpy, zipfile and zlib raise on a damaged file is of every kind
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}); test the run again") from error

@@ -199,7 +199,7 @@ def fit_points(command: Command, sweep: Sweep) -> None:
         except DivergedError as error:
             rank_zero_info(f"{folder.name} diverged, and cannot be chosen: {error}")
     if command.crew is not None and begun:
-        run_side_by_side(command.crew, begun)
+        run_side_by_side(command.crew, begun, rank_zero_info)
     if sweep.choose:
         choose(command.folder, sweep)
 

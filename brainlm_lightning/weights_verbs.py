@@ -158,6 +158,30 @@ def reproduce_published(parser: argparse.ArgumentParser) -> Verb:
     return run
 
 
+def move(parser: argparse.ArgumentParser) -> Verb:
+    """`move MODEL OUTPUT --cohort STORE`: a model to the atlas of a cohort, without training."""
+    parser.add_argument("model", help="exported folder, run, .safetensors or .ckpt")
+    parser.add_argument("output", type=Path, help="the .safetensors to write, which every task takes as `pretrained`")
+    parser.add_argument("--cohort", type=Path, required=True, help="store of the cohort: gives parcels and statistics")
+    parser.add_argument("--width-mm", type=float, help="of the kernel on the distance of centroids (default: 6)")
+    parser.add_argument(
+        "--images", nargs=2, help="map by overlap: label images of the model's atlas and of the cohort's"
+    )
+
+    def run(args: argparse.Namespace, rest: list[str]) -> None:
+        from brainlm_lightning.checkpoint.published.importing import save_imported
+        from brainlm_lightning.checkpoint.start_from import StartFrom, moved_checkpoint
+        from brainlm_lightning.data.store import Store
+
+        chosen: dict[str, Any] = {} if args.width_mm is None else {"width_mm": args.width_mm}
+        if args.images:
+            chosen |= {"atlas": "overlap", "images": tuple(args.images)}
+        model, about = moved_checkpoint(StartFrom(args.model, **chosen), Store(args.cohort))
+        print(save_imported(model, about, args.output))
+
+    return run
+
+
 def push(parser: argparse.ArgumentParser) -> Verb:
     """`push FOLDER OWNER/NAME`: an exported folder to the Hugging Face hub."""
     parser.add_argument("folder", type=Path, help="written by `export`, with the licence in its README.md filled in")

@@ -1,6 +1,6 @@
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, loading, results, training_step
+from benchmarks import gpu, loading, results, scaling, training_step
 from benchmarks.reference import DenseAttention, PlainAutoencoder, plain_loss
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
@@ -127,6 +127,47 @@ def test_results_are_written_whole_with_machine_and_versions(tmp_path):
     assert content["machine"]["threads"] == torch.get_num_threads()
     assert content["packages"]["torch"] == torch.__version__
     assert [file.name for file in tmp_path.iterdir()] == ["speed.json"]
+
+
+def test_results_say_which_instructions_the_processor_has(tmp_path, capsys):
+    found = json.loads(results.save("speed", {}, tmp_path).read_text())["machine"]["instructions"]
+    assert found[0] == f"torch {torch.backends.cpu.get_cpu_capability()}"
+    results.show("speed", [{"seconds": 1.5}])
+    assert " ".join(found) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("variant", training_step.VARIANTS)
+def test_every_variant_of_the_step_trains(variant, monkeypatch):
+    for name, value in {"PARCELS": PARCELS, "FRAMES": FRAMES, "DEVICE": "cpu"}.items():
+        monkeypatch.setattr(training_step, name, value)
+    monkeypatch.setattr(training_step, "MAEConfig", lambda **chosen: replace(TINY, **chosen))
+    step = training_step.make_step(variant, 2)
+    losses = [step() for _ in range(30)]
+    assert losses[-1] < losses[0]
+
+
+def test_hidden_tokens_alone_give_the_loss_of_all(monkeypatch):
+    for name, value in {"PARCELS": PARCELS, "FRAMES": FRAMES, "DEVICE": "cpu"}.items():
+        monkeypatch.setattr(training_step, name, value)
+    losses = [training_step.our_step(TINY, 2, False, share)() for share in (None, 1.0)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
+def test_scaling_exchanges_what_rings_do(monkeypatch):
+    """Two GPUs swap halves twice; a step on n GPUs computes an n-th of the batch; hours are operations over rates."""
+    size = scaling.Size("x", parameters=1_000, flops=2_000, rate=1e6, measured=True)
+    assert size.exchanged(2, scaling.DDP_PASSES) == 4_000
+    assert size.exchanged(2, scaling.SHARDED_PASSES) == 6_000
+    assert size.exchanged(512, scaling.DDP_PASSES) == pytest.approx(8_000, rel=0.01)
+    assert size.computing(8) == pytest.approx(512 / 8 * 2e-3)
+    assert size.hours(61_000) == pytest.approx(61_000 * 100 * 2e-3 / 3600)
+
+
+def test_a_gpu_that_was_measured_takes_the_place_of_what_is_assumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "RESULTS", tmp_path)
+    assert scaling.measured_rate("13M") is None
+    results.save("gpu", {"rows": [{"size": "13M", "TFLOP/s": 123.0}]}, tmp_path)
+    assert scaling.measured_rate("13M") == 123e12
 
 
 def test_committed_results_name_no_folder_of_a_machine():

@@ -5,9 +5,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from brainlm_lightning import reproduce
-from brainlm_lightning.reproduce import Plan, Step, Study, read_plan
+from brainlm_lightning.reproduce import Plan, Step, Study, changed_manifest, read_plan
 from brainlm_lightning.run_folder import read_json
 
 STEPS = [
@@ -22,7 +23,7 @@ STEPS = [
 def study(tmp_path, monkeypatch):
     """A study of four steps whose commands are only noted; `fails` names the experiment that fails."""
     monkeypatch.setenv("BRAINLM_DATA", str(tmp_path / "stores"))
-    given, state = [], SimpleNamespace(fails="", unchanged=set())
+    given, state = [], SimpleNamespace(fails="", unchanged=set(), changed="")
 
     def run(command, stdout, **_):
         given.append(command[3:])
@@ -36,6 +37,7 @@ def study(tmp_path, monkeypatch):
         "unchanged_run",
         lambda command: "runs/x" if any(name in command[1] for name in state.unchanged) else None,
     )
+    monkeypatch.setattr(reproduce, "changed_manifest", lambda command: state.changed)
     plan = Plan(tmp_path / "experiments", {"sim": {"simulate": ["--seed=3"]}, "real": {}}, STEPS, "sim")
     return SimpleNamespace(study=Study(plan, tmp_path / "runs", 2), given=given, state=state, root=tmp_path)
 
@@ -80,6 +82,25 @@ def test_what_is_unchanged_is_not_run_again(study, capsys):
     assert study.study.run()
     assert [command[0] for command in study.given] == ["simulate", "prepare", "test", "test"]
     assert capsys.readouterr().out.count("unchanged, not run again") == 3
+
+
+def test_a_store_of_another_manifest_is_said_and_not_used(study):
+    study.state.changed = "was prepared from another manifest"
+    (study.root / "stores" / "real").mkdir(parents=True)
+    assert not study.study.run()
+    assert status(study)["prepare real"] == "failed"
+    assert status(study)["pretraining"] == "skipped"
+
+
+def test_the_manifest_that_made_a_store_is_known_by_its_content(tiny_store, tmp_path):
+    made_by = read_json(tiny_store, "store.json")["made_by"]["manifest"]
+    manifest = tmp_path / "tiny.yaml"
+    manifest.write_text(yaml.safe_dump(made_by))
+    command = ["prepare", f"--config={manifest}", f"--output={tiny_store}"]
+    assert changed_manifest(command) == ""
+    manifest.write_text(yaml.safe_dump(made_by | {"min_frames": 21}))
+    assert "was prepared from another manifest than" in changed_manifest(command)
+    assert changed_manifest(["simulate", "x"]) == ""
 
 
 def test_names_are_filled_in(tmp_path):

@@ -95,7 +95,7 @@ class RunLogger(TensorBoardLogger):
         shown = {name: metrics[name] for name in COMPARED if name in metrics}
         self.log_hyperparams(dict(settings))
         if shown:  # Lightning's own way writes each of these a second time, as a chart of one point
-            for summary in hparams(dict(settings), shown):
+            for summary in hparams(dict(settings), shown):  # type: ignore[no-untyped-call]
                 self.experiment._get_file_writer().add_summary(summary)
 
     def save(self) -> None:

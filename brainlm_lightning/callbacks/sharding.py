@@ -100,7 +100,7 @@ def take_state(model: nn.Module, optimizer: Optimizer, whole: dict[str, Any]) ->
     names = _names(model, optimizer)
     groups = [{**group, "params": [names[place] for place in group["params"]]} for group in whole["param_groups"]]
     state = {names[place]: value for place, value in whole["state"].items()}
-    named = {"state": state, "param_groups": groups}
+    named: dict[str, Any] = {"state": state, "param_groups": groups}
     set_optimizer_state_dict(model, optimizer, named, options=StateDictOptions(full_state_dict=True))
 
 

@@ -19,12 +19,15 @@ from brainlm_lightning.checkpoint.description import (
     check_matches,
     describe_data,
     describe_model,
+    describe_parcels,
 )
-from brainlm_lightning.checkpoint.other_atlas import WIDTH_MM, move_into, position_weights
+from brainlm_lightning.checkpoint.other_atlas import WIDTH_MM, move_into, moved, position_weights
 from brainlm_lightning.checkpoint.pretrained import Pretrained, load_model, refuse_seen
+from brainlm_lightning.checkpoint.reference import REFERENCE
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.parcellation import overlap_weights
+from brainlm_lightning.data.store import Store
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.provenance import sha256_of
 from brainlm_lightning.run_folder import find_checkpoint
@@ -110,6 +113,40 @@ def started(net: MaskedModel, data: CohortDataModule, start: StartFrom) -> Start
         rank_zero_info(f"moved from {about['parcels']['atlas']} to {atlas.name} by {how['mapping']}: {path}")
     origin = {"atlas": about["parcels"]["atlas"], "parcels_sha256": about["parcels"]["sha256"]}
     return Started(net, pretrained, {"checkpoint_sha256": sha256_of(path), **origin, **how})
+
+
+def moved_checkpoint(start: StartFrom, store: Store) -> tuple[MaskedModel, Description]:
+    """A pretrained model for a cohort in another atlas, without any training there, for all tasks that take one.
+
+    Its scaling recipe stays; statistics are those of the cohort's training subjects.
+
+    Args:
+        start: the model, and how it is mapped.
+        store: the cohort.
+
+    Returns:
+        The model, and its description, which names the cohort.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: the atlas is the model's own; or the model cannot move.
+    """
+    path = find_checkpoint(start.checkpoint)
+    source, about = load_model(path, MaskedModel)
+    parcels = about["parcels"]
+    if parcels["sha256"] == store.atlas.sha256:
+        raise ValueError(f"{path} is in the atlas of {store.folder} already: take it as it is")
+    weights_QP, how = _weights(about, store.atlas, start)
+    origin = {"atlas": parcels["atlas"], "parcels_sha256": parcels["sha256"]}
+    described = {
+        **about,
+        "parcels": describe_parcels(store.atlas),
+        "scaling": {"recipe": about["scaling"]["recipe"], "statistics": store.statistics.to_json()},
+        "started_from": {"checkpoint_sha256": sha256_of(path), **origin, **how, "scaled_by": store.name},
+    }
+    if REFERENCE in about:  # parcels of the group's connectivity are others
+        described[REFERENCE] = {**about[REFERENCE], "directions": None}
+    return moved(source, torch.tensor(store.atlas.xyz_mm), weights_QP), described
 
 
 def describe_started(description: Description, found: Started) -> Description:

@@ -167,11 +167,13 @@ def _descend(prefixes: np.ndarray, ranks: np.ndarray, counts: np.ndarray) -> tup
 def _chunks(series: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Joins recordings until a chunk is worth counting."""
     held: list[np.ndarray] = []
+    size = 0
     for values in series:
         held.append(values)
-        if sum(part.size for part in held) >= CHUNK_VALUES:
+        size += values.size
+        if size >= CHUNK_VALUES:
             yield np.concatenate(held)
-            held = []
+            held, size = [], 0
     if held:
         yield np.concatenate(held)
 

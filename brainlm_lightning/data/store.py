@@ -82,8 +82,11 @@ class Store:
         self._end: list[int] = (self.recordings["first_frame"] + self.recordings["num_frames"]).tolist()
         self._missing: list[str] = self.recordings["missing_frames"].tolist()
         self._maps: dict[int, dict[str, np.ndarray]] = {}
+        ends = self.recordings["first_frame"] + self.recordings["num_frames"]
+        by_shard = self.recordings.assign(end=ends).groupby("shard")
+        spans = by_shard.agg(first=("first_frame", "min"), end=("end", "max"))
         for shard in range(len(self.metadata["shards"])):
-            self._check_size(shard)
+            self._check_size(shard, spans)
         self._check_rows()
 
     def __len__(self) -> int:
@@ -165,17 +168,16 @@ class Store:
         }
         return self._maps[shard]
 
-    def _check_places(self, path: Path, entry: dict[str, Any]) -> None:
+    def _check_places(self, path: Path, shard: int, spans: pd.DataFrame) -> None:
         """Refuses arrays that would lie outside of their file: a damaged or forged store.json."""
+        entry = self.metadata["shards"][shard]
         for name, begin, end in _places(entry, self.atlas.num_parcels, self.dtype):
             if not 0 <= begin <= end <= entry["bytes"]:
                 raise ValueError(
                     f"{self.folder / 'store.json'}: {name} of {path.name} would lie from byte {begin:,} to {end:,} of "
                     f"{entry['bytes']:,}; the file is damaged. Restore it, or prepare the cohort again"
                 )
-        rows = self.recordings.loc[self.recordings["shard"] == self.metadata["shards"].index(entry)]
-        ends = rows["first_frame"] + rows["num_frames"]
-        if len(rows) and (rows["first_frame"].min() < 0 or ends.max() > entry["num_frames"]):
+        if shard in spans.index and (spans["first"][shard] < 0 or spans["end"][shard] > entry["num_frames"]):
             raise ValueError(
                 f"{self.folder / 'recordings.csv'}: frames of {path.name} that are not there; restore the file"
             )
@@ -190,11 +192,11 @@ class Store:
                     "the cohort again"
                 )
 
-    def _check_size(self, shard: int) -> None:
+    def _check_size(self, shard: int, spans: pd.DataFrame) -> None:
         entry = self.metadata["shards"][shard]
         path = self.folder / entry["file"]
         size = path.stat().st_size if path.exists() else 0
-        self._check_places(path, entry)
+        self._check_places(path, shard, spans)
         if size == entry["bytes"]:
             return
         rows = self.recordings.loc[self.recordings["shard"] == shard]

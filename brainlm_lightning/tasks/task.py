@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from brainlm_lightning.checkpoint.description import COMPARED_DATA, Entry
 from brainlm_lightning.checkpoint.pretrained import Pretrained, load_pretrained
@@ -44,6 +45,7 @@ class Task(pl.LightningModule):
         self.tables: dict[str, pd.DataFrame] = {}
         self.checkpoints: dict[str, Path] = {}
         self.val_r2_P: NDArray[np.float64] | None = None
+        self._loss_so_far: Tensor | float = 0.0
 
     @property
     def datamodule(self) -> CohortDataModule:
@@ -64,6 +66,14 @@ class Task(pl.LightningModule):
         pretrained = load_pretrained(checkpoint, self.datamodule, compared)
         self.checkpoints[name] = pretrained.path
         return pretrained
+
+    def log_loss(self, loss: Tensor, batch_idx: int) -> None:
+        """Logs the loss of a whole global batch: the mean over its micro-batches and ranks. All ranks must call it."""
+        accumulate = self.trainer.accumulate_grad_batches
+        self._loss_so_far = loss.detach() + (self._loss_so_far if batch_idx % accumulate else 0)
+        if (batch_idx + 1) % accumulate == 0:
+            mean = self.trainer.strategy.reduce(self._loss_so_far / accumulate, reduce_op="mean")
+            self.log("train/loss", mean, prog_bar=True)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Logs the gradient's norm, before it is clipped."""

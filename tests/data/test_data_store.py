@@ -235,3 +235,13 @@ def test_a_store_made_before_families_and_missing_frames_opens(tiny_store, tmp_p
     np.testing.assert_array_equal(store.raw(3), Store(tiny_store).raw(3))
     assert not store.missing_frames(3).any()
     assert set(store.recordings["family"]) == {""}
+
+
+@pytest.mark.parametrize(("column", "value"), [("first_frame", -1), ("num_frames", 10_000)])
+def test_frames_that_are_in_no_shard_are_refused(column, value, damaged):
+    path = damaged / "recordings.csv"
+    table = pd.read_csv(path)
+    table.loc[5, column] = value
+    table.to_csv(path, index=False)
+    with pytest.raises(ValueError, match=r"frames of shard-00001\.h5 that are not there"):
+        Store(damaged)

@@ -82,6 +82,16 @@ def test_tensorboard_shows_a_test_as_a_table(finished):
     assert f"{read_metrics(tested)['test/tiny/hidden0.75/mae/r2_pooled']:.3f}" in text
 
 
+def test_a_run_folder_keeps_what_a_report_says_of_it(finished):
+    for run, cohorts in zip(finished, ({"tiny"}, {"tiny", "other"}), strict=True):
+        assert {path.stem for path in (run / "cohorts").glob("*.json")} == cohorts
+        assert {path.stem for path in (run / "cohorts").glob("*.html")} == cohorts
+        known = json.loads((run / "provenance.json").read_text())
+        assert known["time_utc"] <= known["ended_utc"]
+    kept = read_arrays(finished[1])
+    assert (len(kept["parcels/label"]), float(kept["windows/tr_s"])) == (16, 1.0)
+
+
 def test_the_projector_names_each_window(finished, stores):
     fitted, _ = finished
     shown = pd.read_csv(next(fitted.rglob("metadata.tsv")), sep="\t")

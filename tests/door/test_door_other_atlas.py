@@ -4,10 +4,11 @@ import json
 
 import pytest
 import torch
-from tiny import door
+from tiny import door, run_main
 
 from brainlm_lightning.checkpoint.other_atlas import mapped, position_weights
-from brainlm_lightning.checkpoint.pretrained import load_model
+from brainlm_lightning.checkpoint.pretrained import load_model, load_pretrained
+from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.provenance import sha256_of
 from brainlm_lightning.run_folder import read_metrics
 
@@ -92,3 +93,22 @@ def test_subjects_of_the_pretraining_are_not_tested_on(runs, pretrained):
     settings = {f"{START}.checkpoint": pretrained, "data.cohorts": "other", "data.test_cohorts": "[tiny]"}
     with pytest.raises(SystemExit, match="were seen in the pretraining of"):
         door("fit", runs, settings)
+
+
+def test_a_model_is_moved_without_training_for_any_task(pretrained, small, tmp_path, monkeypatch):
+    moved_file = tmp_path / "moved.safetensors"
+    run_main(["move", str(pretrained), str(moved_file), "--cohort", str(small / "small"), "--width-mm", "9"])
+    monkeypatch.setenv("BRAINLM_DATA", str(small))
+    data = CohortDataModule("small", window_frames=40, global_batch_size=4, num_workers=0)
+    data.setup()
+    found = load_pretrained(moved_file, data)
+    assert found.statistics.to_json() == data.stores[0].statistics.to_json()
+    (source, before), about = load_model(pretrained), found.about
+    assert (about["started_from"]["width_mm"], about["started_from"]["scaled_by"]) == (9.0, "small")
+    assert about["subjects"] == before["subjects"]
+    here, there = (torch.tensor(of["parcels"]["xyz_mm"]) for of in (before, about))
+    expected = mapped(source.decoder_position.spatial_PD.detach(), position_weights(here, there, 9.0))
+    assert found.model.decoder_position.spatial_PD.detach().numpy() == pytest.approx(expected.numpy(), abs=1e-6)
+    again = ["move", str(moved_file), str(tmp_path / "again.safetensors"), "--cohort", str(small / "small")]
+    with pytest.raises(SystemExit, match=r"is in the atlas of .* already"):
+        run_main(again)

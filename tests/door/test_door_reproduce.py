@@ -69,6 +69,12 @@ def test_a_run_that_is_not_complete_is_run_again(runs, lost):
     assert found(runs, "fit") is None
 
 
+def test_a_command_that_cannot_be_read_has_to_run_and_say_so(runs):
+    (runs / "demo/version_1/config.yaml").write_text("[")
+    assert found(runs, "test") is None
+    assert found(runs, "test", {"model.init_args.nothing": 1}) is None
+
+
 def test_a_sweep_looks_at_its_points_itself(runs):
     sweep = {"over": {"model.init_args.optimisation.learning_rate": [0.1]}, "choose": "val/loss"}
     assert found(runs, "fit", {"sweep": yaml.safe_dump(sweep, default_flow_style=True).strip()}) is None

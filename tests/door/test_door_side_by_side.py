@@ -62,6 +62,8 @@ def test_a_killed_driver_goes_on_and_no_point_runs_twice(runs):
     while len(list(runs.glob("search/*/version_0/checkpoints/last.ckpt"))) < 2 and time.monotonic() < until:
         time.sleep(0.05)
     os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    driver.stdout.close()
     assert not list(runs.glob("search/*/*/metrics.json"))
     run_main(command(runs, "loky", BOTH | steps))
     assert sorted(path.name for path in runs.glob("search/*/version_*")) == ["version_0", "version_0"]

@@ -112,7 +112,9 @@ def test_permuting_parcels_with_their_covariance_permutes_the_untrained_predicti
     torch.testing.assert_close(prediction_BPT, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_heads": 2, "decoder_num_heads": 8}, {"depth": 1, "embed_dim": 96}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_heads": 2, "decoder_num_heads": 8}, {"depth": 1, "embed_dim": 96}, {"decoder": "cross"}]
+)
 def test_untrained_it_predicts_what_the_standard_start_does_not(changes):
     signal_BPT, hidden_BPN, observed_BP = gaussian_windows()
     model = build(**changes)

@@ -16,7 +16,7 @@ FLAGS = (
 
 
 class Browser:
-    """One page at a time, with everything that its console says."""
+    """One page at a time, with the errors that its console tells (its warnings are about the speed of drawing)."""
 
     def __init__(self, profile: Path) -> None:
         here, theirs, answers, ours = *os.pipe(), *os.pipe()
@@ -65,11 +65,11 @@ class Browser:
 
     def _note(self, event: dict[str, Any]) -> None:
         name, of = event.get("method"), event.get("params", {})
-        if name == "Runtime.consoleAPICalled" and of["type"] in ("error", "warning", "assert"):
+        if name == "Runtime.consoleAPICalled" and of["type"] in ("error", "assert"):
             self.said.append(" ".join(str(each.get("value", each.get("description"))) for each in of["args"]))
         elif name == "Runtime.exceptionThrown":
             self.said.append(json.dumps(of["exceptionDetails"])[:500])
-        elif name == "Log.entryAdded" and of["entry"]["level"] in ("error", "warning"):
+        elif name == "Log.entryAdded" and of["entry"]["level"] == "error":
             self.said.append(of["entry"]["text"])
         elif name == "Network.requestWillBeSent":
             self.fetched.append(of["request"]["url"])

@@ -3,10 +3,10 @@
 (() => {
   "use strict";
   const VIEWS = {
-    left: { x: -1.9, y: 0, z: 0.25 },
-    right: { x: 1.9, y: 0, z: 0.25 },
-    above: { x: 0, y: -0.01, z: 1.9 },
-    front: { x: 0, y: 1.9, z: 0.25 },
+    left: { x: -1.35, y: 0, z: 0.2 },
+    right: { x: 1.35, y: 0, z: 0.2 },
+    above: { x: 0, y: -0.01, z: 1.5 },
+    front: { x: 0, y: 1.5, z: 0.2 },
   };
 
   const read = (id) => JSON.parse(document.getElementById(id).textContent);

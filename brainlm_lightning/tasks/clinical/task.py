@@ -163,7 +163,7 @@ class ClinicalTask(Task):
         """Squared error, or cross-entropy with class weights, on one part of each window."""
         loss_B, weight_B = self._losses(batch)
         loss = (loss_B * weight_B).mean()  # weights have mean 1 over the training recordings
-        self.log("train/loss", loss.detach(), prog_bar=True)
+        self.log_loss(loss, batch_idx)
         return loss
 
     def _losses(self, batch: Batch) -> tuple[Tensor, Tensor]:

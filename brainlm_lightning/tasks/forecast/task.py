@@ -191,7 +191,7 @@ class ForecastTask(Task):
             loss = self.net.training_loss(self.plan.cut(batch))
             if not bool(loss.isfinite()):
                 raise ArithmeticError(f"the loss is {loss.item()}")
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["start_B"]))
+        self.log_loss(loss, batch_idx)
         return loss
 
     def configure_optimizers(self) -> Any:

@@ -13,12 +13,15 @@ from brainlm_lightning.checkpoint.start import start_model
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.evaluation.covariance import correlation
 from brainlm_lightning.model.gcn import GCNConfig, GraphConvolutionalNetwork, nearest_edges, normalised
+from brainlm_lightning.model.mae import MAEConfig
 from brainlm_lightning.model.masked import Reconstruction, reconstruction_loss
+from brainlm_lightning.model.prior import PriorAutoencoder
 from brainlm_lightning.model.vae import VAEConfig, VariationalAutoencoder
 from brainlm_lightning.tasks.reconstruction.task import PretrainTask
 
 KINDS = {
     "vae": lambda geometry: VariationalAutoencoder(geometry, VAEConfig(10, 16, 4)),
+    "prior": lambda geometry: PriorAutoencoder(geometry, MAEConfig(10, 16, 1, 2, 16, 1, 2)),
     "gcn": lambda geometry: GraphConvolutionalNetwork(geometry, GCNConfig(10, 16, neighbours=3)),
 }
 
@@ -42,16 +45,19 @@ def test_the_graph_is_that_of_the_training_subjects_alone(data):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_checkpoint_gives_the_model_back_with_its_graph(kind, data, tmp_path):
-    net = start_model(KINDS[kind], data, "standard", 0)[0].eval()
+def test_a_checkpoint_gives_the_model_back_with_its_graph_or_prior(kind, data, tmp_path):
+    net = start_model(KINDS[kind], data, None, 0)[0].eval()
     weights = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
     torch.save({"state_dict": weights, KEY: describe(net, data)}, tmp_path / "model.ckpt")
     export(tmp_path / "model.ckpt", tmp_path / "model.safetensors")
     signal_BPT, everything_BP = torch.randn(2, 16, 40), torch.ones(2, 16, dtype=torch.bool)
+    hidden_BPN = torch.rand(2, 16, 4) < 0.5
     for name in ("model.ckpt", "model.safetensors"):
         loaded, about = load_model(tmp_path / name)
         assert (type(loaded), loaded.config, about["tr_s"]) == (type(net), net.config, 1.0)
         found, expected = (of.embed(signal_BPT, everything_BP).parcel_BPD for of in (loaded, net))
+        assert torch.equal(found, expected)
+        found, expected = (of(signal_BPT, hidden_BPN, everything_BP).prediction_BPT for of in (loaded, net))
         assert torch.equal(found, expected)
 
 
@@ -59,10 +65,12 @@ def test_what_a_model_asks_for_is_added_to_the_loss(monkeypatch):
     task = PretrainTask()
     signal_BPT, hidden_BPN = torch.randn(2, 3, 20), torch.ones(2, 3, 2, dtype=torch.bool)
     task.net = lambda *given: Reconstruction(torch.zeros(2, 3, 20), torch.zeros(2, 4), torch.tensor(5.0))
+    task.trainer = SimpleNamespace(datamodule=SimpleNamespace(seed=0), global_step=0)
     logged = []
     monkeypatch.setattr(task, "draw_mask", lambda *given: hidden_BPN)
     monkeypatch.setattr(task, "_log_training", lambda loss, *given: logged.append(loss))
-    loss = task.training_step({"signal_BPT": signal_BPT, "observed_BP": hidden_BPN[..., 0]}, 0)
+    batch = {"signal_BPT": signal_BPT, "observed_BP": hidden_BPN[..., 0], "key_B": torch.arange(2)}
+    loss = task.training_step(batch, 0)
     error = reconstruction_loss(torch.zeros(2, 3, 20), signal_BPT, hidden_BPN)
     assert loss == error + 5
     assert logged == [error]
