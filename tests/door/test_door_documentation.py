@@ -23,7 +23,7 @@ PAGES = [*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), REPOSITORY / "experiments
 RUN_WHOLE = {"docs/extending.md": "test_door_extending.py", "docs/first_run.md": "test_door_newcomer.py"}
 DOOR = ("python", "-m", "brainlm_lightning.cli")
 PROGRAMS = ["python", "make", "brainlm", "pip", "conda", "source", "pytest", ".venv/bin/pre-commit"]
-PROGRAMS += ["docker", "apptainer"]
+PROGRAMS += ["docker", "apptainer", "sbatch", "torchrun"]
 
 NOT_RUN = {  # the beginning of a command -> why no test runs it
     "pip install": "needs the internet",
@@ -31,6 +31,8 @@ NOT_RUN = {  # the beginning of a command -> why no test runs it
     "docker": "needs the internet",
     "apptainer": "needs the internet",
     "source": "of the shell",
+    "sbatch": "needs a cluster",
+    "torchrun": "needs several machines",
     "pytest": "runs tests",
     ".venv/bin/pre-commit": "writes into the checkout's git folder",
     "python -m benchmarks": "takes minutes, and writes into the checkout; `test_benchmarks.py` tests its parts",
