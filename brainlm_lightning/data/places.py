@@ -22,11 +22,13 @@ class Places:
         window_frames: T.
         gapped: Of recordings with marked frames, by row: first frame and length of each stretch without such a frame
             that holds a window, (stretches, 2).
+        first_alone: Of the windows side by side, the first of each recording is the only one.
     """
 
     num_frames: Ints
     window_frames: int
     gapped: Mapping[int, Ints]
+    first_alone: bool = False
 
     @classmethod
     def of(cls, table: pd.DataFrame, window_frames: int) -> Self:
@@ -76,14 +78,14 @@ class Places:
         """Returns the first frames of a recording's windows without overlap, from each stretch's first frame on."""
         size = self.window_frames
         tiled = [np.arange(first, first + length - size + 1, size) for first, length in self.stretches(row)]
-        return np.concatenate([np.empty(0, np.int64), *tiled])
+        return np.concatenate([np.empty(0, np.int64), *tiled])[: 1 if self.first_alone else None]
 
     def num_side_by_side(self, rows: Ints) -> Ints:
         """Returns the number of windows that `side_by_side` gives, of each of some recordings."""
         counts = self.num_frames[rows] // self.window_frames
         for place in self._among(rows):
             counts[place] = (self.gapped[int(rows[place])][:, 1] // self.window_frames).sum()
-        return counts
+        return np.minimum(counts, 1) if self.first_alone else counts
 
     def _rooms(self, row: int) -> Ints:
         return np.asarray(self.gapped[row][:, 1] - self.window_frames + 1)

@@ -239,3 +239,16 @@ def test_bits_of_keys_are_balanced():
     keys = window_keys(0, 0, hashes(1000), np.zeros(1000, int))
     bits = np.unpackbits(keys.view(np.uint8)).reshape(1000, 64).mean(axis=0)
     assert np.abs(bits - 0.5).max() < 5 * 0.5 / 1000**0.5
+
+
+def test_the_first_window_alone_is_one_of_those_side_by_side():
+    whole = places([100, 80, 45, 19], ["", "0-4,50-52", "", ""])
+    alone = replace(whole, first_alone=True)
+    rows = np.arange(4)
+    assert alone.num_side_by_side(rows).tolist() == [1, 1, 1, 0]
+    assert [alone.side_by_side(row).tolist() for row in rows] == [[0], [5], [0], []]
+    found = evaluation_windows(hashes(4), alone, rows[:3], 0)
+    assert listed(found) == [
+        window for window in listed(evaluation_windows(hashes(4), whole, rows[:3], 0)) if window[1] in (0, 5)
+    ]
+    assert alone.room(rows).tolist() == whole.room(rows).tolist()  # training draws from all frames

@@ -170,3 +170,16 @@ def test_any_embedding_and_its_twin_is_a_feature(runs, pretrained):
     run_main(arguments("test", runs, settings, AGE))
     found = read_metrics(newest_run(runs / AGE.stem, "metrics.json"))
     assert all(np.isfinite(found[f"test/tiny/age/m{number}/r2"]) for number in range(len(names)))
+
+
+def test_training_stops_inside_the_fold_when_its_validation_subjects_say_so(runs, pretrained):
+    """The best checkpoint is kept, and the fold counts as done."""
+    stop = {"monitor": "val/loss", "patience": 1, "min_delta": 100}  # nothing is ever better by so much
+    callback = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": stop}
+    settings = {"trainer.max_steps": 20, "trainer.callbacks": json.dumps([callback])}
+    folder = run("fit", runs, pretrained, AGE, "tuned_qkv", **settings)
+    best = sorted(folder.rglob("best.ckpt"))
+    assert len(best) == 2
+    assert [torch.load(path.with_name("last.ckpt"), weights_only=True)["global_step"] for path in best] == [2, 2]
+    run("test", runs, pretrained, AGE, "tuned_qkv", **settings)
+    assert "test/tiny/age/tuned_qkv/r2" in read_metrics(newest_run(folder, "metrics.json"))

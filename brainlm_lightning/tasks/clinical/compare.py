@@ -152,6 +152,7 @@ class ClinicalComparison:
             "most_recordings": self.features.plan.most_recordings,
             "seed": self.question.data.seed,
             "paired": self.question.target.paired,
+            "one_window": self.question.plan.one_window,
         }
         return cached(self.question.runs, {"method": key, **shared}, predict)["scores"]
 

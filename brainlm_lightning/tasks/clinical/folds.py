@@ -24,6 +24,9 @@ class FoldPlan:
     """How subjects are assigned to folds.
 
     Attributes:
+        protocol: ``folds``, everybody tests once in a repeat; or ``brainmarks``, as in the benchmark of that name: one
+            window of each recording is embedded and tested, and each repeat is a new split, stratified by the label,
+            in which one part in ``number`` tests. Set ``repeats`` to 20 or more for it.
         number: test folds of a repeat.
         repeats: times that all subjects are dealt out anew. Repeats share subjects and are not independent.
         leave_out: a column (``site``, ``cohort``): each of its values is a test fold, in place of ``number``.
@@ -35,6 +38,7 @@ class FoldPlan:
         seed: of the dealing.
     """
 
+    protocol: Literal["folds", "brainmarks"] = "folds"
     number: int = 5
     repeats: int = 1
     leave_out: str | None = None
@@ -50,8 +54,15 @@ class FoldPlan:
             raise ValueError(f"folds are number={self.number}, repeats={self.repeats}; expected at least 2 and 1")
         if not 0 < self.validation < 1:
             raise ValueError(f"folds.validation is {self.validation}; expected a share between 0 and 1, such as 0.15")
+        if self.leave_out and self.one_window:
+            raise ValueError(f"protocol 'brainmarks' splits by label, not by {self.leave_out!r}; leave one of them out")
         if self.leave_out and self.repeats > 1:
             raise ValueError(f"folds by {self.leave_out!r} are the same in every repeat; set folds.repeats to 1")
+
+    @property
+    def one_window(self) -> bool:
+        """Whether a recording is embedded and tested by its first window alone."""
+        return self.protocol == "brainmarks"
 
 
 @dataclass(frozen=True)
@@ -153,4 +164,5 @@ def _test_units(units: Units, plan: FoldPlan, repeat: int) -> list[tuple[str, In
         )
     names = [units.names[unit] for unit in testable.tolist()]
     hand = deal(names, units.strata[testable], plan.number, f"test {plan.seed} {repeat}")
-    return [(str(number), testable[hand == number]) for number in range(plan.number)]
+    tested = 1 if plan.protocol == "brainmarks" else plan.number
+    return [(str(number), testable[hand == number]) for number in range(tested)]

@@ -66,8 +66,13 @@ class Labels:
         return ~np.isnan(self.values_R)
 
 
-def read_labels(table: pd.DataFrame, target: Target) -> Labels:
+def read_labels(table: pd.DataFrame, target: Target, usable_R: NDArray[np.bool_] | None = None) -> Labels:
     """Labels of a table of recordings.
+
+    Args:
+        table: of recordings.
+        target: which column, and how it is read.
+        usable_R: recordings that can be predicted, for paired classes: a subject is whole by these alone. None = all.
 
     Raises:
         ValueError: there is no such column, it is not numeric where it must be, is constant or empty, below the
@@ -79,7 +84,7 @@ def read_labels(table: pd.DataFrame, target: Target) -> Labels:
     given = table[column]
     labels = _classes(given, target.classes) if target.scale == "classes" else Labels(_numbers(given), ())
     if target.paired:
-        labels = _paired(labels, table["subject_id"], column)
+        labels = _paired(labels, table["subject_id"], np.ones(len(table), bool) if usable_R is None else usable_R)
     distinct = np.unique(labels.values_R[labels.known_R])
     if len(distinct) < 2:
         what = f"is {given.dropna().iloc[0]!r} everywhere" if len(distinct) else "is empty"
@@ -120,15 +125,14 @@ def _classes(given: pd.Series, wanted: tuple[str, ...]) -> Labels:
     return Labels(np.asarray(codes, dtype=np.float64), tuple(names))
 
 
-def _paired(labels: Labels, subjects: pd.Series, column: str) -> Labels:
+def _paired(labels: Labels, subjects: pd.Series, usable_R: NDArray[np.bool_]) -> Labels:
     """Leaves out subjects who lack a class."""
-    count = pd.Series(labels.values_R).groupby(subjects.to_numpy()).transform("nunique").to_numpy()
+    values_R = np.where(usable_R, labels.values_R, np.nan)
+    count = pd.Series(values_R).groupby(subjects.to_numpy()).transform("nunique").to_numpy()
     whole_R = count == len(labels.classes)
     if not whole_R.any():
-        raise ValueError(
-            f"no subject has recordings of all of {', '.join(labels.classes)} in {column!r}: none is paired"
-        )
-    return Labels(np.where(whole_R, labels.values_R, np.nan), labels.classes, paired=True)
+        raise ValueError(f"no subject has usable recordings of all of {', '.join(labels.classes)}: none is paired")
+    return Labels(np.where(whole_R, values_R, np.nan), labels.classes, paired=True)
 
 
 def _check_one_class_each(labels: Labels, subjects: pd.Series, column: str) -> None:

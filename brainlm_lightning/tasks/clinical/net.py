@@ -12,8 +12,11 @@ from torch.nn import functional
 
 from brainlm_lightning.model.decoding import Encoding
 from brainlm_lightning.model.mae import MaskedAutoencoder
+from brainlm_lightning.model.transformer import Block
 
 PoolingName = Literal["cls", "mean", "attention"]
+TunedPart = Literal["none", "qkv", "all"]
+TUNED_BY: dict[str, TunedPart] = {"frozen": "none", "tuned_qkv": "qkv", "tuned": "all"}  # method -> what it tunes
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class HeadPlan:
         """Validate dropout in [0, 1)."""
         if not 0 <= self.dropout < 1:
             raise ValueError(f"head.dropout is {self.dropout}; expected a share from 0 to below 1 (paper: 0.4)")
+
+
+def tuned_part(method: str) -> TunedPart:
+    """What a method tunes of its encoder; ``untrained_`` methods as their pretrained twins."""
+    return TUNED_BY[method.removeprefix("untrained_")]
 
 
 def mean_token(encoding: Encoding) -> Tensor:
@@ -107,24 +115,27 @@ class PhenotypeModel(nn.Module):
         net: whose encoder is used; its decoder is neither run nor trained.
         outputs: O.
         plan: of pooling and head.
-        frozen: leaves the encoder as it is.
+        tuned: what of the encoder learns: ``none`` of it, ``qkv``, the projections to queries, keys and values of every
+            block, or ``all``.
     """
 
-    def __init__(self, net: MaskedAutoencoder, outputs: int, plan: HeadPlan, frozen: bool) -> None:
+    def __init__(self, net: MaskedAutoencoder, outputs: int, plan: HeadPlan, tuned: TunedPart) -> None:
         super().__init__()
         width = net.config.embed_dim
         self.net = net
-        self.frozen = frozen
+        self.frozen = tuned == "none"
         self.pooling = plan.pooling
         self.probe = AttentionProbe(width) if plan.pooling == "attention" else None
         self.head = PhenotypeHead(width, outputs, plan)
         net.requires_grad_(False)
-        if not frozen:
+        if tuned == "all":
             for part in (net.patch_projection, net.position, net.encoder):
                 part.requires_grad_(True)
             net.cls_D.requires_grad_(True)
-            for block in net.encoder.blocks:
-                block.dropout.p = plan.dropout  # type: ignore[union-attr]
+        for block in net.encoder.blocks if not self.frozen else ():
+            assert isinstance(block, Block)
+            block.attention.qkv.requires_grad_(True)
+            block.dropout.p = plan.dropout
         self.train()
 
     def train(self, mode: bool = True) -> "PhenotypeModel":

@@ -75,7 +75,7 @@ class Question:
                 f"{pretrained.path} holds a {type(pretrained.model).__name__}; expected a MaskedAutoencoder"
             )
         table = data.recordings.table
-        labels = read_labels(table, target)
+        labels = read_labels(table, target, data.usable)
         rows = np.flatnonzero(data.usable & labels.known_R)
         folds = recording_folds(table, labels, rows, plan, pretrained.seen)
         question = cls(data, target, plan, labels, rows, folds, pretrained, runs)
@@ -190,6 +190,7 @@ class Question:
             "parts": parts,
             "of": self._recordings(rows),
             "seed": self.data.seed,
+            "one_window": self.plan.one_window,
         }
         found = cached(
             self.runs, key, lambda: embed(net or self.encoder(without_pretraining, fold), self.data, rows, parts)
@@ -231,6 +232,7 @@ class Question:
             "parts": parts,
             "of": self._recordings(self.rows),
             "seed": self.data.seed,
+            "one_window": self.plan.one_window,
         }
 
         def embed_all(names: list[str]) -> dict[str, NDArray[np.float32]]:

@@ -12,7 +12,7 @@ from brainlm_lightning.checkpoint.registry import build
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.run_folder import BEST
 from brainlm_lightning.tasks.clinical.labels import TargetScale
-from brainlm_lightning.tasks.clinical.net import HeadPlan, PhenotypeModel
+from brainlm_lightning.tasks.clinical.net import HeadPlan, PhenotypeModel, tuned_part
 from brainlm_lightning.tasks.clinical.question import KEY
 
 PREFIX = "predictor."
@@ -84,7 +84,7 @@ def check_fold(path: Path, fold_digest: str) -> dict[str, Any]:
 
 def is_online(about: dict[str, Any]) -> bool:
     """Whether a network's encoder has to run: a frozen one's features are cached."""
-    return not about["method"].endswith("frozen") or about["head"]["pooling"] == "attention"
+    return tuned_part(about["method"]) != "none" or about["head"]["pooling"] == "attention"
 
 
 def load_network(path: Path) -> FoldNetwork:
@@ -92,8 +92,8 @@ def load_network(path: Path) -> FoldNetwork:
     content = load_plain(path)
     about = content[KEY]
     net = build(content[DESCRIPTION], MaskedAutoencoder, str(path))
-    frozen = about["method"].endswith("frozen")
-    model = PhenotypeModel(net, len(about["classes"]) or 1, HeadPlan(**about["head"]), frozen)
+    tuned = tuned_part(about["method"])
+    model = PhenotypeModel(net, len(about["classes"]) or 1, HeadPlan(**about["head"]), tuned)
     weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
     load_strictly(model, weights, str(path))
     return FoldNetwork(model.eval(), TargetScale(**about["scale"]), about["parts"])

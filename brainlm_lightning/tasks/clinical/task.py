@@ -7,7 +7,7 @@ compares.
 Shapes: B batch, P parcels, N patches per parcel, R recordings, D width, O outputs, Q classes.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,13 +27,13 @@ from brainlm_lightning.tasks.clinical.features import BaselinePlan, RecordingFea
 from brainlm_lightning.tasks.clinical.folds import FoldPlan
 from brainlm_lightning.tasks.clinical.labels import Target, class_weights
 from brainlm_lightning.tasks.clinical.methods import ClinicalMethod, default_baselines, wanted_features
-from brainlm_lightning.tasks.clinical.net import HeadPlan, PhenotypeModel
+from brainlm_lightning.tasks.clinical.net import HeadPlan, PhenotypeModel, tuned_part
 from brainlm_lightning.tasks.clinical.question import KEY, Question
 from brainlm_lightning.tasks.compare import with_baselines
 from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
 from brainlm_lightning.tasks.task import Task
 
-MethodName = Literal["frozen", "tuned", "untrained_frozen", "untrained_tuned"]
+MethodName = Literal["frozen", "tuned", "tuned_qkv", "untrained_frozen", "untrained_tuned", "untrained_tuned_qkv"]
 
 
 class ClinicalTask(Task):
@@ -43,7 +43,8 @@ class ClinicalTask(Task):
         pretrained: a checkpoint, a run folder or ``runs/<experiment>`` of a pretraining.
         target: the phenotype.
         folds: who trains and tests.
-        method: ``frozen`` or ``tuned`` encoder; ``untrained_…``: the same before its first pretraining step.
+        method: ``frozen`` or ``tuned`` encoder, or ``tuned_qkv``, of which the attention's projections alone learn;
+            ``untrained_…``: the same before its first pretraining step.
         fold: the fold to train on, counted through all repeats.
         head: pooling, dropout and layers.
         optimisation: optimiser and learning rate of the head.
@@ -93,6 +94,8 @@ class ClinicalTask(Task):
         runs = Path((logger.save_dir if logger else None) or folder)
         pretrained = self.load_pretrained(self.pretrained)
         self.datamodule.adopt_statistics(pretrained.statistics)
+        if self.plan.one_window:
+            self.datamodule.places = replace(self.datamodule.places, first_alone=True)
         self.question = Question.from_data(self.datamodule, pretrained, self.target, self.plan, runs)
         folds = self.question.folds
         if not 0 <= self.fold < len(folds):
@@ -115,7 +118,7 @@ class ClinicalTask(Task):
     @property
     def online(self) -> bool:
         """Whether the encoder runs in every step: it does not where it is frozen and pooling needs no training."""
-        return not self.method.endswith("frozen") or self.head.pooling == "attention"
+        return tuned_part(self.method) != "none" or self.head.pooling == "attention"
 
     def configure_model(self) -> None:
         """Builds encoder and head for this fold."""
@@ -124,8 +127,8 @@ class ClinicalTask(Task):
         net = self.question.encoder(self.method.startswith("untrained"), self.question.folds[self.fold])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.datamodule.seed + self.fold)
-            frozen = self.method.endswith("frozen")
-            self.predictor = PhenotypeModel(net, self.question.num_outputs, self.head, frozen).to(self.device)
+            tuned = tuned_part(self.method)
+            self.predictor = PhenotypeModel(net, self.question.num_outputs, self.head, tuned).to(self.device)
 
     def on_fit_start(self) -> None:
         """Embeds the recordings once: the head starts with standardised features, and a frozen one sees no others.

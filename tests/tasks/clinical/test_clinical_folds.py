@@ -78,8 +78,29 @@ def test_too_few_subjects_are_one_error(plan, testable, message):
 
 
 @pytest.mark.parametrize(
-    "plan", [{"number": 1}, {"repeats": 0}, {"validation": 0}, {"leave_out": "site", "repeats": 2}]
+    "plan",
+    [
+        {"number": 1},
+        {"repeats": 0},
+        {"validation": 0},
+        {"leave_out": "site", "repeats": 2},
+        {"leave_out": "site", "protocol": "brainmarks"},
+    ],
 )
 def test_a_plan_that_makes_no_folds_is_refused(plan):
-    with pytest.raises(ValueError, match="folds"):
+    with pytest.raises(ValueError, match=r"folds|brainmarks"):
         FoldPlan(**plan)
+
+
+def test_brainmarks_splits_anew_in_every_repeat_with_the_same_share_of_each_label():
+    folds = make_folds(units(), FoldPlan(protocol="brainmarks", number=5, repeats=20))
+    assert [fold.repeat for fold in folds] == list(range(20))
+    for fold in folds:
+        assert set(fold.test) & {*fold.train, *fold.val} == set()
+        assert len(fold.test) + len(fold.train) + len(fold.val) == 103
+        shares = np.bincount(STRATA[fold.test]) / np.bincount(STRATA)
+        assert shares == pytest.approx([0.2] * 3, abs=0.03)
+    assert len({tuple(fold.test) for fold in folds}) == 20
+    tested = np.bincount(np.concatenate([fold.test for fold in folds]), minlength=103)
+    assert tested.mean() == pytest.approx(4, abs=0.2)  # of 20
+    assert tested.max() < 13

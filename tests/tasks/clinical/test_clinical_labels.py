@@ -135,20 +135,23 @@ def test_classes_with_fewer_subjects_than_folds_are_one_error():
 
 def test_named_classes_are_told_apart_in_their_order_and_others_left_out():
     table = TABLE.assign(state=["deep", "light", "awake", "light"] * 5)
-    labels = read_labels(table, Target("state", "classes", ("light", "deep"), paired=True))
+    target = Target("state", "classes", ("light", "deep"), paired=True)
+    labels = read_labels(table, target)
     assert labels.classes == ("light", "deep")
     whole = {f"s{number}" for number in range(0, 10, 2)}  # the others have `awake` and `light`
     expected = [{"light": 0.0, "deep": 1.0}.get(state, np.nan) for state in table["state"]]
     expected = [value if name in whole else np.nan for name, value in zip(table["subject_id"], expected, strict=True)]
     assert labels.values_R.tolist() == pytest.approx(expected, nan_ok=True)
-    assert Target("state", "classes", ("light", "deep"), paired=True).name == "state_light_or_deep_paired"
+    usable = np.arange(20) != 0  # of s0 one is left
+    assert np.isnan(read_labels(table, target, usable).values_R[:2]).all()
+    assert target.name == "state_light_or_deep_paired"
 
 
 @pytest.mark.parametrize(
     ("target", "message"),
     [
         (("torn", "classes", ("a", "c")), "names 'c'; 'torn' has a, b"),
-        (("sex", "classes", ("F", "M"), True), "no subject has recordings of all of F, M"),
+        (("sex", "classes", ("F", "M"), True), "no subject has usable recordings of all of F, M"),
         (("torn", "zscore", (), True), "named or paired classes take"),
         (("torn", "classes", ("a",)), "expected two or more"),
     ],

@@ -52,23 +52,26 @@ def test_the_mean_token_leaves_padding_out(net):
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "attention"])
 def test_a_frozen_encoder_gets_no_gradient_and_a_tuned_one_all_but_its_decoder(net, pooling):
-    for frozen in (True, False):
-        model = PhenotypeModel(net, 1, HeadPlan(pooling, 0.0, 8), frozen)
+    for tuned in ("none", "qkv", "all"):
+        model = PhenotypeModel(net, 1, HeadPlan(pooling, 0.0, 8), tuned)
         net.zero_grad(set_to_none=True)
         model(windows(), visible(2, P, N), OBSERVED).sum().backward()
         touched = {name.split(".")[0] for name, value in net.named_parameters() if value.grad is not None}
-        assert touched == (set() if frozen else {"patch_projection", "position", "cls_D", "encoder"})
+        everything = {"patch_projection", "position", "cls_D", "encoder"}
+        assert touched == {"none": set(), "qkv": {"encoder"}, "all": everything}[tuned]
+        learning = [name for name, value in net.named_parameters() if value.grad is not None]
+        assert tuned != "qkv" or all(".attention.qkv." in name for name in learning)
         trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
         assert trained == {id(parameter) for layer in model.layers() for parameter in layer}
 
 
 def test_dropout_of_the_plan_is_in_encoder_and_head_and_a_frozen_encoder_has_none(net):
-    tuned = PhenotypeModel(net, 1, HeadPlan("cls", 0.4, 8), frozen=False)
+    tuned = PhenotypeModel(net, 1, HeadPlan("cls", 0.4, 8), "all")
     assert [block.dropout.p for block in net.encoder.blocks] == [0.4, 0.4]
     assert all(block.dropout.training for block in net.encoder.blocks)
     assert sum(isinstance(layer, torch.nn.Dropout) and layer.p == 0.4 for layer in tuned.head.layers) == 3
     assert sum(isinstance(layer, torch.nn.Linear) for layer in tuned.head.layers) == 3
-    PhenotypeModel(net, 1, HeadPlan("cls", 0.4, 8), frozen=True).train()
+    PhenotypeModel(net, 1, HeadPlan("cls", 0.4, 8), "none").train()
     assert not any(block.dropout.training for block in net.encoder.blocks)
     with pytest.raises(ValueError, match=r"head.dropout is 1.0"):
         HeadPlan(dropout=1.0)
@@ -83,7 +86,7 @@ def test_a_head_sees_standardised_features():
 
 
 def test_the_learning_rate_shrinks_from_layer_to_layer(net):
-    model = PhenotypeModel(net, 1, HeadPlan("cls", 0.4, 8), frozen=False)
+    model = PhenotypeModel(net, 1, HeadPlan("cls", 0.4, 8), "all")
     groups = layerwise_groups(model, model.layers(), 1.0, 0.1, 0.5)
     rate = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}

@@ -183,13 +183,14 @@ def test_a_tuned_network_finds_in_unseen_subjects_what_is_planted(pooling, pretr
     assert np.corrcoef(said, truth)[0, 1] > 0.5
 
 
-@pytest.mark.parametrize("method", ["frozen", "tuned", "untrained_frozen", "untrained_tuned"])
+@pytest.mark.parametrize("method", ["frozen", "tuned", "tuned_qkv", "untrained_frozen", "untrained_tuned"])
 def test_training_changes_what_the_method_says(method, pretrained, tmp_path):
     before = fitted(pretrained, tmp_path, 0, method).predictor.state_dict()
     after = fitted(pretrained, tmp_path, 3, method).predictor.state_dict()
     changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
     encoder = {"patch_projection", "position", "cls_D", "encoder"}
-    assert changed == {"layers"} | (encoder if method.endswith("tuned") else set())
+    tuned = {"frozen": set(), "tuned_qkv": {"encoder"}, "tuned": encoder}[method.removeprefix("untrained_")]
+    assert changed == {"layers"} | tuned
 
 
 def test_a_heads_features_are_standardised_by_training_subjects_alone(pretrained, tmp_path):
