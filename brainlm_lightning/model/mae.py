@@ -195,8 +195,13 @@ def lengthened(model: MaskedAutoencoder, window_frames: int) -> MaskedAutoencode
         window_frames: T.
 
     Raises:
-        ValueError: the patch does not divide the window.
+        ValueError: the patch does not divide the window, or the model has further parts that are of its window.
     """
+    if type(model) is not MaskedAutoencoder:
+        raise ValueError(
+            f"a {type(model).__name__} of {model.geometry.window_frames} frames cannot be made one of {window_frames}; "
+            "only a MaskedAutoencoder can. Set window_frames to that of its pretraining"
+        )
     with torch.random.fork_rng(devices=[]):
         longer = MaskedAutoencoder(Geometry(model.geometry.xyz_mm, window_frames), model.config)
     tensors, continued = dict(model.state_dict()), longer.state_dict()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from brainlm_lightning.model.embedding import Geometry
-from brainlm_lightning.model.mae import MAEConfig
+from brainlm_lightning.model.mae import MAEConfig, lengthened
 from brainlm_lightning.model.prior import PriorAutoencoder
 from brainlm_lightning.model.smoother.gradients import Accuracy
 
@@ -127,3 +127,8 @@ def test_wanted_patches_alone_are_predicted_as_with_all_of_them():
 def test_another_start_is_refused():
     with pytest.raises(ValueError, match="no start 'kernel'; set initialisation to smoother"):
         PriorAutoencoder(GEOMETRY, MAEConfig(PATCH, 16, 1, 2, 16, 1, 2)).start("kernel", SimpleNamespace(), 0)
+
+
+def test_a_model_whose_prior_is_of_its_window_cannot_be_made_longer():
+    with pytest.raises(ValueError, match="PriorAutoencoder of 20 frames cannot be made one of 24"):
+        lengthened(build(), 24)
