@@ -17,6 +17,7 @@ from brainlm_lightning.cli import EXPERIMENT_VERBS, TOOLS, _parser, _verbs
 from brainlm_lightning.data_verbs import own_settings
 from brainlm_lightning.experiment import settings_of
 from brainlm_lightning.shell import refuse_unknown_options
+from brainlm_lightning.sweep import Command
 
 DOCS = REPOSITORY / "docs"
 PAGES = [*REPOSITORY.glob("*.md"), *DOCS.glob("*.md"), REPOSITORY / "experiments" / "README.md"]
@@ -91,7 +92,7 @@ def check(verb, given):
     if given[::2] == ["--config"] * len(given[::2]):
         assert all((REPOSITORY / file).is_file() for file in given[1::2])
         return
-    settings_of(["fit", *given])  # `test` has the same options, and would look for a checkpoint
+    settings_of(["fit", *Command.of(["fit", *given]).arguments])  # `test` has the same options, and would look for a checkpoint
 
 
 def test_commands_are_found():

@@ -139,7 +139,7 @@ def test_training_is_silent_of_warnings_on_a_large_machine_too(runs, monkeypatch
     monkeypatch.setattr(data_connector, "suggested_max_num_workers", lambda devices: 16)
     door("fit", runs, {"trainer.enable_progress_bar": "true", "trainer.enable_model_summary": "true"})
     shown = capsys.readouterr()
-    assert "val/r2" in shown.out
+    assert "Total params" in shown.out
     assert f"run folder: {newest(runs)}" in caplog.text
     assert "litlogger" not in shown.out + shown.err + caplog.text
 
