@@ -92,7 +92,8 @@ def check(verb, given):
     if given[::2] == ["--config"] * len(given[::2]):
         assert all((REPOSITORY / file).is_file() for file in given[1::2])
         return
-    settings_of(["fit", *Command.of(["fit", *given]).arguments])  # `test` has the same options, and would look for a checkpoint
+    # `test` has the same options, and would look for a checkpoint.
+    settings_of(["fit", *Command.of(["fit", *given]).arguments])
 
 
 def test_commands_are_found():
