@@ -34,6 +34,7 @@ def projected(series: np.ndarray, weights_qp: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
+    """Writes the projected recordings, their tables and the parcels to the folder that is named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("--every", type=int, default=1, help="takes every so many-th recording (default: all)")

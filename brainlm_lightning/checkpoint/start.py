@@ -56,6 +56,14 @@ class TrainingMoments:
         return self.rows[:: max(1, len(self.rows) // MOST_RECORDINGS)]
 
 
+def build_model(make: ModelFactory, data: CohortDataModule, seed: int) -> MaskedModel:
+    """A model for the data with the values of its constructor; the state of torch's global generator stays."""
+    geometry = Geometry(torch.tensor(data.stores[0].atlas.xyz_mm), data.window_frames)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(geometry)
+
+
 def start_model(
     make: ModelFactory, data: CohortDataModule, start: str | None, seed: int, rows: NDArray[np.intp] | None = None
 ) -> tuple[MaskedModel, str]:
@@ -74,10 +82,7 @@ def start_model(
     Raises:
         ValueError: the model has no such start.
     """
-    geometry = Geometry(torch.tensor(data.stores[0].atlas.xyz_mm), data.window_frames)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = make(geometry)
+    net = build_model(make, data, seed)
     name = start or net.starts[0]
     net.start(name, TrainingMoments(data, data.train_rows if rows is None else rows), seed)
     return net, name

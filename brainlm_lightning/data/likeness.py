@@ -63,11 +63,9 @@ class Reference:
             raise ValueError("no training recording to say what recordings look like; expected one or more")
         directions = group_directions(kept)
         found = [statistics(each, tr_s, window_frames, directions) for each in kept]
-        quantiles = {
-            name: tuple(float(value) for value in np.quantile([each[name] for each in found], QUANTILES))
-            for name in found[0]
-        }
-        return cls(tr_s, window_frames, len(kept), quantiles, directions)  # type: ignore[arg-type]
+        by_name = {name: np.quantile([each[name] for each in found], QUANTILES).tolist() for name in found[0]}
+        quantiles = {name: (low, middle, high) for name, (low, middle, high) in by_name.items()}
+        return cls(tr_s, window_frames, len(kept), quantiles, directions)
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers for a description; directions to four digits."""

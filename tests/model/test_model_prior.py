@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from brainlm_lightning.checkpoint.other_atlas import moved
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, lengthened
 from brainlm_lightning.model.prior import PriorAutoencoder
@@ -132,3 +133,8 @@ def test_another_start_is_refused():
 def test_a_model_whose_prior_is_of_its_window_cannot_be_made_longer():
     with pytest.raises(ValueError, match="PriorAutoencoder of 20 frames cannot be made one of 24"):
         lengthened(build(), 24)
+
+
+def test_a_prior_belongs_to_its_parcels_and_cannot_move_to_another_atlas():
+    with pytest.raises(ValueError, match=r"mae_prior cannot move to another atlas: prior\.mean_P"):
+        moved(build(), torch.zeros(4, 3), torch.full((4, PARCELS), 1 / PARCELS, dtype=torch.float64))

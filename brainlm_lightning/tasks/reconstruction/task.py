@@ -16,7 +16,7 @@ from torch import Tensor
 from brainlm_lightning.checkpoint.description import KEY, Description, check_format, check_matches, describe
 from brainlm_lightning.checkpoint.files import PREFIX
 from brainlm_lightning.checkpoint.reference import REFERENCE, training_reference
-from brainlm_lightning.checkpoint.start import ModelFactory, start_model
+from brainlm_lightning.checkpoint.start import ModelFactory, build_model, start_model
 from brainlm_lightning.checkpoint.start_from import Started, StartFrom, describe_started, started
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.windows import Batch
@@ -114,8 +114,8 @@ class PretrainTask(Task):
         if self.start_from is None:
             net, self.initialisation = start_model(self.model_factory, data, self.initialisation, data.seed)
             return net
-        net, self.initialisation = start_model(self.model_factory, data, "standard", data.seed)
-        found = started(net, data, self.start_from)
+        found = started(build_model(self.model_factory, data, data.seed), data, self.start_from)
+        self.initialisation = found.pretrained.about["initialisation"]
         self.started = (found,)
         self.checkpoints["start_from"] = found.pretrained.path
         return found.model

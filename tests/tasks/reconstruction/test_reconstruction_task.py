@@ -10,6 +10,7 @@ from brainlm_lightning.checkpoint.description import KEY, describe
 from brainlm_lightning.checkpoint.files import PREFIX
 from brainlm_lightning.checkpoint.pretrained import export, load_model
 from brainlm_lightning.checkpoint.start import start_model
+from brainlm_lightning.checkpoint.start_from import StartFrom
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.evaluation.covariance import correlation
 from brainlm_lightning.model.gcn import GCNConfig, GraphConvolutionalNetwork, nearest_edges, normalised
@@ -59,6 +60,19 @@ def test_a_checkpoint_gives_the_model_back_with_its_graph_or_prior(kind, data, t
         assert torch.equal(found, expected)
         found, expected = (of(signal_BPT, hidden_BPN, everything_BP).prediction_BPT for of in (loaded, net))
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_starts_from_a_model_of_the_same_atlas_whatever_its_starts_are(kind, data, tmp_path):
+    net = start_model(KINDS[kind], data, None, 0)[0]
+    weights = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
+    torch.save({"state_dict": weights, KEY: describe(net, data)}, tmp_path / "model.ckpt")
+    task = PretrainTask(KINDS[kind], start_from=StartFrom(str(tmp_path / "model.ckpt")))
+    task.trainer = SimpleNamespace(datamodule=data, strategy=data.trainer.strategy)
+    task.configure_model()
+    found, expected = task.net.state_dict(), net.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_what_a_model_asks_for_is_added_to_the_loss(monkeypatch):
