@@ -8,9 +8,16 @@ are computed from the new centroids.
 Shapes: P parcels of the model's atlas, Q parcels of the new one, D width.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from brainlm_lightning.checkpoint.description import Description, describe_parcels
+from brainlm_lightning.checkpoint.reference import REFERENCE
+from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.masked import MaskedModel
 
@@ -47,6 +54,30 @@ def mapped(vectors_PD: Tensor, weights_QP: Tensor) -> Tensor:
     length_Q1 = weights_QP @ vectors_PD.norm(dim=1, keepdim=True)
     found_QD: Tensor = mean_QD * length_Q1 / mean_QD.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return found_QD
+
+
+def described_on(
+    about: Description, atlas: Atlas, statistics: ScalingStatistics, how: Mapping[str, Any]
+) -> Description:
+    """The description of a model that moved without training: its scaling recipe stays.
+
+    Args:
+        about: of the model as it was.
+        atlas: the new one.
+        statistics: that recordings in the new atlas are scaled with.
+        how: it was mapped, as plain values.
+    """
+    scaling = {"recipe": about["scaling"]["recipe"], "statistics": statistics.to_json()}
+    described = {**about, "parcels": describe_parcels(atlas), "scaling": scaling}
+    described["started_from"] = {**origin_of(about), **how}
+    if REFERENCE in about:  # parcels of the group's connectivity are others
+        described[REFERENCE] = {**about[REFERENCE], "directions": None}
+    return described
+
+
+def origin_of(about: Description) -> dict[str, str]:
+    """The atlas that a model came from."""
+    return {"atlas": about["parcels"]["atlas"], "parcels_sha256": about["parcels"]["sha256"]}
 
 
 def move_into(other: MaskedModel, model: MaskedModel, weights_QP: Tensor) -> MaskedModel:

@@ -3,14 +3,13 @@
 Shapes: P parcels, F frames of a recording.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from brainlm_lightning.checkpoint.description import Description
 from brainlm_lightning.data.datamodule import CohortDataModule
-from brainlm_lightning.data.likeness import Reference, Scaled
+from brainlm_lightning.data.likeness import Reference
 
 REFERENCE = "reference"  # entry of a description
 MOST_RECORDINGS = 100  # enough for the range of their numbers
@@ -24,7 +23,7 @@ def training_reference(data: CohortDataModule) -> dict[str, Any]:
     """
     rows = data.train_rows
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MOST_RECORDINGS)).round().astype(int))]
-    return Reference.of(_scaled(data, rows), data.stores[0].tr_s, data.window_frames).to_json()
+    return Reference.of(data.scaled_recordings(rows), data.stores[0].tr_s, data.window_frames).to_json()
 
 
 def reference_of(about: Description) -> Reference | None:
@@ -32,7 +31,3 @@ def reference_of(about: Description) -> Reference | None:
     if REFERENCE not in about:
         return None
     return Reference.from_json(about[REFERENCE], about["tr_s"], about["window_frames"])
-
-
-def _scaled(data: CohortDataModule, rows: np.ndarray) -> Iterator[Scaled]:
-    yield from data.scaled_recordings(rows)

@@ -19,11 +19,16 @@ from brainlm_lightning.checkpoint.description import (
     check_matches,
     describe_data,
     describe_model,
-    describe_parcels,
 )
-from brainlm_lightning.checkpoint.other_atlas import WIDTH_MM, move_into, moved, position_weights
+from brainlm_lightning.checkpoint.other_atlas import (
+    WIDTH_MM,
+    described_on,
+    move_into,
+    moved,
+    origin_of,
+    position_weights,
+)
 from brainlm_lightning.checkpoint.pretrained import Pretrained, load_model, refuse_seen
-from brainlm_lightning.checkpoint.reference import REFERENCE
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.parcellation import overlap_weights
@@ -111,8 +116,7 @@ def started(net: MaskedModel, data: CohortDataModule, start: StartFrom) -> Start
         weights_QP, how = _weights(about, atlas, start)
         move_into(net, source, weights_QP)
         rank_zero_info(f"moved from {about['parcels']['atlas']} to {atlas.name} by {how['mapping']}: {path}")
-    origin = {"atlas": about["parcels"]["atlas"], "parcels_sha256": about["parcels"]["sha256"]}
-    return Started(net, pretrained, {"checkpoint_sha256": sha256_of(path), **origin, **how})
+    return Started(net, pretrained, {"checkpoint_sha256": sha256_of(path), **origin_of(about), **how})
 
 
 def moved_checkpoint(start: StartFrom, store: Store) -> tuple[MaskedModel, Description]:
@@ -133,19 +137,11 @@ def moved_checkpoint(start: StartFrom, store: Store) -> tuple[MaskedModel, Descr
     """
     path = find_checkpoint(start.checkpoint)
     source, about = load_model(path, MaskedModel)
-    parcels = about["parcels"]
-    if parcels["sha256"] == store.atlas.sha256:
+    if about["parcels"]["sha256"] == store.atlas.sha256:
         raise ValueError(f"{path} is in the atlas of {store.folder} already: take it as it is")
     weights_QP, how = _weights(about, store.atlas, start)
-    origin = {"atlas": parcels["atlas"], "parcels_sha256": parcels["sha256"]}
-    described = {
-        **about,
-        "parcels": describe_parcels(store.atlas),
-        "scaling": {"recipe": about["scaling"]["recipe"], "statistics": store.statistics.to_json()},
-        "started_from": {"checkpoint_sha256": sha256_of(path), **origin, **how, "scaled_by": store.name},
-    }
-    if REFERENCE in about:  # parcels of the group's connectivity are others
-        described[REFERENCE] = {**about[REFERENCE], "directions": None}
+    how = {"checkpoint_sha256": sha256_of(path), **how, "scaled_by": store.name}
+    described = described_on(about, store.atlas, store.statistics, how)
     return moved(source, torch.tensor(store.atlas.xyz_mm), weights_QP), described
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brainlm_lightning.checkpoint.description import Description, describe_parcels
+from brainlm_lightning.checkpoint.description import Description
 from brainlm_lightning.checkpoint.hub import fetched
-from brainlm_lightning.checkpoint.other_atlas import WIDTH_MM, moved, position_weights
+from brainlm_lightning.checkpoint.other_atlas import WIDTH_MM, described_on, moved, position_weights
 from brainlm_lightning.checkpoint.pretrained import load_model
-from brainlm_lightning.checkpoint.reference import REFERENCE, reference_of
+from brainlm_lightning.checkpoint.reference import reference_of
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.data.read import Expected, Orientation
@@ -166,15 +166,8 @@ class EmbeddingModel:
             )
         xyz_to_mm = torch.tensor(atlas.xyz_mm)
         weights_QP = position_weights(torch.tensor(parcels["xyz_mm"]), xyz_to_mm, width_mm)
-        origin = {"atlas": parcels["atlas"], "parcels_sha256": parcels["sha256"]}
-        about = {
-            **self.about,
-            "parcels": describe_parcels(atlas),
-            "scaling": {"recipe": recipe, "statistics": ScalingStatistics.unknown(atlas.num_parcels).to_json()},
-            "started_from": {**origin, "mapping": "position", "width_mm": width_mm},
-        }
-        if REFERENCE in about:  # parcels of the group's connectivity are others
-            about[REFERENCE] = {**about[REFERENCE], "directions": None}
+        statistics = ScalingStatistics.unknown(atlas.num_parcels)
+        about = described_on(self.about, atlas, statistics, {"mapping": "position", "width_mm": width_mm})
         return EmbeddingModel(moved(self.model, xyz_to_mm, weights_QP), about)
 
     def check_atlas(self, atlas: Atlas | str) -> None:
