@@ -52,14 +52,16 @@ class TensorBoardFigures(pl.Callback):
         writer = _writer(trainer)
         if writer is None or self._shown is None or trainer.sanity_checking:
             return
-        store = trainer.datamodule.stores[0]  # type: ignore[attr-defined]
-        labels = [str(label) for label in store.atlas.parcels["label"]]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        labels = [str(label) for label in data.atlas.parcels["label"]]
         shown, hidden_PT = self._shown, self._shown["hidden_BPT"].astype(bool)
-        figure = reconstruction_figure(shown["signal_BPT"], shown["prediction_BPT"], hidden_PT, labels, store.tr_s)
+        figure = reconstruction_figure(
+            shown["signal_BPT"], shown["prediction_BPT"], hidden_PT, labels, data.stores[0].tr_s
+        )
         writer.add_figure("reconstruction", figure, trainer.global_step)
         r2_P = getattr(pl_module, "val_r2_P", None)
         if r2_P is not None and not np.isnan(r2_P).all():
-            brain = parcel_map(r2_P, store.atlas.xyz_mm, "R² of hidden patches, validation", "R²")
+            brain = parcel_map(r2_P, data.atlas.xyz_mm, "R² of hidden patches, validation", "R²")
             writer.add_figure("parcel_r2", brain, trainer.global_step)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

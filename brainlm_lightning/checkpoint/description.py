@@ -10,6 +10,7 @@ from brainlm_lightning.checkpoint.registry import class_path, current_path, find
 from brainlm_lightning.checkpoint.schema import check_entries
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.joined_atlas import JoinedAtlas
 from brainlm_lightning.data.split import units_of
 from brainlm_lightning.provenance import git_commit
 
@@ -26,10 +27,9 @@ class Configured(Protocol):
 
 def describe_data(datamodule: CohortDataModule) -> Description:
     """Describes the training data, as plain values: parcels, ``tr_s``, window, scaling, subjects."""
-    store = datamodule.stores[0]
     return {
-        "parcels": describe_parcels(store.atlas),
-        "tr_s": float(store.tr_s),
+        "parcels": describe_atlases(datamodule.atlases),
+        "tr_s": float(datamodule.stores[0].tr_s),
         "window_frames": datamodule.window_frames,
         "scaling": {"recipe": datamodule.scaling, "statistics": datamodule.statistics().to_json()},
         "subjects": {"train": _digests(datamodule, "train"), "val": _digests(datamodule, "val")},
@@ -45,6 +45,22 @@ def describe_parcels(atlas: Atlas) -> Description:
         "label": [str(label) for label in atlas.parcels["label"]],
         "xyz_mm": [[float(x) for x in row] for row in atlas.xyz_mm],
     }
+
+
+def describe_atlases(atlases: JoinedAtlas) -> Description:
+    """Describes all parcels of several atlases, and which are whose."""
+    described = describe_parcels(atlases.whole)
+    if atlases.is_single:
+        return described
+    parts = [{"sha256": sha256, "first": at.start, "count": at.stop - at.start} for sha256, at in atlases.parts.items()]
+    return {**described, "parts": parts}
+
+
+def parts_of(about: Description) -> dict[str, slice]:
+    """Which of a model's parcels are an atlas's, by its sha256; see `JoinedAtlas`."""
+    parcels = about["parcels"]
+    alone = [{"sha256": parcels["sha256"], "first": 0, "count": len(parcels["index"])}]
+    return {part["sha256"]: slice(part["first"], part["first"] + part["count"]) for part in parcels.get("parts", alone)}
 
 
 def subject_digest(subject_id: str) -> str:

@@ -1,5 +1,8 @@
 """Moves a model to another atlas: what it knows of each parcel is mapped, everything else is kept as it is.
 
+A model of several atlases (`data.joined_atlas`) becomes one of them in the same way: a parcel that it knows takes that
+parcel's vector alone.
+
 A model knows single parcels by its learnable spatial embeddings alone, one vector a parcel. A parcel of the new atlas
 gets the weighted mean of the vectors of the old ones, with weights by position (a kernel on the distance of centroids)
 or by overlap (`data.parcellation.overlap_weights`). Embeddings that are a function of `xyz_mm` need no weights: they
@@ -22,6 +25,7 @@ from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.masked import MaskedModel
 
 WIDTH_MM = 6.0  # of the kernel; parcels of atlases of 400 are about 7 mm from the nearest of another one
+OWN = "none: one of the model's atlases"  # how a parcel is mapped that the model knows
 LEARNT, COMPUTED = "spatial_PD", "xyz_dm"  # endings of the names of tensors that belong to parcels
 
 
@@ -49,7 +53,7 @@ def mapped(vectors_PD: Tensor, weights_QP: Tensor) -> Tensor:
     A mean of vectors that differ is shorter than they are. Attention by inner products would take a short vector for a
     parcel that is like no other, so the length is kept.
     """
-    vectors_PD = vectors_PD.double()
+    vectors_PD, weights_QP = vectors_PD.double(), weights_QP.double()
     mean_QD = weights_QP @ vectors_PD
     length_Q1 = weights_QP @ vectors_PD.norm(dim=1, keepdim=True)
     found_QD: Tensor = mean_QD * length_Q1 / mean_QD.norm(dim=1, keepdim=True).clamp(min=1e-12)

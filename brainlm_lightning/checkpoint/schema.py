@@ -7,6 +7,7 @@ from torch import Tensor
 
 PACKAGE = "brainlm_lightning."
 LONGEST_WINDOW = 100_000  # frames
+UNSIZED = ("max_", "seed", "shuffles")  # in names of whole numbers that no tensor is as large as
 # Entry -> its type, or types.
 ENTRIES: dict[tuple[str, ...], type | tuple[type, ...]] = {
     ("model",): dict,
@@ -48,8 +49,21 @@ def check_entries(about: Any, source: str) -> None:
     centroids = parcels["xyz_mm"]
     if not len(parcels["index"]) == len(parcels["label"]) == len(centroids):
         raise _damaged(source, "its parcels have indices, labels and centroids of different numbers")
+    _check_parts(parcels.get("parts", []), len(centroids), source)
     if not all(isinstance(row, list) and len(row) == 3 and all(map(_is_number, row)) for row in centroids):
         raise _damaged(source, "a centroid is not three numbers")
+
+
+def _check_parts(parts: Any, num_parcels: int, source: str) -> None:
+    """Checks that the atlases of a model lie one after the other, and are all of its parcels."""
+    end = 0
+    for part in parts if isinstance(parts, list) else [parts]:
+        known = isinstance(part, dict) and isinstance(part.get("sha256"), str) and _is_whole(part.get("count"))
+        if not known or part["count"] < 1 or part.get("first") != end:
+            raise _damaged(source, f"parcels.parts holds {str(part)[:60]!r}")
+        end += part["count"]
+    if parts and end != num_parcels:
+        raise _damaged(source, f"its atlases have {end} parcels, and it has {num_parcels}")
 
 
 def check_plausible(about: Mapping[str, Any], weights: Mapping[str, Tensor], source: str) -> None:
@@ -68,10 +82,19 @@ def check_plausible(about: Mapping[str, Any], weights: Mapping[str, Tensor], sou
         return
     largest = max((size for tensor in weights.values() for size in tensor.shape), default=0)
     most = max(largest, len(about["parcels"]["index"]), about["window_frames"])
-    for name, value in about["model"]["config"].items():
+    sizes = {
+        name: value
+        for name, value in about["model"]["config"].items()
+        if _is_whole(value) and not any(word in name for word in UNSIZED)
+    }
+    for name, value in sizes.items():
         limit = len(weights) if "depth" in name or "layers" in name else most
-        if isinstance(value, int) and abs(value) > limit:
+        if abs(value) > limit:
             raise _damaged(source, f"{name} is {value:,}, and its {len(weights)} tensors have at most {largest:,} rows")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:

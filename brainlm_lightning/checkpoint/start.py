@@ -58,7 +58,7 @@ class TrainingMoments:
 
 def build_model(make: ModelFactory, data: CohortDataModule, seed: int) -> MaskedModel:
     """A model for the data with the values of its constructor; the state of torch's global generator stays."""
-    geometry = Geometry(torch.tensor(data.stores[0].atlas.xyz_mm), data.window_frames)
+    geometry = Geometry(torch.tensor(data.atlas.xyz_mm), data.window_frames)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make(geometry)

@@ -19,8 +19,10 @@ from brainlm_lightning.checkpoint.description import (
     check_matches,
     describe_data,
     describe_model,
+    parts_of,
 )
 from brainlm_lightning.checkpoint.other_atlas import (
+    OWN,
     WIDTH_MM,
     described_on,
     move_into,
@@ -31,7 +33,9 @@ from brainlm_lightning.checkpoint.other_atlas import (
 from brainlm_lightning.checkpoint.pretrained import Pretrained, load_model, refuse_seen
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.joined_atlas import JoinedAtlas, part_of_statistics
 from brainlm_lightning.data.parcellation import overlap_weights
+from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.data.store import Store
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.provenance import sha256_of
@@ -88,8 +92,8 @@ class Started:
 def started(net: MaskedModel, data: CohortDataModule, start: StartFrom) -> Started:
     """Gives a model that was built for the data the tensors of a pretrained one.
 
-    On the pretrained model's own atlas the data are scaled with its statistics from now on; on another one with those
-    of the data's training subjects, since statistics belong to parcels.
+    On the pretrained model's own atlas, or one of several, the data are scaled with its statistics from now on; on
+    another one with those of the data's training subjects, since statistics belong to parcels.
 
     Args:
         net: built for the data, with any values; changed in place.
@@ -107,22 +111,26 @@ def started(net: MaskedModel, data: CohortDataModule, start: StartFrom) -> Start
     for test_set in data.test_sets:
         refuse_seen(about, path, data.recordings.table.iloc[test_set.rows], f"to test on, of {test_set.name}")
     pretrained = Pretrained(source, about, path)
-    atlas = data.stores[0].atlas
+    atlas = data.atlas
     if about["parcels"]["sha256"] == atlas.sha256:
         net.load_state_dict(source.state_dict())
         data.adopt_statistics(pretrained.statistics)
         how: dict[str, Any] = {"mapping": "none: the same atlas"}
     else:
-        weights_QP, how = _weights(about, atlas, start)
+        weights_QP, how = _weights(about, data.atlases, start)
         move_into(net, source, weights_QP)
-        rank_zero_info(f"moved from {about['parcels']['atlas']} to {atlas.name} by {how['mapping']}: {path}")
+        part = parts_of(about).get(atlas.sha256)
+        if part is not None:
+            data.adopt_statistics(part_of_statistics(pretrained.statistics, part))
+        rank_zero_info(f"moved from {about['parcels']['atlas']} to {atlas.name} ({how['mapping']}): {path}")
     return Started(net, pretrained, {"checkpoint_sha256": sha256_of(path), **origin_of(about), **how})
 
 
 def moved_checkpoint(start: StartFrom, store: Store) -> tuple[MaskedModel, Description]:
     """A pretrained model for a cohort in another atlas, without any training there, for all tasks that take one.
 
-    Its scaling recipe stays; statistics are those of the cohort's training subjects.
+    Its scaling recipe stays; statistics are those of the cohort's training subjects. A model of several atlases, of
+    which the cohort's is one, becomes a model of that one alone: the same on its recordings, statistics included.
 
     Args:
         start: the model, and how it is mapped.
@@ -139,9 +147,12 @@ def moved_checkpoint(start: StartFrom, store: Store) -> tuple[MaskedModel, Descr
     source, about = load_model(path, MaskedModel)
     if about["parcels"]["sha256"] == store.atlas.sha256:
         raise ValueError(f"{path} is in the atlas of {store.folder} already: take it as it is")
-    weights_QP, how = _weights(about, store.atlas, start)
-    how = {"checkpoint_sha256": sha256_of(path), **how, "scaled_by": store.name}
-    described = described_on(about, store.atlas, store.statistics, how)
+    weights_QP, how = _weights(about, JoinedAtlas.of([store.atlas]), start)
+    statistics, part = store.statistics, parts_of(about).get(store.atlas.sha256)
+    if part is not None:
+        statistics = part_of_statistics(ScalingStatistics.from_json(about["scaling"]["statistics"]), part)
+    how = {"checkpoint_sha256": sha256_of(path), **how, "scaled_by": store.name if part is None else "pretraining"}
+    described = described_on(about, store.atlas, statistics, how)
     return moved(source, torch.tensor(store.atlas.xyz_mm), weights_QP), described
 
 
@@ -173,8 +184,26 @@ def _check_same_model(ours: MaskedModel, theirs: MaskedModel, path: Path) -> Non
         )
 
 
-def _weights(about: Description, atlas: Atlas, start: StartFrom) -> tuple[Tensor, dict[str, Any]]:
-    """What each parcel of the data takes of those of the checkpoint, (Q, P), and how that was found."""
+def _weights(about: Description, atlases: JoinedAtlas, start: StartFrom) -> tuple[Tensor, dict[str, Any]]:
+    """What each parcel of the data takes of those of the checkpoint, (Q, P), and how that was found.
+
+    A parcel of an atlas that the checkpoint has among its own takes that one alone.
+    """
+    known = parts_of(about)
+    weights_QP = torch.zeros(atlases.whole.num_parcels, len(about["parcels"]["index"]), dtype=torch.float64)
+    shared = [(at, known[sha256]) for sha256, at in atlases.parts.items() if sha256 in known]
+    mapped_Q = torch.ones(len(weights_QP), dtype=torch.bool)
+    for here, there in shared:
+        weights_QP[here, there] = torch.eye(here.stop - here.start, dtype=torch.float64)
+        mapped_Q[here] = False
+    if not mapped_Q.any():
+        return weights_QP, {"mapping": OWN}
+    found_QP, how = _mapped(about, atlases.whole, start)
+    return found_QP.where(mapped_Q[:, None], weights_QP), how
+
+
+def _mapped(about: Description, atlas: Atlas, start: StartFrom) -> tuple[Tensor, dict[str, Any]]:
+    """What each parcel of an atlas that the checkpoint does not know takes of its parcels, (Q, P), and how."""
     xyz_from_mm = torch.tensor(about["parcels"]["xyz_mm"])
     near_QP = position_weights(xyz_from_mm, torch.tensor(atlas.xyz_mm), start.width_mm)
     if start.images is None:

@@ -6,28 +6,50 @@ import numpy as np
 import pandas as pd
 
 from brainlm_lightning.data.places import Places
+from brainlm_lightning.data.schedule import TrainingSchedule, windows_per_recording_for
 from brainlm_lightning.data.split import units_of
 from brainlm_lightning.data.store import Store
 
 
-def check_together(stores: Sequence[Store]) -> None:
+def check_together(stores: Sequence[Store], several_atlases: bool = False) -> None:
     """Checks that the cohorts of an experiment share one atlas, in one order, and one frame interval.
+
+    Args:
+        stores: of the cohorts.
+        several_atlases: their atlases may differ.
 
     Raises:
         ValueError: Two of them differ.
     """
     first = stores[0]
     for store in stores[1:]:
-        if store.atlas.sha256 != first.atlas.sha256:
+        if store.atlas.sha256 != first.atlas.sha256 and not several_atlases:
             raise ValueError(
                 f"cohorts {first.name!r} and {store.name!r} have different parcels: atlas {first.atlas.name!r} with "
                 f"{first.atlas.num_parcels} and {store.atlas.name!r} with {store.atlas.num_parcels}; prepare both with "
-                "the same atlas table, in the same order"
+                "the same atlas table, in the same order, or pretrain on both with data.several_atlases: true"
             )
         if abs(store.tr_s - first.tr_s) > 1e-6:
             raise ValueError(
                 f"cohort {first.name!r} has a frame every {first.tr_s} s, {store.name!r} every {store.tr_s} s; "
                 "prepare both with the same tr_s"
+            )
+
+
+def check_atlas_trained(trained: Sequence[Store], tested: Sequence[Store]) -> None:
+    """Checks that every cohort that is only tested has an atlas that a training cohort has, whose statistics scale it.
+
+    Raises:
+        ValueError: One has not.
+    """
+    known = {store.atlas.sha256 for store in trained}
+    there = ", ".join(sorted({store.atlas.name for store in trained}))
+    for store in tested:
+        if store.atlas.sha256 not in known:
+            raise ValueError(
+                f"no training cohort has the atlas of the test cohort {store.name!r}, {store.atlas.name!r} with "
+                f"{store.atlas.num_parcels} parcels; they are in {there}: "
+                "move the model to the other atlas (`brainlm move`), or test another cohort"
             )
 
 
@@ -142,6 +164,37 @@ def check_long_enough(table: pd.DataFrame, window_frames: int) -> None:
                 f"all {len(rows)} recordings of cohort {name!r} are shorter than a window of {window_frames} frames; "
                 f"the longest has {longest}. {_shorter_window(longest)}"
             )
+
+
+def check_batches(schedule: TrainingSchedule, cohorts: Sequence[str], weights: Sequence[float], at_once: int) -> None:
+    """Checks that an epoch has a batch, and where there are several atlases, one of each.
+
+    Args:
+        schedule: of the training.
+        cohorts: names of the training cohorts.
+        weights: their shares of the windows.
+        at_once: windows that all devices process at once.
+
+    Raises:
+        ValueError: there are too few windows.
+    """
+    found = schedule.batches_of
+    if all(found.values()):
+        return
+    begun, asked = "an epoch has", f"fewer than global_batch_size {schedule.global_batch_size}"
+    if len(found) > 1:
+        windows = dict(zip(cohorts, schedule.windows, strict=True))
+        raise ValueError(
+            f"{begun} {windows} training windows, of one of the atlases {asked}: lower it, give that cohort a larger "
+            "share, or raise data.windows_per_recording"
+        )
+    available, sizes = sum(schedule.windows), [len(rows) for rows in schedule.groups]
+    enough = windows_per_recording_for(schedule.global_batch_size, sizes, list(weights))
+    lower = f"set data.global_batch_size to {available // at_once * at_once} or less, or "
+    raise ValueError(
+        f"{begun} {available} training windows, {asked}: "
+        f"{lower if available >= at_once else ''}set data.windows_per_recording to {enough} or more"
+    )
 
 
 def no_windows(purpose: str, table: pd.DataFrame, cohorts: Sequence[str], window_frames: int) -> ValueError:

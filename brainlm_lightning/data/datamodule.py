@@ -14,7 +14,10 @@ import pandas as pd
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
+from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.checks import (
+    check_atlas_trained,
+    check_batches,
     check_left_out,
     check_long_enough,
     check_one_split_each,
@@ -25,6 +28,7 @@ from brainlm_lightning.data.checks import (
     unusable,
 )
 from brainlm_lightning.data.counts import check_counts, check_weights
+from brainlm_lightning.data.joined_atlas import JoinedAtlas, joined_statistics
 from brainlm_lightning.data.left_out import SUFFIX, LeftOut
 from brainlm_lightning.data.places import Places
 from brainlm_lightning.data.scaling import ScalingStatistics
@@ -37,7 +41,6 @@ from brainlm_lightning.data.schedule import (
     micro_batches,
     recording_hash,
     weighted_windows,
-    windows_per_recording_for,
 )
 from brainlm_lightning.data.store import Store, open_cohort, training_statistics
 from brainlm_lightning.data.windows import Batch, Recordings, WindowDataset, scale_on_device
@@ -83,8 +86,10 @@ class CohortDataModule(pl.LightningDataModule):
 
     Args:
         cohorts: name of the cohort to train on, or several names with weights, their shares of the windows.
-        test_cohorts: further cohorts with the same atlas, to be tested as a whole. They are scaled with the statistics
-            of the first training cohort.
+        test_cohorts: further cohorts, to be tested as a whole. They are scaled with the statistics of the first
+            training cohort in their atlas.
+        several_atlases: the cohorts may have different atlases, for pretraining. The model then knows the parcels of
+            all, a recording has those of its own, and a training batch has recordings of one atlas.
         window_frames: T, number of frames in a window.
         global_batch_size: windows of one optimiser step, over all devices.
         micro_batch_size: windows that a device processes at once; None = its whole share of the global batch.
@@ -103,6 +108,7 @@ class CohortDataModule(pl.LightningDataModule):
         self,
         cohorts: str | dict[str, float],
         test_cohorts: list[str] | None = None,
+        several_atlases: bool = False,
         window_frames: int = 200,
         global_batch_size: int = 512,
         micro_batch_size: int | None = None,
@@ -121,6 +127,7 @@ class CohortDataModule(pl.LightningDataModule):
         self.weights = {cohorts: 1.0} if isinstance(cohorts, str) else dict(cohorts)
         check_weights(self.weights)
         self.test_cohorts = list(test_cohorts or [])
+        self.several_atlases = several_atlases
         self.window_frames = window_frames
         self.global_batch_size = global_batch_size
         self.micro_batch_size = micro_batch_size
@@ -141,11 +148,17 @@ class CohortDataModule(pl.LightningDataModule):
         if self.dataset is None:
             names = list(dict.fromkeys([*self.weights, *self.test_cohorts]))
             stores = [open_cohort(name) for name in names]
-            check_together(stores)
+            check_together(stores, self.several_atlases)
+            trained, tested = stores[: len(self.weights)], stores[len(self.weights) :]
+            check_atlas_trained(trained, tested)
             self.recordings = Recordings.of(stores)
             self._find_rows()
-            statistics = [self._training_statistics(store) for store in stores if store.name in self.weights]
-            statistics += statistics[:1] * (len(stores) - len(statistics))  # of test-only cohorts
+            of_atlas: dict[str, ScalingStatistics] = {}
+            statistics = [self._training_statistics(store) for store in trained]
+            for store, found in zip(trained, statistics, strict=True):
+                of_atlas.setdefault(store.atlas.sha256, found)
+            statistics += [of_atlas[store.atlas.sha256] for store in tested]
+            self._statistics = joined_statistics([of_atlas[sha256] for sha256 in self.atlases.parts])
             self.dataset = WindowDataset(self.recordings, self.scaling, statistics, self.window_frames)
             self.num_workers = self._readers()
         if stage == "fit":
@@ -239,6 +252,7 @@ class CohortDataModule(pl.LightningDataModule):
         for name, rows in zip(self.weights, groups, strict=True):
             if not len(rows):
                 raise no_windows("train", self.recordings.table, [name], self.window_frames)
+        kinds = list(self.atlases.parts)
         weights = list(self.weights.values())
         sizes = [len(rows) for rows in groups]
         weights = [float(size) for size in sizes] if len(weights) == 1 else weights
@@ -249,16 +263,10 @@ class CohortDataModule(pl.LightningDataModule):
             windows=weighted_windows(sizes, weights, self.windows_per_recording),
             global_batch_size=self.global_batch_size,
             seed=self.seed,
+            kinds=tuple(kinds.index(store.atlas.sha256) for store in self.stores[: len(self.weights)]),
         )
         trainer = self._trainer()
-        if self.schedule.num_batches == 0:
-            available, at_once = sum(self.schedule.windows), trainer.world_size * (self.micro_batch_size or 1)
-            enough = windows_per_recording_for(self.global_batch_size, sizes, weights)
-            lower = f"set data.global_batch_size to {available // at_once * at_once} or less, or "
-            raise ValueError(
-                f"an epoch has {available} training windows, fewer than global_batch_size {self.global_batch_size}: "
-                f"{lower if available >= at_once else ''}set data.windows_per_recording to {enough} or more"
-            )
+        check_batches(self.schedule, list(self.weights), weights, trainer.world_size * (self.micro_batch_size or 1))
         self.accumulate = micro_batches(self.global_batch_size, trainer.world_size, self.micro_batch_size)
         trainer.accumulate_grad_batches = self.accumulate
 
@@ -357,6 +365,16 @@ class CohortDataModule(pl.LightningDataModule):
         """The stores, the first training cohort's first."""
         return self.recordings.stores
 
+    @property
+    def atlases(self) -> JoinedAtlas:
+        """The atlases of the stores, joined; with ``several_atlases`` there may be more than one."""
+        return self.recordings.atlas
+
+    @property
+    def atlas(self) -> Atlas:
+        """The parcels of a batch."""
+        return self.atlases.whole
+
     def scaled_recordings(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields recordings, scaled (P, frames), with their observed parcels (P,), to fit baselines on.
 
@@ -369,9 +387,8 @@ class CohortDataModule(pl.LightningDataModule):
                 yield series_PF[:, first : first + length], observed_P
 
     def statistics(self) -> ScalingStatistics:
-        """Scaling statistics of the first training cohort, unless others were adopted."""
-        assert self.dataset is not None
-        return self.dataset.statistics[0]
+        """Scaling statistics of the first training cohort, of each atlas, unless others were adopted."""
+        return self._statistics
 
     def adopt_statistics(self, statistics: ScalingStatistics) -> None:
         """Scales every cohort with a pretrained model's statistics; to be called before the first loader is made.
@@ -380,11 +397,12 @@ class CohortDataModule(pl.LightningDataModule):
             ValueError: the statistics have another number of parcels.
         """
         assert self.dataset is not None
-        given, expected = len(statistics.robust.centre), self.stores[0].atlas.num_parcels
+        given, expected = len(statistics.robust.centre), self.atlas.num_parcels
         if given != expected:
             raise ValueError(
                 f"scaling statistics of {given} parcels for cohorts of {expected} parcels; use one atlas for both"
             )
+        self._statistics = statistics
         self.dataset.use_statistics(statistics)
 
 

@@ -15,6 +15,7 @@ EVALUATION_EPOCH = 2**32 - 1  # validation and test windows are the same in ever
 
 _START_STREAM = np.uint64(0x53544152)
 _ORDER_STREAM = np.uint64(0x4F524445)
+_BATCH_STREAM = np.uint64(0x42415443)
 
 
 def mix(x: np.ndarray) -> np.ndarray:
@@ -64,6 +65,8 @@ class TrainingSchedule:
         windows: windows of each cohort in an epoch.
         global_batch_size: windows of one optimiser step, over all ranks.
         seed: of window starts and order.
+        kinds: the kind of each cohort, for instance the number of its atlas; a batch has windows of one kind. None =
+            all are of one.
     """
 
     hashes: np.ndarray
@@ -72,21 +75,45 @@ class TrainingSchedule:
     windows: tuple[int, ...]
     global_batch_size: int
     seed: int
+    kinds: tuple[int, ...] | None = None
+
+    @property
+    def batches_of(self) -> dict[int, int]:
+        """Global batches of an epoch by kind; windows that do not fill a batch are dropped from this epoch."""
+        windows: dict[int, int] = {}
+        for kind, count in zip(self._kinds, self.windows, strict=True):
+            windows[kind] = windows.get(kind, 0) + count
+        return {kind: count // self.global_batch_size for kind, count in windows.items()}
 
     @property
     def num_batches(self) -> int:
-        """Global batches of an epoch; windows that do not fill a batch are dropped from this epoch."""
-        return sum(self.windows) // self.global_batch_size
+        """Global batches of an epoch."""
+        return sum(self.batches_of.values())
+
+    @property
+    def _kinds(self) -> tuple[int, ...]:
+        return (0,) * len(self.groups) if self.kinds is None else self.kinds
 
     def epoch(self, epoch: int) -> WindowRequest:
         """All windows of an epoch, one global batch after the other."""
         drawn = [self._cohort(epoch, rows, count) for rows, count in zip(self.groups, self.windows, strict=True)]
         rows, draws = (np.concatenate(column) for column in zip(*drawn, strict=True))
         keys = window_keys(self.seed, epoch, self.hashes[rows], draws)
-        order = np.argsort(mix(keys ^ _ORDER_STREAM), kind="stable")[: self.num_batches * self.global_batch_size]
+        order = self._order(keys, np.repeat(self._kinds, [len(rows) for rows, _ in drawn]))
         rows, keys = rows[order], keys[order]
         which = mix(keys ^ _START_STREAM) % self.places.room(rows).astype(np.uint64)
         return WindowRequest(rows, self.places.starts(rows, which.astype(np.int64)), keys)
+
+    def _order(self, keys: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+        """Which windows make an epoch, batch by batch: in the order of their keys, batches of all kinds mixed."""
+        order, batches = np.argsort(mix(keys ^ _ORDER_STREAM), kind="stable"), []
+        for kind, count in self.batches_of.items():
+            full = order[kinds[order] == kind][: count * self.global_batch_size]
+            batches.append(full.reshape(count, self.global_batch_size))
+        order = np.concatenate(batches)
+        if len(batches) > 1:
+            order = order[np.argsort(mix(keys[order[:, 0]] ^ _BATCH_STREAM), kind="stable")]
+        return order.ravel()
 
     def _cohort(self, epoch: int, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """``count`` (row, draw) pairs: complete passes over a cohort, then a random part of it."""

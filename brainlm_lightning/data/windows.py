@@ -4,6 +4,7 @@ Shapes: B batch, P parcels, T frames, R recordings.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypedDict
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from brainlm_lightning.data.joined_atlas import JoinedAtlas, part_of_statistics
 from brainlm_lightning.data.scaling import CentreScale, ScalingStatistics, centre_and_scale
 from brainlm_lightning.data.schedule import WindowRequest, recording_hash
 from brainlm_lightning.data.store import Store
@@ -24,7 +26,7 @@ class Batch(TypedDict):
         signal_BPT: stored values (float16 or float32); float32 once scaled.
         centre_BP: what scaling subtracts from the stored values.
         scale_BP: what scaling divides by.
-        observed_BP: False where a recording has no data for a parcel; the signal is 0 there.
+        observed_BP: False where a recording has no data for a parcel, or another atlas; the signal is 0 there.
         recording_index_B: row in the table of recordings.
         start_B: first frame of the window in its recording.
         key_B: key from which the window's mask is drawn.
@@ -44,12 +46,17 @@ class Recordings:
     """Recordings of several stores as one table.
 
     Attributes:
-        stores: open for reading, all with the same atlas.
+        stores: open for reading.
         table: one row per recording: the stores' tables, with columns ``cohort``, ``store`` and ``row`` (in its store).
     """
 
     stores: tuple[Store, ...]
     table: pd.DataFrame
+
+    @cached_property
+    def atlas(self) -> JoinedAtlas:
+        """The atlas of all stores, or their atlases joined."""
+        return JoinedAtlas.of([store.atlas for store in self.stores])
 
     @classmethod
     def of(cls, stores: list[Store]) -> "Recordings":
@@ -85,22 +92,26 @@ class WindowDataset(Dataset[Batch]):
         self.statistics = statistics
         self.window_frames = window_frames
         self.stored_at = list(zip(recordings.table["store"].tolist(), recordings.table["row"].tolist(), strict=True))
-        self.usable = np.stack([usable_parcels(recipe, of) for of in statistics])
+        self.columns = [recordings.atlas.columns(store.atlas) for store in recordings.stores]
+        self.usable = [usable_parcels(recipe, of) for of in statistics]
         self.dtype = np.result_type(*(store.dtype for store in recordings.stores))
 
     def __len__(self) -> int:
         return len(self.stored_at)
 
     def use_statistics(self, statistics: ScalingStatistics) -> None:
-        """Scales all recordings with these statistics from now on."""
-        self.statistics = [statistics] * len(self.recordings.stores)
-        self.usable = np.stack([usable_parcels(self.recipe, of) for of in self.statistics])
+        """Scales all recordings with these statistics of all parcels from now on."""
+        self.statistics = [part_of_statistics(statistics, columns) for columns in self.columns]
+        self.usable = [usable_parcels(self.recipe, of) for of in self.statistics]
 
     def __getitems__(self, request: WindowRequest) -> Batch:
         stored = [self.stored_at[row] for row in request.rows.tolist()]
-        signal = np.empty((len(stored), self.window_frames, self.usable.shape[1]), self.dtype)
+        whole = self.recordings.atlas
+        empty = np.empty if whole.is_single else np.zeros
+        signal = empty((len(stored), self.window_frames, whole.whole.num_parcels), self.dtype)
         for window, (store, row), start in zip(signal, stored, request.starts.tolist(), strict=True):
-            window[:] = self.recordings.stores[store].series(row)[start : start + self.window_frames]
+            series = self.recordings.stores[store].series(row)
+            window[:, self.columns[store]] = series[start : start + self.window_frames]
         centre, scale, observed = self._scaling(stored)
         return {
             "signal_BPT": torch.from_numpy(signal).transpose(1, 2),
@@ -122,24 +133,27 @@ class WindowDataset(Dataset[Batch]):
 
     def _scaling(self, stored: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Centre, scale and observed of the recordings at (store, row), each (B, P)."""
-        mean, std, observed = self._stored(stored)
-        origin = [store for store, _ in stored]
-        if len(set(origin)) == 1:
-            centre, scale = centre_and_scale(self.recipe, self.statistics[origin[0]], mean, std)
-            return centre, scale, observed & self.usable[origin[0]]
-        centre, scale = np.empty_like(mean), np.empty_like(mean)
-        for store in set(origin):
-            here = np.array(origin) == store
-            centre[here], scale[here] = centre_and_scale(self.recipe, self.statistics[store], mean[here], std[here])
-        return centre, scale, observed & self.usable[origin]
+        origin = np.array([store for store, _ in stored])
+        stores = np.unique(origin).tolist()
+        if len(stores) == 1 and self.recordings.atlas.is_single:
+            return self._scaling_of(stores[0], [row for _, row in stored])
+        shape = (len(stored), self.recordings.atlas.whole.num_parcels)
+        centre, scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
+        observed = np.zeros(shape, bool)
+        for store in stores:
+            here, columns = np.flatnonzero(origin == store), self.columns[store]
+            found = self._scaling_of(store, [stored[at][1] for at in here])
+            centre[here, columns], scale[here, columns], observed[here, columns] = found
+        return centre, scale, observed
 
-    def _stored(self, stored: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Mean, sd and observed, each (B, P). The loop of copies is faster here than `np.stack`."""
-        shape = (len(stored), self.usable.shape[1])
+    def _scaling_of(self, store: int, rows: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same of recordings of one store, for its own parcels. The loop of copies is faster than `np.stack`."""
+        shape = (len(rows), len(self.usable[store]))
         mean, std, observed = np.empty(shape, np.float32), np.empty(shape, np.float32), np.empty(shape, bool)
-        for window, (store, row) in enumerate(stored):
+        for window, row in enumerate(rows):
             mean[window], std[window], observed[window] = self.recordings.stores[store].level(row)
-        return mean, std, observed
+        centre, scale = centre_and_scale(self.recipe, self.statistics[store], mean, std)
+        return centre, scale, observed & self.usable[store]
 
     def missing_frames(self, row: int) -> np.ndarray:
         """Which frames of a recording are marked as missing, and were interpolated, (frames,) bool."""
@@ -152,7 +166,9 @@ class WindowDataset(Dataset[Batch]):
         store, stored_row = self.stored_at[row]
         (centre,), (scale,) = self.scaling(np.array([row]))
         (observed,) = self.observed(np.array([row]))
-        stored = self.recordings.stores[store].series(stored_row).astype(np.float32)
+        series = self.recordings.stores[store].series(stored_row)
+        stored = np.zeros((len(series), len(observed)), np.float32)
+        stored[:, self.columns[store]] = series
         return np.where(observed, (stored - centre) / scale, 0).T, observed
 
 

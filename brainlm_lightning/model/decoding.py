@@ -80,12 +80,23 @@ def joint(parts: Parts, encoding: Encoding, key_BL: Tensor, wanted_BW: Tensor | 
     index_BVD = encoding.index_BV[:, :, None].expand_as(tokens_BVD)
     full_BLD = full_BLD.scatter(1, index_BVD, tokens_BVD) + position_LD
     cls_B1D = parts.decoder_projection(encoding.cls_BD)[:, None]
+    if wanted_BW is not None:
+        full_BLD, key_BL, wanted_BW = _present(full_BLD, key_BL, wanted_BW)
     full_BLD, keys = with_cls(full_BLD, cls_B1D, key_BL)
     if wanted_BW is None:
         output_BLD: Tensor = parts.decoder(full_BLD, keys)[:, 1:]
         return output_BLD
     wanted_BWD: Tensor = parts.decoder.some(full_BLD, wanted_BW + 1, keys)  # CLS is the first
     return wanted_BWD
+
+
+def _present(full_BLD: Tensor, key_BL: Tensor, wanted_BW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Leaves out tokens that no window of a batch has, as those of other atlases; nothing attends to them."""
+    present_L = key_BL.any(dim=0)
+    if bool(present_L.all()):
+        return full_BLD, key_BL, wanted_BW
+    place_L = (present_L.cumsum(0) - 1).clamp(min=0)  # padding may point anywhere
+    return full_BLD[:, present_L], key_BL[:, present_L], place_L[wanted_BW]
 
 
 def cross(parts: Parts, encoding: Encoding, wanted_BW: Tensor | None) -> Tensor:

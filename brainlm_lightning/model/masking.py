@@ -88,7 +88,7 @@ def whole_parcels(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
 
 
 def whole_networks(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
-    """Hides a share of the functional networks: all parcels of each, for the whole window.
+    """Hides a share of the functional networks with data: all parcels of each, for the whole window.
 
     Raises:
         ValueError: the grid has no networks.
@@ -97,9 +97,12 @@ def whole_networks(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
         raise ValueError("masking 'networks' needs a network label for each parcel; the atlas table has none")
     num_networks = int(grid.network_P.max()) + 1
     has_network_P = grid.network_P >= 0
-    eligible_BQ = torch.ones(len(key_B), num_networks, dtype=torch.bool, device=key_B.device)
+    observed_BP = grid.observed_BP & has_network_P
+    seen_BQ = torch.zeros(len(key_B), num_networks, dtype=torch.int64, device=key_B.device)
+    number_BP = grid.network_P.clamp(min=0).expand_as(observed_BP)
+    eligible_BQ = seen_BQ.scatter_add(1, number_BP, observed_BP.long()) > 0
     hidden_BQ = _lowest(counter_noise(key_B, num_networks), eligible_BQ, ratio)
-    hidden_BP = hidden_BQ[:, grid.network_P] & has_network_P & grid.observed_BP
+    hidden_BP = hidden_BQ[:, grid.network_P] & observed_BP
     return hidden_BP[:, :, None].expand(-1, -1, grid.num_patches)
 
 

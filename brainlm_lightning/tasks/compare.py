@@ -164,13 +164,15 @@ def tested_sets(data: CohortDataModule, optimal: Callable[[Optimum], M]) -> list
 def known_optimum(data: CohortDataModule, rows: NDArray[np.intp]) -> Optimum | None:
     """The Kalman smoother of recordings of one cohort, which knows their scaling, too; None where no truth is known.
 
+    It knows the parcels of one atlas: where there are several, None.
+
     Args:
         data: after its setup.
         rows: of its table of recordings.
     """
     table, dataset = data.recordings.table.iloc[rows], data.dataset
     assert dataset is not None
-    if not len(table):
+    if not len(table) or not data.atlases.is_single:
         return None
     store = data.stores[table["store"].iloc[0]]
     if not (store.folder / "truth.npz").is_file():

@@ -23,6 +23,7 @@ class Task(pl.LightningModule):
     Attributes:
         monitor: validation metric by which the best checkpoint is known, and which end of it is good.
         fitted: whether `test` needs a checkpoint of `fit`.
+        takes_several_atlases: whether its cohorts may have different atlases.
         test_options: arguments of the class that the fitted model does not depend on; a test takes all others over
             from the run that it tests.
         experiment_folder: `runs/<experiment>`, which the command line names before a test.
@@ -35,6 +36,7 @@ class Task(pl.LightningModule):
 
     monitor = ("val/loss", "min")
     fitted = True
+    takes_several_atlases = False
     test_options: ClassVar[tuple[str, ...]] = ("baselines", "default_baselines")
 
     def __init__(self) -> None:
@@ -49,8 +51,17 @@ class Task(pl.LightningModule):
 
     @property
     def datamodule(self) -> CohortDataModule:
-        """The data that the Trainer runs this task on."""
+        """The data that the Trainer runs this task on.
+
+        Raises:
+            ValueError: they have several atlases, which this task does not take.
+        """
         data: CohortDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data.several_atlases and not self.takes_several_atlases:
+            raise ValueError(
+                f"data.several_atlases is for pretraining; {type(self).__name__} takes cohorts of one atlas. Leave it "
+                "out, and move a model of several atlases to the one of the cohort: `brainlm move`"
+            )
         return data
 
     def load_pretrained(

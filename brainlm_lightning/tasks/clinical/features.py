@@ -171,7 +171,7 @@ class RecordingFeatures:
         (scale_P,) = dataset.scaling(np.array([row]))[1]
         (observed_P,) = dataset.observed(np.array([row]))
         raw_PT = self.series(row) * np.where(observed_P, scale_P, 0)[:, None]  # in the file's unit, but for the mean
-        return signal_features(raw_PT, observed_P, list(self.question.data.stores[0].atlas.networks), UNKNOWN_NETWORK)
+        return signal_features(raw_PT, observed_P, list(self.question.data.atlas.networks), UNKNOWN_NETWORK)
 
 
 def correlations(series: Iterable[Floats]) -> NDArray[np.float32]:

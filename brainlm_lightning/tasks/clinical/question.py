@@ -204,7 +204,7 @@ class Question:
 
     @cached_property
     def _definitions(self) -> Mapping[str, WindowEmbedding]:
-        return default_embeddings(list(self.data.stores[0].atlas.networks), UNKNOWN_NETWORK)
+        return default_embeddings(list(self.data.atlas.networks), UNKNOWN_NETWORK)
 
     @property
     def known_embeddings(self) -> list[str]:

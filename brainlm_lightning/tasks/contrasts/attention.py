@@ -150,7 +150,7 @@ class AttentionTask(ContrastTask):
         }
         total, weight = reduce(self.matrix_GPP, reduce_op="sum").cpu().numpy()
         matrices = np.divide(total, weight, out=np.full_like(total, np.nan), where=weight > 0)
-        self.results, self.arrays = {}, parcel_arrays(self.datamodule.stores[0].atlas)
+        self.results, self.arrays = {}, parcel_arrays(self.datamodule.atlas)
         for number, name in enumerate(self.contrasts):
             self._contrast(name, maps)
             of = self._name(name, f"{self.pretrained.model.name}_parcel_attention")

@@ -97,7 +97,7 @@ class ContrastTask(Task):
     def candidates(self) -> np.ndarray:
         """Checks the contrasts against the atlas; returns the rows of the table to choose from."""
         data = self.datamodule
-        self.table, atlas = data.recordings.table, data.stores[0].atlas
+        self.table, atlas = data.recordings.table, data.atlas
         check_contrasts(self.contrasts, atlas)
         self.procedure = Procedure(atlas.networks, self.analysis.permutations, data.seed)
         return self.analysis.rows(data)

@@ -173,7 +173,7 @@ class PerturbTask(ContrastTask):
         """Contrasts of all pairs, read back from every rank's files."""
         self.trainer.strategy.barrier()
         results: dict[str, float] = {}
-        self.arrays = parcel_arrays(self.datamodule.stores[0].atlas)
+        self.arrays = parcel_arrays(self.datamodule.atlas)
         for (name, pairs), folder in zip(self.pairs.items(), self.folders, strict=True):
             parts = [read_arrays(path.parent, path.name) for path in sorted(folder.glob("batch-*.npz"))]
             found = {key: joined([part[key] for part in parts]) for key in parts[0]}

@@ -87,7 +87,7 @@ class ForecastScore:
     def _sums_of(self, test_set: Sets, name: str) -> HorizonSums:
         key = (test_set.name, name)
         if key not in self._sums:
-            num_parcels = self.data.stores[0].atlas.num_parcels
+            num_parcels = self.data.atlas.num_parcels
             self._sums[key] = HorizonSums(len(test_set.rows), num_parcels, self.plan.horizon_frames, self.device)
         return self._sums[key]
 

@@ -202,7 +202,7 @@ class ForecastTask(Task):
 
     def on_validation_start(self) -> None:
         """Makes room for the sums of every validation recording, by parcel and by frame."""
-        num_parcels = self.datamodule.stores[0].atlas.num_parcels
+        num_parcels = self.datamodule.atlas.num_parcels
         self.val_sums = HorizonSums(1, num_parcels, self.plan.horizon_frames, self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -261,7 +261,7 @@ class ForecastTask(Task):
         """Scores with intervals and paired tests, exact over ranks."""
         numbers, arrays = self.comparison.compute()
         self.results = numbers | self.chosen
-        self.arrays = parcel_arrays(self.datamodule.stores[0].atlas) | arrays
+        self.arrays = parcel_arrays(self.datamodule.atlas) | arrays
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 

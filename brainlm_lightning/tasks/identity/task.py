@@ -76,7 +76,7 @@ class IdentityTask(Task):
 
     def _embeddings(self) -> tuple[dict[str, WindowEmbedding], dict[str, WindowEmbedding]]:
         """The embeddings of the model, and connectivity, which is the signal's own."""
-        known = dict(default_embeddings(list(self.datamodule.stores[0].atlas.networks), UNKNOWN_NETWORK))
+        known = dict(default_embeddings(list(self.datamodule.atlas.networks), UNKNOWN_NETWORK))
         of_the_signal = {name: known.pop(name) for name in (CONNECTIVITY, NETWORKS) if name in known}
         names = [name for name in known if name != "parcels"] if self.names is None else self.names
         missing = sorted(set(names) - known.keys())

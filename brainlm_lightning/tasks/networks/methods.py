@@ -149,7 +149,7 @@ class Position(ParcelMethod):
 
     def fit(self, learning: LearningData) -> Numbers:
         """Takes the centroids from the atlas."""
-        self._xyz_mm = np.array(learning.data.stores[0].atlas.xyz_mm, dtype=np.float64)
+        self._xyz_mm = np.array(learning.data.atlas.xyz_mm, dtype=np.float64)
         if self.mirrored:
             self._xyz_mm[:, 0] = np.abs(self._xyz_mm[:, 0])
         return {}

@@ -81,7 +81,7 @@ class NetworkTask(Task):
             raise ValueError(
                 f"networks take minutes on one device, got {self.trainer.world_size}; set trainer.devices=1"
             )
-        atlas = self.datamodule.stores[0].atlas
+        atlas = self.datamodule.atlas
         self.networks = Networks.of(atlas.name, list(atlas.networks), UNKNOWN_NETWORK, self.neighbours)
         left_out = int((self.networks.number_P < 0).sum())
         rank_zero_info(
@@ -161,7 +161,7 @@ class NetworkTask(Task):
         """Scores with intervals and paired tests, and the arrays for figures."""
         numbers, arrays = self.comparison.compute()
         self.results = numbers | self.chosen
-        atlas = self.datamodule.stores[0].atlas
+        atlas = self.datamodule.atlas
         self.arrays = {
             "networks/names": np.array(self.networks.names),
             "networks/number_P": self.networks.number_P,

@@ -66,6 +66,7 @@ class PretrainTask(Task):
 
     monitor = ("val/r2", "max")  # by which the best checkpoint is known
     test_options = (*Task.test_options, "test_ratios", "test_strategies")
+    takes_several_atlases = True
 
     def __init__(
         self,
@@ -104,9 +105,9 @@ class PretrainTask(Task):
             return
         data = self.datamodule
         self.net = self._initial_model(data).to(self.device)
-        network_P = parcel_networks(list(data.stores[0].atlas.networks))
+        network_P = parcel_networks(list(data.atlas.networks))
         self.register_buffer("network_P", network_P, persistent=False)
-        whole_1P = torch.ones(1, data.stores[0].atlas.num_parcels, dtype=torch.bool)
+        whole_1P = torch.ones(1, data.atlas.num_parcels, dtype=torch.bool)
         for hiding in self.hidings:
             hiding.check_hides(Grid(whole_1P, self.net.num_patches, network_P))
 
@@ -176,7 +177,7 @@ class PretrainTask(Task):
         """Makes room for the sums of every validation recording."""
         rows = torch.from_numpy(self.datamodule.val_rows)
         self.val_rows = rows.to(self.device)
-        self.val_sums = HiddenSums(len(rows), self.datamodule.stores[0].atlas.num_parcels).to(self.device)
+        self.val_sums = HiddenSums(len(rows), self.datamodule.atlas.num_parcels).to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Adds a batch of fixed windows with fixed masks; gives the figures what they show."""
@@ -210,7 +211,7 @@ class PretrainTask(Task):
             methods, default_baselines(data.window_frames // self.net.num_patches), self.baselines, self.use_defaults
         )
         self.chosen = fit_methods(methods, LearningData(data, self.trainer.is_global_zero))
-        num_parcels = data.stores[0].atlas.num_parcels
+        num_parcels = data.atlas.num_parcels
         score = ReconstructionScore(self.draw_mask, self.hidings, name, num_parcels, self.device)
         sets: list[TestedSet[ReconstructionMethod]] = tested_sets(data, OptimalReconstruction)
         self.comparison = Comparison(methods, sets, score)
@@ -222,8 +223,8 @@ class PretrainTask(Task):
     def on_test_epoch_end(self) -> None:
         """Scores with intervals and paired tests, exact over ranks."""
         numbers, arrays = self.comparison.compute()
-        store = self.datamodule.stores[0]
-        self.arrays = parcel_arrays(store.atlas) | {"windows/tr_s": np.array(store.tr_s)} | arrays
+        data = self.datamodule
+        self.arrays = parcel_arrays(data.atlas) | {"windows/tr_s": np.array(data.stores[0].tr_s)} | arrays
         self.results = numbers | self.chosen
         for name in (name for name in self.results if name.endswith("/r2_pooled")):
             self.log(name, self.results[name], rank_zero_only=True)
