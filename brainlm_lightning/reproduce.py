@@ -156,7 +156,7 @@ class Study:
         for step in self.plan.steps:
             config = self.plan.experiments / f"{step.config}.yaml"
             command = [step.verb, f"--config={config}", f"--runs={self.runs}", *step.options]
-            yield step.name, command, None, [*prepared, *step.after]
+            yield step.name, [*command, *_refit(command)], None, [*prepared, *step.after]
 
     def _attempt(self, name: str, command: list[str], made: Path | None, after: list[str]) -> dict[str, Any]:
         """What became of one step."""
@@ -191,6 +191,14 @@ class Study:
             FAILED: lambda: f"FAILED after {became['seconds']:.0f} s, see {became['log']}\n{became['why']}",
         }
         print(told[became["status"]](), flush=True)
+
+
+def _refit(command: list[str]) -> list[str]:
+    """The option by which a fit of several points makes those anew whose pretrained model or cohort has changed."""
+    from brainlm_lightning.sweep import REFIT, Command  # torch takes seconds to import
+
+    swept = command[0] == "fit" and Path(command[1].partition("=")[2]).is_file() and Command.of(command).sweep
+    return [REFIT] if swept else []
 
 
 def _error_of(log: Path) -> str:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.store import read_metadata, store_root
 from brainlm_lightning.provenance import sha256_of
 from brainlm_lightning.run_folder import find_checkpoint, read_json
-from brainlm_lightning.settings import Settings, differences, flatten, of_the_fit, read_settings
+from brainlm_lightning.settings import Settings, differences, flatten, of_the_fit, read_settings, with_defaults
 
 PRETRAINED = "checkpoint of model.init_args.pretrained (sha256)"
 OF_THE_MACHINE = ("num_workers", "eval_batch_size", "micro_batch_size")
@@ -35,7 +36,7 @@ def check_same_fit(run: Path, settings: Settings) -> None:
 
 def fit_differences(run: Path, settings: Settings) -> dict[str, tuple[Any, Any]]:
     """What a run was fitted with that a command would not fit it with now, by name: (was, is)."""
-    return differences(_fitted(run), _to_fit(settings))
+    return differences(_fitted(run, settings), _to_fit(settings))
 
 
 def test_differences(run: Path, settings: Settings) -> dict[str, tuple[Any, Any]]:
@@ -45,7 +46,7 @@ def test_differences(run: Path, settings: Settings) -> dict[str, tuple[Any, Any]
     their files, wherever they lie: a model that was fitted anew makes another test.
     """
     known, was = read_json(run, "provenance.json"), read_settings(run)
-    found = differences(_of_the_test(was), _of_the_test(settings))
+    found = differences(_of_the_test(with_defaults(was, settings, CohortDataModule)), _of_the_test(settings))
     for name, store in known["cohorts"].items():
         now = read_metadata(store_root() / name)["tables"]["recordings.csv"]
         if store.get("recordings") != now:
@@ -81,21 +82,28 @@ def _is_model(value: Any) -> bool:
         return False
 
 
-def _fitted(run: Path) -> dict[str, Any]:
-    """The settings and file hashes that a run recorded."""
-    known = read_json(run, "provenance.json")
-    found = of_the_fit(read_settings(run))
+def _fitted(run: Path, like: Settings) -> dict[str, Any]:
+    """The settings and file hashes that a run recorded; options of a command that are newer at their defaults."""
+    known, settings = read_json(run, "provenance.json"), with_defaults(read_settings(run), like, CohortDataModule)
+    found = of_the_fit(settings)
     if "pretrained" in known.get("pretrained", {}):
         found[PRETRAINED] = known["pretrained"]["pretrained"]["sha256"]
-    return found | {RECORDINGS.format(name): store.get("recordings") for name, store in known["cohorts"].items()}
+    recordings = {name: known["cohorts"].get(name, {}).get("recordings") for name in _trained_on(settings)}
+    return found | {RECORDINGS.format(name): digest for name, digest in recordings.items()}
 
 
 def _to_fit(settings: Settings) -> dict[str, Any]:
     """The settings and file hashes that the command would fit with now."""
-    found, cohorts = of_the_fit(settings), settings["data"]["cohorts"]
+    found = of_the_fit(settings)
     pretrained = settings["model"].get("init_args", {}).get("pretrained")
     if pretrained:
         found[PRETRAINED] = sha256_of(find_checkpoint(pretrained))
-    for name in [cohorts] if isinstance(cohorts, str) else cohorts:
+    for name in _trained_on(settings):
         found[RECORDINGS.format(name)] = read_metadata(store_root() / name)["tables"]["recordings.csv"]
     return found
+
+
+def _trained_on(settings: Settings) -> list[str]:
+    """Names of the cohorts that a fit learns from; those that it tests do not change it."""
+    cohorts = settings["data"]["cohorts"]
+    return [cohorts] if isinstance(cohorts, str) else list(cohorts)

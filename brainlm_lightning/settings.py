@@ -1,6 +1,8 @@
 """The settings of a run, as in its ``config.yaml``: what a test inherits from a fit, and how two fits differ."""
 
+import inspect
 from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from pydoc import locate
 from typing import Any
@@ -23,6 +25,47 @@ TRAINED = (
 def read_settings(run_folder: Path) -> Settings:
     """The nested settings of a run."""
     return dict(yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8")))
+
+
+def with_defaults(settings: Settings, like: Settings, data: type) -> Settings:
+    """The settings of a run of an earlier version, with options that are newer than it at their defaults.
+
+    Args:
+        settings: as in its ``config.yaml``.
+        like: of a command of this version, which has these options.
+        data: the class that takes ``settings["data"]``.
+    """
+    model, now = settings["model"], like["model"].get("init_args") or {}
+    arguments = _filled(model.get("init_args") or {}, now, _defaults(locate(model["class_path"])))
+    given = {**settings, "model": {**model, "init_args": arguments}}
+    return {**given, "data": _filled(settings["data"], like["data"], _defaults(data))}
+
+
+def _defaults(of: Any) -> Settings:
+    """The arguments of a class that have a plain default, or one of plain values."""
+    known = inspect.signature(of).parameters.items() if callable(of) else ()
+    found = {name: argument.default for name, argument in known if argument.default is not inspect.Parameter.empty}
+    return {name: _plain(value) for name, value in found.items() if not callable(value)}
+
+
+def _filled(given: Settings, like: Settings, defaults: Settings) -> Settings:
+    """Settings with those that are missing, at any depth."""
+    missing = {name: defaults[name] for name in like if name not in given and name in defaults}
+    deeper = {
+        name: _filled(value, like[name], defaults[name])
+        for name, value in given.items()
+        if isinstance(value, dict) and isinstance(like.get(name), dict) and isinstance(defaults.get(name), dict)
+    }
+    return {**given, **missing, **deeper}
+
+
+def _plain(value: Any) -> Any:
+    """A value as a file holds it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> Settings:

@@ -10,15 +10,15 @@ An experiment may hold
 ``fit`` makes one run per point of the grid, in ``runs/<experiment>/learning_rate=0.001/version_<k>``. Finished points
 are skipped and killed ones resumed, so the same command completes an interrupted sweep. ``--backend loky --jobs 4``
 runs points side by side, see `points`. An earlier run with other settings, another pretrained model or other recordings
-is an error, see `reuse`. With ``choose``, ``test`` tests the point with the lowest best value of that metric; without
-it, `test` runs once and the task gathers all points.
+is an error, see `reuse`; with ``--refit`` such a point is fitted again, as a further version. With ``choose``, ``test``
+tests the point with the lowest best value of that metric; without it, `test` runs once and the task gathers all points.
 """
 
 import argparse
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from brainlm_lightning import experiment
 from brainlm_lightning.callbacks.divergence import DivergedError
 from brainlm_lightning.experiment_files import read_experiment
 from brainlm_lightning.points import Crew, Point, newest, run_side_by_side
-from brainlm_lightning.reuse import check_same_fit
+from brainlm_lightning.reuse import check_same_fit, fit_differences
 from brainlm_lightning.run_folder import (
     CHOSEN,
     LAST,
@@ -45,6 +45,7 @@ from brainlm_lightning.run_folder import (
 )
 
 Settings = dict[str, Any]
+REFIT = "--refit"
 
 
 @dataclass(frozen=True)
@@ -80,27 +81,38 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Command:
-    """A command of an experiment: its verb, its arguments and the folder of its runs."""
+    """A command of an experiment: its verb, its arguments and the folder of its runs.
+
+    Attributes:
+        verb: fit, test, …
+        arguments: of the experiment.
+        folder: of the runs of a sweep.
+        sweep: None = one run.
+        crew: who runs the points; None = this process, one after the other.
+        refit: fit a point again, as a further version, whose newest run was fitted otherwise.
+    """
 
     verb: str
     arguments: list[str]
     folder: Path
     sweep: Sweep | None
     crew: Crew | None = None
+    refit: bool = False
 
     @classmethod
     def of(cls, args: list[str]) -> "Command":
         """Reads the options that a sweep needs; the experiment's own parser reads the rest.
 
         Raises:
-            ValueError: the sweep or its backend cannot be, or a backend is named without a sweep to fit.
+            ValueError: the sweep or its backend cannot be, or an option is for a sweep to fit and there is none.
         """
-        crew, args = _crew(args)
-        command = cls._of(args, crew)
-        if crew is not None and (command.sweep is None or command.verb != "fit"):
-            raise ValueError(
-                "--backend runs the points of a sweep side by side, with `fit`; here is one run: leave it out"
-            )
+        crew, rest = _crew([argument for argument in args if argument != REFIT])
+        command = replace(cls._of(rest, crew), refit=REFIT in args)
+        asked = REFIT if command.refit else "--backend" if crew is not None else ""
+        if asked and (command.sweep is None or command.verb != "fit"):
+            raise ValueError(f"{asked} is for the points of a sweep, with `fit`; here is one run: leave it out")
+        if command.refit and crew is not None:
+            raise ValueError(f"{REFIT} fits one point after the other; leave out --backend")
         return command
 
     @classmethod
@@ -185,9 +197,7 @@ def fit_points(command: Command, sweep: Sweep) -> None:
     for number, settings in enumerate(points, 1):
         folder = command.folder / point_name(settings)
         arguments = [*overrides(settings), f"--experiment={folder.relative_to(runs_of(command))}"]
-        ended, resumable = newest(folder, "metrics.json"), newest(folder, LAST)
-        if earlier := ended or resumable:
-            check_same_fit(earlier, command.settings(*arguments))
+        ended, resumable = _earlier(command, folder, arguments)
         rank_zero_info(f"{number} of {len(points)}: {folder.name}{' is finished' if ended else ''}")
         if ended:
             continue
@@ -202,6 +212,18 @@ def fit_points(command: Command, sweep: Sweep) -> None:
         run_side_by_side(command.crew, begun, rank_zero_info)
     if sweep.choose:
         choose(command.folder, sweep)
+
+
+def _earlier(command: Command, folder: Path, arguments: list[str]) -> tuple[Path | None, Path | None]:
+    """A point's run that has ended, and one to resume; neither where the point is to be fitted anew."""
+    ended, resumable = newest(folder, "metrics.json"), newest(folder, LAST)
+    if command.refit and resumable:
+        if fit_differences(resumable, command.settings(*arguments)):
+            return None, None
+        ended = ended if ended == resumable else None
+    elif earlier := ended or resumable:
+        check_same_fit(earlier, command.settings(*arguments))
+    return ended, resumable
 
 
 def runs_of(command: Command) -> Path:

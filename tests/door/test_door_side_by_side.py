@@ -118,7 +118,7 @@ def test_a_point_that_another_process_holds_is_waited_for(tmp_path):
         ({"jobs": 0}, "--jobs is 0; expected how many points"),
         ({"jobs": "many"}, "--jobs is 'many'"),
         ({"backend_options": "{timeout_min: 5}"}, "are for submitit; --backend is loky"),
-        ({"sweep": "null"}, "--backend runs the points of a sweep"),
+        ({"sweep": "null"}, "--backend is for the points of a sweep"),
     ],
 )
 def test_a_crew_that_cannot_be_is_refused_before_the_first_point(more, message, runs):

@@ -64,6 +64,40 @@ ALIKE = {  # where and how fast it runs, what a test asks
 }
 
 
+def test_a_cohort_that_is_only_tested_and_an_option_that_is_newer_than_a_run_make_no_other_fit(runs):
+    tested = {"data.test_cohorts": "[other]", "data.several_atlases": "false"}
+    (name,) = fit(runs, grid([0.001]) | tested)
+    config = runs / "search" / name / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    older = [line for line in lines if line.strip() not in ("several_atlases: false", "decoded_share: null")]
+    assert len(older) == len(lines) - 2
+    config.write_text("".join(older))
+    assert fit(runs, grid([0.001]) | tested) == [name]
+    with pytest.raises(SystemExit, match=r"several_atlases: was False, is True"):
+        fit(runs, grid([0.001]) | {"data.several_atlases": "true"})
+
+
+def test_a_point_of_other_settings_is_fitted_again_as_a_further_version_where_that_is_asked_for(runs):
+    first, second = (f"learning_rate=0.001/version_{number}" for number in (0, 1))
+    again = {"trainer.max_steps": 3, "trainer.val_check_interval": 1}
+
+    def refit():
+        run_main([*arguments("fit", runs, {"experiment": "search", **grid([0.001], "val/r2"), **again}), "--refit"])
+        return sorted(path.relative_to(runs / "search").as_posix() for path in (runs / "search").glob("*/version_*"))
+
+    fit(runs, grid([0.001]))
+    assert refit() == [first, second]
+    assert refit() == [first, second]  # the newer one is what it asks for
+    assert read_json(runs / "search", "chosen.json")["run"] == second
+    (runs / "search" / second / "metrics.json").unlink()  # as a run that was killed
+    third = "learning_rate=0.001/version_2"
+    assert refit() == [first, second, third]
+    resumed = read_json(runs / "search" / third, "provenance.json")
+    assert resumed["checkpoint"].endswith("learning_rate=0.001/version_1/checkpoints/last.ckpt")
+    with pytest.raises(SystemExit, match="--refit is for the points of a sweep"):
+        run_main([*arguments("fit", runs), "--refit"])
+
+
 @pytest.mark.parametrize("state", ["ended", "killed"])
 def test_a_point_of_other_settings_is_neither_skipped_nor_resumed(state, runs):
     (name,) = fit(runs, grid([0.001]))
