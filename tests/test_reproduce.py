@@ -10,6 +10,7 @@ import yaml
 from brainlm_lightning import reproduce
 from brainlm_lightning.reproduce import Plan, Step, Study, changed_manifest, read_plan
 from brainlm_lightning.run_folder import read_json
+from brainlm_lightning.sweep import Command
 
 STEPS = [
     Step("pretraining", "fit", "demo"),
@@ -134,14 +135,21 @@ def test_a_wrong_plan_is_refused_before_anything_runs(tmp_path, text, said):
         read_plan(plan, "mine", "", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["simulated", "default"])
-def test_the_plans_here_name_experiments_that_are_here(name, request):
+@pytest.mark.parametrize("name", ["simulated", "default", "restpain_mist122"])
+def test_the_plans_here_name_experiments_and_options_that_are_there(name, request):
     root = request.config.rootpath
-    plan = read_plan(root / "experiments" / "reproduce" / f"{name}.yaml", "simulated", "simulated_other", root / "runs")
+    cohorts = ("simulated", "simulated_other") if name != "restpain_mist122" else (name, "")
+    plan = read_plan(root / "experiments" / "reproduce" / f"{name}.yaml", *cohorts, root / "runs")
     assert all((plan.experiments / f"{step.config}.yaml").is_file() for step in plan.steps)
     assert all((plan.experiments.parent / "data_manifests" / f"{cohort}.yaml").is_file() for cohort in plan.cohorts)
     tables = {step.name for step in plan.steps if step.verb == "test"}
     assert {f"table {number}" for number in (1, 2, 3, 4)} <= {name[:7] for name in tables}
+    for step in plan.steps:  # read as of `fit`: `test` has the same options, and looks for a checkpoint
+        config = (
+            f"--config={plan.experiments / step.config}.yaml"
+        )
+        settings = Command.of(["fit", config, f"--runs={root / 'runs'}", *step.options]).settings()
+        assert settings["data"]["cohorts"] in (plan.cohort, "simulated_task")
 
 
 def test_each_step_is_a_process_of_its_own(study):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
 from brainlm_lightning.report.clinical_figures import clinical_files
-from brainlm_lightning.report.finding import Finding, against_strongest, first_of
+from brainlm_lightning.report.finding import Finding, Truth, against_strongest, first_of
 from brainlm_lightning.report.page import Page, ReportFile
 from brainlm_lightning.report.report_table import ReportTable
 from brainlm_lightning.report.scores import (
@@ -30,8 +30,11 @@ PAPER_MSE = {
     "neuroticism": ("0.160 ± 0.014", "0.086 ± 0.005", "0.072 ± 0.005"),
 }
 PAPER_METHODS = ("SVM on raw data", "SVM on embeddings", "BrainLM, fine-tuned")
+# What a simulated cohort's variables depend on (`simulation.simulate`).
+ON_NETWORKS = "depends on the strengths of the networks (r 0.7, unless the simulation says otherwise)"
+PLANTED = {**dict.fromkeys(("age", "symptoms", "sex"), ON_NETWORKS), "noise_score": "depends on nothing"}
 # Methods of the pretrained model; the first that was tested stands for it in summaries.
-OURS = ("tuned", "frozen", "gram_linear", "embedding_linear", "embedding_svm", "embedding")
+OURS = ("tuned", "gram_linear", "frozen", "embedding_linear", "embedding_svm", "embedding")
 # Column -> score. Scores that end in `_fold` are shown as mean ± std over folds, others with their interval.
 NUMBER_COLUMNS = {"MSE, scaled": "mse_scaled_fold", "R²": "r2", "r within folds": "pearson_r", "MAE, own unit": "mae"}
 CLASS_COLUMNS = {"AUC by fold": "auc_fold", "AUC within folds": "auc", "balanced accuracy": "balanced_accuracy"}
@@ -72,6 +75,17 @@ class ClinicalPage(Page):
             paper = PAPER_MSE.get(phenotype)
             told = f"{paper[-1]} (UKB, tuned)" if paper else ""
             yield Finding(result.condition.cohort, phenotype, name, own, ours, best, theirs, verdict, told)
+
+    def truths(self, metrics: Metrics) -> Iterator[Truth]:
+        """What the simulation made a variable of, beside what the model and its strongest opponent made of it."""
+        for finding in self.findings(metrics):
+            if finding.what in PLANTED:
+                score, name = ("auc", "AUC") if finding.score == "AUC" else ("pearson_r", "r")
+                condition = MetricName(finding.cohort, finding.what)
+                methods = [method for method in (finding.method, finding.opponent) if method]
+                found = [Estimate.read(metrics, condition.by(method).of(score)).text() for method in methods]
+                told = [f"{name} {of} by {method}" for of, method in zip(found, methods, strict=True)]
+                yield Truth(f"Prediction of {finding.what}, {finding.cohort}", PLANTED[finding.what], "; ".join(told))
 
 
 def _paper_rows(result: "ClinicalResult") -> list[list[str]]:

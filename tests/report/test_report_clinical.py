@@ -41,6 +41,18 @@ def test_a_row_has_the_papers_mean_over_folds_and_intervals_over_subjects():
     assert row("method") == ["method", "MSE, scaled", "R²", "r within folds", "MAE, own unit"]
 
 
+def test_planted_variables_stand_beside_what_was_made_of_them_and_real_ones_do_not():
+    prefix = "test/sim/age"
+    known = {f"{prefix}/num_tested": 20}
+    known |= number("gram_linear", 0.3, 0.7, prefix) | number("connectivity_linear", 0.4, 0.6, prefix)
+    known |= {f"{prefix}/{name}/pearson_r": r for name, r in (("gram_linear", 0.5), ("connectivity_linear", 0.6))}
+    (truth,) = ClinicalPage().truths(known)
+    assert (truth.what, truth.found) == ("Prediction of age, sim", "r 0.500 by gram_linear; r 0.600 by connectivity_linear")
+    assert "strengths of the networks" in truth.planted
+    other = {name.replace("/age/", "/GAD-7/"): value for name, value in known.items()}
+    assert not [*ClinicalPage().truths(other)]
+
+
 def test_marks_say_which_methods_are_better_or_worse_than_the_reference():
     assert row("connectivity_linear")[0] == r"connectivity_linear \*↑"
     assert row("mean")[0] == r"mean \*↓"

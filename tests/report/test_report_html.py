@@ -170,6 +170,13 @@ def test_planted_truths_stand_beside_what_was_found(whole):
     assert "the expected networks differ area under the curve 0.875 by mae_cls_attention" in text
 
 
+def test_real_cohorts_have_no_planted_truths(runs, undrawn, tmp_path):
+    assert "Planted truths" in page_of(tmp_path / "before", runs)
+    for file in runs.glob("*/*/cohorts/sim.json"):
+        file.write_text(file.read_text().replace('"simulated": true', '"simulated": false'))
+    assert "Planted truths" not in page_of(tmp_path / "after", runs)
+
+
 def test_figures_are_in_the_page_each_with_a_caption(whole):
     page = whole[1].read_text()
     shown = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)

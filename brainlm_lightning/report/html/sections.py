@@ -71,7 +71,8 @@ def answer(page: Page, run: Run) -> Answer:
     if not found.tables and not found.failed:
         return found
     found.findings = _attempt(found, "findings", lambda: list(page.findings(run.metrics)))
-    found.truths = _attempt(found, "planted truths", lambda: list(page.truths(run.metrics)))
+    if any(cohort.get("simulated") for cohort in run.cohorts.values()):
+        found.truths = _attempt(found, "planted truths", lambda: list(page.truths(run.metrics)))
     files: list[ReportFile] = []
     drawn = "figures" if run.arrays else "figures (without arrays.npz)"
     _attempt(found, drawn, lambda: files.extend(page.files(run.metrics, run.arrays)))
