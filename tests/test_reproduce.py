@@ -145,9 +145,7 @@ def test_the_plans_here_name_experiments_and_options_that_are_there(name, reques
     tables = {step.name for step in plan.steps if step.verb == "test"}
     assert {f"table {number}" for number in (1, 2, 3, 4)} <= {name[:7] for name in tables}
     for step in plan.steps:  # read as of `fit`: `test` has the same options, and looks for a checkpoint
-        config = (
-            f"--config={plan.experiments / step.config}.yaml"
-        )
+        config = f"--config={plan.experiments / step.config}.yaml"
         settings = Command.of(["fit", config, f"--runs={root / 'runs'}", *step.options]).settings()
         assert settings["data"]["cohorts"] in (plan.cohort, "simulated_task")
 

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brainlm_lightning.checkpoint.description import Description, describe_parcels
+from brainlm_lightning.checkpoint.description import Description, describe_parcels, parts_of
 from brainlm_lightning.checkpoint.reference import REFERENCE
 from brainlm_lightning.data.atlas import Atlas
+from brainlm_lightning.data.joined_atlas import part_of_statistics
 from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.masked import MaskedModel
@@ -77,6 +78,29 @@ def described_on(
     if REFERENCE in about:  # parcels of the group's connectivity are others
         described[REFERENCE] = {**about[REFERENCE], "directions": None}
     return described
+
+
+def own_part(
+    model: MaskedModel, about: Description, atlas: Atlas, said: Mapping[str, Any]
+) -> tuple[MaskedModel, Description] | None:
+    """A model of several atlases as that of one of them, with its statistics; None if the atlas is none of them.
+
+    A model of one atlas is itself.
+
+    Args:
+        model: it is not changed.
+        about: its description.
+        atlas: of the recordings.
+        said: what else its description is to say of where it came from.
+    """
+    part = parts_of(about).get(atlas.sha256)
+    if part is None:
+        return None
+    if atlas.sha256 == about["parcels"]["sha256"]:
+        return model, about
+    statistics = part_of_statistics(ScalingStatistics.from_json(about["scaling"]["statistics"]), part)
+    described = described_on(about, atlas, statistics, {**said, "mapping": OWN})
+    return moved(model, torch.tensor(atlas.xyz_mm), torch.eye(len(about["parcels"]["index"]))[part]), described
 
 
 def origin_of(about: Description) -> dict[str, str]:

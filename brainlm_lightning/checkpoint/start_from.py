@@ -28,6 +28,7 @@ from brainlm_lightning.checkpoint.other_atlas import (
     move_into,
     moved,
     origin_of,
+    own_part,
     position_weights,
 )
 from brainlm_lightning.checkpoint.pretrained import Pretrained, load_model, refuse_seen
@@ -35,7 +36,6 @@ from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.joined_atlas import JoinedAtlas, part_of_statistics
 from brainlm_lightning.data.parcellation import overlap_weights
-from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.data.store import Store
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.provenance import sha256_of
@@ -147,12 +147,12 @@ def moved_checkpoint(start: StartFrom, store: Store) -> tuple[MaskedModel, Descr
     source, about = load_model(path, MaskedModel)
     if about["parcels"]["sha256"] == store.atlas.sha256:
         raise ValueError(f"{path} is in the atlas of {store.folder} already: take it as it is")
-    weights_QP, how = _weights(about, JoinedAtlas.of([store.atlas]), start)
-    statistics, part = store.statistics, parts_of(about).get(store.atlas.sha256)
-    if part is not None:
-        statistics = part_of_statistics(ScalingStatistics.from_json(about["scaling"]["statistics"]), part)
-    how = {"checkpoint_sha256": sha256_of(path), **how, "scaled_by": store.name if part is None else "pretraining"}
-    described = described_on(about, store.atlas, statistics, how)
+    came_from = {"checkpoint_sha256": sha256_of(path)}
+    own = own_part(source, about, store.atlas, came_from)
+    if own is not None:
+        return own
+    weights_QP, how = _mapped(about, store.atlas, start)
+    described = described_on(about, store.atlas, store.statistics, {**came_from, **how, "scaled_by": store.name})
     return moved(source, torch.tensor(store.atlas.xyz_mm), weights_QP), described
 
 

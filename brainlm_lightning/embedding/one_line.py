@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brainlm_lightning.checkpoint.description import Description, parts_of
+from brainlm_lightning.checkpoint.description import Description
 from brainlm_lightning.checkpoint.hub import fetched
-from brainlm_lightning.checkpoint.other_atlas import OWN, WIDTH_MM, described_on, moved, position_weights
+from brainlm_lightning.checkpoint.other_atlas import WIDTH_MM, described_on, moved, own_part, position_weights
 from brainlm_lightning.checkpoint.pretrained import load_model
 from brainlm_lightning.checkpoint.reference import reference_of
 from brainlm_lightning.data.atlas import Atlas
-from brainlm_lightning.data.joined_atlas import part_of_statistics
 from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.data.read import Expected, Orientation
 from brainlm_lightning.data.scaling import WITHOUT_STATISTICS, ScalingStatistics, centre_and_scale
@@ -160,19 +159,17 @@ class EmbeddingModel:
         Raises:
             ValueError: the scaling needs statistics of the checkpoint's own parcels; or the model cannot move.
         """
+        own = own_part(self.model, self.about, atlas, {})
+        if own is not None:
+            return EmbeddingModel(*own)
         recipe, parcels = self.about["scaling"]["recipe"], self.about["parcels"]
-        xyz_to_mm = torch.tensor(atlas.xyz_mm)
-        part = parts_of(self.about).get(atlas.sha256)
-        if part is not None:
-            statistics = part_of_statistics(ScalingStatistics.from_json(self.about["scaling"]["statistics"]), part)
-            about = described_on(self.about, atlas, statistics, {"mapping": OWN})
-            return EmbeddingModel(moved(self.model, xyz_to_mm, torch.eye(len(parcels["index"]))[part]), about)
         if recipe not in WITHOUT_STATISTICS:
             raise ValueError(
                 f"the checkpoint scales by {recipe!r}, with statistics of its own parcels in {parcels['atlas']!r}; "
                 f"only models with {' or '.join(WITHOUT_STATISTICS)} move without data of the new atlas; pretrain "
                 "further on a prepared cohort with start_from"
             )
+        xyz_to_mm = torch.tensor(atlas.xyz_mm)
         weights_QP = position_weights(torch.tensor(parcels["xyz_mm"]), xyz_to_mm, width_mm)
         statistics = ScalingStatistics.unknown(atlas.num_parcels)
         about = described_on(self.about, atlas, statistics, {"mapping": "position", "width_mm": width_mm})

@@ -155,8 +155,11 @@ def test_a_model_moves_to_the_atlas_of_a_recording(tiny_store, tmp_path):
 
 
 def test_a_model_with_statistics_of_parcels_does_not_move_by_itself(one):
+    model, own = brainlm_lightning.load(one.path), one.data.stores[0].atlas
+    turned = type(own)("turned", own.parcels.iloc[::-1].reset_index(drop=True))
     with pytest.raises(ValueError, match="scales by 'robust', with statistics of its own parcels"):
-        brainlm_lightning.load(one.path).on(one.data.stores[0].atlas)
+        model.on(turned)
+    assert model.on(own) == model
 
 
 def test_a_recording_that_looks_unlike_the_training_is_named_with_its_numbers(tiny_store, tmp_path):

@@ -47,7 +47,10 @@ def test_planted_variables_stand_beside_what_was_made_of_them_and_real_ones_do_n
     known |= number("gram_linear", 0.3, 0.7, prefix) | number("connectivity_linear", 0.4, 0.6, prefix)
     known |= {f"{prefix}/{name}/pearson_r": r for name, r in (("gram_linear", 0.5), ("connectivity_linear", 0.6))}
     (truth,) = ClinicalPage().truths(known)
-    assert (truth.what, truth.found) == ("Prediction of age, sim", "r 0.500 by gram_linear; r 0.600 by connectivity_linear")
+    assert (truth.what, truth.found) == (
+        "Prediction of age, sim",
+        "r 0.500 by gram_linear; r 0.600 by connectivity_linear",
+    )
     assert "strengths of the networks" in truth.planted
     other = {name.replace("/age/", "/GAD-7/"): value for name, value in known.items()}
     assert not [*ClinicalPage().truths(other)]
