@@ -44,6 +44,12 @@ def test_no_page_of_the_site_links_out_of_it():
     assert [link for page in DOCS.glob("*.md") for link in LINK.findall(text_of(page)) if link.startswith("..")] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_test_and_benchmark_that_a_page_names_is_there(page):
+    named = re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)`", text_of(page))
+    assert [name for name in named if not (REPOSITORY / name).is_file()] == []
+
+
 def test_every_experiment_stands_in_the_table_of_experiments():
     named = set(re.findall(r"`([\w.]+\.yaml)`", (REPOSITORY / "experiments" / "README.md").read_text()))
     assert named == {path.name for path in (REPOSITORY / "experiments").glob("*.yaml")}

@@ -52,8 +52,9 @@ def reference(cls: type) -> str:
     return "\n".join([
         "# Every key of a manifest",
         "",
-        "A manifest is one YAML a cohort (`data_manifests/`). `python -m brainlm_lightning.cli describe FOLDER` writes",
-        "a first one; any key can be set on the command line of `prepare`, too: `--split.test 0.3`. This page is",
+        "A manifest says where a cohort's recordings, people and parcels are, and what `prepare` does with them: one",
+        "YAML file for each cohort, like those in `data_manifests/`. `python -m brainlm_lightning.cli describe FOLDER`",
+        "writes a first one; any key is also an option of `prepare`: `--split.test 0.3`. This page is",
         "generated from the dataclasses in `brainlm_lightning/data/manifest.py` and `sources.py`.",
         "",
         "| key | holds | default | meaning |",
