@@ -85,7 +85,9 @@ def embed(parser: argparse.ArgumentParser) -> Verb:
     parser.add_argument(
         "--parcels", type=Path, help="table (index, label, x, y, z) of another atlas: the model moves to it"
     )
-    parser.add_argument("--embeddings", nargs="+", help="for instance cls mean_std gram (default: all)")
+    parser.add_argument(
+        "--embeddings", nargs="+", help="for instance cls mean_std gram (default: those that cost little)"
+    )
     parser.add_argument("--orientation", help="frames_parcels (default) or parcels_frames")
     parser.add_argument("--config", type=Path, help="YAML with these options: recordings, model, output, tr_s, …")
 

@@ -28,7 +28,7 @@ class EmbeddingPlan:
         label_image: of the atlas, for volumes.
         parcels: table of another atlas that the recordings are in, to which the model moves by position; its columns
             are ``index, label, x, y, z`` in mm, its name is that of the file.
-        embeddings: names; None = all that do not decode.
+        embeddings: names; None = the default ones that do not decode.
         orientation: of the series in their files.
     """
 

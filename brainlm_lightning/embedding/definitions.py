@@ -8,21 +8,28 @@ Shapes: B windows of a batch, P parcels, T frames, N patches per parcel, D width
 features of the embedding.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from brainlm_lightning.embedding.extras import Extra, check_extra
 from brainlm_lightning.embedding.states import WindowStates
+from brainlm_lightning.model.masked import MaskedModel
 
 WITHOUT_PARCELS = ("cls", "mean", "mean_std", "connectivity", "network_connectivity")  # need no state of a parcel
 LARGEST_CORRELATION = 0.999999  # arctanh(1) is infinite
 
 
 class WindowEmbedding:
-    """A vector of each window; a subclass is one definition."""
+    """A vector of each window; a subclass is one definition.
 
-    completes: bool = False  # whether `of` needs the completed window
+    Attributes:
+        needs: what `of` needs beside the states of tokens; see `window_states`.
+    """
+
+    needs: ClassVar[tuple[Extra, ...]] = ()
 
     def of(self, states: WindowStates) -> Tensor:
         """The embedding of each window, (B, F) float32, finite everywhere."""
@@ -108,12 +115,34 @@ class Connectivity(WindowEmbedding):
 class CompletedConnectivity(WindowEmbedding):
     """`Connectivity` of the window as the model completes it, each token predicted while it is hidden."""
 
-    completes = True
+    needs = ("completed",)
 
     def of(self, states: WindowStates) -> Tensor:
         """See `WindowEmbedding.of`; F = E."""
         assert states.completed_BPT is not None
         return below_diagonal(fisher_z(correlation(states.completed_BPT, states.observed_BP)))
+
+
+class Attention(WindowEmbedding):
+    """Where CLS looks: its attention to each parcel with nothing hidden, over layers, heads and patches."""
+
+    needs = ("attention",)
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = P; 0 for parcels that are not observed."""
+        assert states.attention_BP is not None
+        return states.attention_BP
+
+
+def check_model(embeddings: Iterable[WindowEmbedding], model: MaskedModel) -> None:
+    """Checks that a model can have embeddings, before any work.
+
+    Raises:
+        ValueError: it lacks what one of them needs.
+    """
+    for embedding in embeddings:
+        for extra in embedding.needs:
+            check_extra(extra, model)
 
 
 def check_parcels(states: WindowStates) -> None:
@@ -177,7 +206,7 @@ def below_diagonal(matrix_BPP: Tensor) -> Tensor:
 
 
 def default_embeddings(networks: Sequence[str], unknown: str) -> Mapping[str, WindowEmbedding]:
-    """Every embedding by name; those of networks only where the atlas names some.
+    """The embeddings that are taken where none is named; those of networks only where the atlas names some.
 
     Args:
         networks: name of each parcel's network.
@@ -196,3 +225,13 @@ def default_embeddings(networks: Sequence[str], unknown: str) -> Mapping[str, Wi
         named["network_gram"] = NetworkGram(networks, unknown)
         named["network_connectivity"] = NetworkConnectivity(networks, unknown)
     return named
+
+
+def named_embeddings(networks: Sequence[str], unknown: str) -> Mapping[str, WindowEmbedding]:
+    """Every embedding by name: the default ones, and those that cost much more or that few models have.
+
+    Args:
+        networks: name of each parcel's network.
+        unknown: the name that stands for none.
+    """
+    return {**default_embeddings(networks, unknown), "attention": Attention()}

@@ -3,12 +3,13 @@
 Shapes: B windows of a batch, P parcels, T frames, N patches per parcel, D width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from brainlm_lightning.embedding.extras import Extra, attention_of_cls
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.model.masking import Grid, deal_tokens
 
@@ -24,6 +25,7 @@ class WindowStates:
         tokens_BPND: state of each token; 0 for parcels that are not observed.
         completed_BPT: the window as the model completes it, each token predicted while its part is hidden.
         has_parcels: False if tokens are shared by parcels; see `MaskedModel.has_parcels`.
+        attention_BP: see `attention_of_cls`.
     """
 
     signal_BPT: Tensor
@@ -32,6 +34,7 @@ class WindowStates:
     tokens_BPND: Tensor
     completed_BPT: Tensor | None = None
     has_parcels: bool = True
+    attention_BP: Tensor | None = None
 
 
 def hidden_parts(key_B: Tensor, observed_BP: Tensor, num_patches: int, parts: int) -> Iterator[Tensor]:
@@ -49,7 +52,12 @@ def hidden_parts(key_B: Tensor, observed_BP: Tensor, num_patches: int, parts: in
 
 @torch.no_grad()
 def window_states(
-    model: MaskedModel, signal_BPT: Tensor, observed_BP: Tensor, key_B: Tensor, parts: int = 1, complete: bool = False
+    model: MaskedModel,
+    signal_BPT: Tensor,
+    observed_BP: Tensor,
+    key_B: Tensor,
+    parts: int = 1,
+    needs: Collection[Extra] = (),
 ) -> WindowStates:
     """Encodes windows part by part; every token is encoded once.
 
@@ -59,7 +67,11 @@ def window_states(
         observed_BP: False where a recording has no data of a parcel.
         key_B: see `hidden_parts`.
         parts: see `hidden_parts`; a model without tokens of its own takes whole windows.
-        complete: whether the model also completes the windows: each part is hidden in turn, at the cost of decoding.
+        needs: what else is wanted: ``completed``, each part is hidden in turn, at the cost of decoding; ``attention``,
+            at the cost of encoding whole windows.
+
+    Raises:
+        ValueError: the model cannot give what is wanted.
     """
     cls, tokens_BPND = [], torch.zeros((), device=signal_BPT.device)
     completed_BPT = torch.zeros_like(signal_BPT)
@@ -67,11 +79,12 @@ def window_states(
         cls_BD, part_BPND = model.tokens(signal_BPT, hidden_BPN, observed_BP)
         cls.append(cls_BD)
         tokens_BPND = tokens_BPND + part_BPND.float()
-        if complete:
+        if "completed" in needs:
             target_BPN = ~hidden_BPN & observed_BP[:, :, None]
             target_BPT = target_BPN.repeat_interleave(signal_BPT.shape[2] // model.num_patches, dim=2)
             predicted_BPT = model(signal_BPT, target_BPN, observed_BP).prediction_BPT.to(signal_BPT.dtype)
             completed_BPT = completed_BPT.where(~target_BPT, predicted_BPT)
-    completed = completed_BPT if complete else None
+    completed = completed_BPT if "completed" in needs else None
+    attention_BP = attention_of_cls(model, signal_BPT, observed_BP) if "attention" in needs else None
     cls_BD = torch.stack(cls).float().mean(0)
-    return WindowStates(signal_BPT, observed_BP, cls_BD, tokens_BPND, completed, model.has_parcels)
+    return WindowStates(signal_BPT, observed_BP, cls_BD, tokens_BPND, completed, model.has_parcels, attention_BP)

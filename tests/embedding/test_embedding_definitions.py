@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from brainlm_lightning.embedding.definitions import (
+    Attention,
     Cls,
     CompletedConnectivity,
     Connectivity,
@@ -14,8 +15,9 @@ from brainlm_lightning.embedding.definitions import (
     NetworkGram,
     Parcels,
     default_embeddings,
+    named_embeddings,
 )
-from brainlm_lightning.embedding.recordings import by_subject
+from brainlm_lightning.embedding.recordings import GroupMeans, by_subject
 from brainlm_lightning.embedding.states import WindowStates, hidden_parts, window_states
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
@@ -116,7 +118,7 @@ def windows():
 
 def test_every_token_is_encoded_once_and_predicted_while_it_is_hidden():
     model, (signal, observed, key) = small(), windows()
-    found = window_states(model, signal, observed, key, parts=3, complete=True)
+    found = window_states(model, signal, observed, key, parts=3, needs=("completed",))
     for hidden in hidden_parts(key, observed, 4, 3):
         _, tokens = model.tokens(signal, hidden, observed)
         shown = ~hidden & observed[:, :, None]
@@ -130,11 +132,11 @@ def test_every_token_is_encoded_once_and_predicted_while_it_is_hidden():
 def test_a_completed_window_does_not_know_the_token_that_it_completes():
     model, (signal, observed, key) = small(), windows()
     signal = signal.clone()
-    before = window_states(model, signal, observed, key, parts=4, complete=True).completed_BPT
+    before = window_states(model, signal, observed, key, parts=4, needs=("completed",)).completed_BPT
     part = next(iter(hidden_parts(key, observed, 4, 4)))  # visible in the first part, so hidden when it is completed
     target = (~part & observed[:, :, None]).repeat_interleave(PATCH, dim=2)
     poisoned = signal.where(~target, 99.0)
-    after = window_states(model, poisoned, observed, key, parts=4, complete=True).completed_BPT
+    after = window_states(model, poisoned, observed, key, parts=4, needs=("completed",)).completed_BPT
     torch.testing.assert_close(after[target], before[target], rtol=0, atol=0)
 
 
@@ -142,10 +144,57 @@ def test_a_completed_window_does_not_know_the_token_that_it_completes():
 def test_every_embedding_of_every_model_is_finite_and_a_function_of_the_window_alone(kind):
     model, (signal, observed, key) = small(kind), windows()
     for name, embedding in default_embeddings(NETWORKS, "none").items():
-        together = embedding.of(window_states(model, signal, observed, key, 2, complete=True))
-        alone = embedding.of(window_states(model, signal[1:2], observed[1:2], key[1:2], 2, complete=True))
+        together = embedding.of(window_states(model, signal, observed, key, 2, needs=("completed",)))
+        alone = embedding.of(window_states(model, signal[1:2], observed[1:2], key[1:2], 2, needs=("completed",)))
         assert together.isfinite().all(), name
         torch.testing.assert_close(together[1:2], alone, rtol=1e-4, atol=1e-5)
+
+
+def naive_attention(model, signal_PT, observed_P):
+    """CLS's softmax over CLS and the tokens of observed parcels, from the encoder's own queries and keys."""
+    made = []
+    note = lambda module, given, out: made.append(out[0].double())  # noqa: E731
+    hooks = [block.attention.qkv.register_forward_hook(note) for block in model.encoder.blocks]
+    model.encode(signal_PT[None], torch.zeros(1, PARCELS, 4, dtype=torch.bool), observed_P[None])
+    for hook in hooks:
+        hook.remove()
+    places = [(p, n) for p in range(PARCELS) for n in range(4) if observed_P[p]]
+    heads, width = model.config.num_heads, model.config.embed_dim // model.config.num_heads
+    total = np.zeros(PARCELS)
+    for qkv_LX in made:
+        q_LD, k_LD, _ = (part.detach().numpy() for part in qkv_LX.chunk(3, dim=1))
+        for head in range(heads):
+            own = slice(head * width, (head + 1) * width)
+            weights = [np.exp(q_LD[0, own] @ k_D[own] / np.sqrt(width)) for k_D in k_LD]
+            for (parcel, _), weight in zip(places, weights[1:], strict=True):
+                total[parcel] += weight / sum(weights) / 4
+    return total / (len(made) * heads)
+
+
+def test_attention_is_the_mean_of_clss_softmax_over_layers_heads_and_patches():
+    torch.manual_seed(0)
+    geometry = Geometry(torch.randn(PARCELS, 3) * 50, FRAMES)
+    model = MaskedAutoencoder(geometry, MAEConfig(PATCH, 16, 3, 2, 16, 1, 2)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.4)
+    signal, observed, key = windows()
+    found = Attention().of(window_states(model, signal, observed, key, parts=3, needs=("attention",)))
+    assert found.shape == (3, PARCELS)
+    for b in range(3):
+        np.testing.assert_allclose(found[b], naive_attention(model, signal[b], observed[b]), atol=1e-6)
+    assert found[1, 4] == 0
+
+
+def test_a_model_without_attention_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="a vae has no attention from CLS to single parcels, expected a masked auto"):
+        GroupMeans(small("vae"), {"cls": Cls(), "attention": Attention()}, 1, 2)
+
+
+def test_what_few_models_have_is_named_but_not_taken_by_default():
+    default, named = default_embeddings(NETWORKS, "none"), named_embeddings(NETWORKS, "none")
+    assert "attention" not in default
+    assert named.keys() - default.keys() == {"attention"}
 
 
 def test_a_subjects_embedding_is_the_mean_of_its_recordings():

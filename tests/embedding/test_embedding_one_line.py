@@ -53,7 +53,7 @@ def test_a_recording_is_embedded_as_in_its_cohort(scaling, tiny_store, tmp_path)
     net = saved(data, tmp_path / "model.safetensors")
     atlas = data.stores[0].atlas
     named = default_embeddings(atlas.networks.tolist(), "none")
-    named = {name: embedding for name, embedding in named.items() if not embedding.completes}
+    named = {name: embedding for name, embedding in named.items() if not embedding.needs}
     expected = embed_recordings(net, data, np.array([3]), named)
     model = brainlm_lightning.load(tmp_path / "model.safetensors")
     found = model.embed(data.stores[0].raw(3), tr_s=1.0, atlas=atlas)

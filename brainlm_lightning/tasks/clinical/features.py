@@ -54,7 +54,7 @@ class RecordingFeatures:
         wanted: names of all features that will be asked for: the embeddings among them are computed in one go.
 
     Raises:
-        ValueError: there are no such features.
+        ValueError: there are no such features, or the encoder cannot have them.
     """
 
     def __init__(self, question: Question, plan: BaselinePlan, parts: int, wanted: Sequence[str] = ()) -> None:
@@ -64,6 +64,9 @@ class RecordingFeatures:
             if question.target.paired and "tangent" in parts_of(name):
                 raise ValueError("the tangent of a series has no mean over a subject's: leave it out of paired classes")
         self.wanted = [part for name in wanted for part in parts_of(name)]
+        for part in self.wanted:
+            if (embedding := embedding_of(part)) is not None:
+                question.check_embedding(embedding)
 
     def of(self, name: str, rows: NDArray[np.intp], fold: Fold) -> Any:
         """The features of recordings.

@@ -14,7 +14,7 @@ from torch import nn
 from brainlm_lightning.checkpoint.pretrained import refuse_seen, untrained
 from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.data.windows import Batch
-from brainlm_lightning.embedding.definitions import WindowEmbedding, default_embeddings
+from brainlm_lightning.embedding.definitions import WindowEmbedding, check_model, default_embeddings, named_embeddings
 from brainlm_lightning.embedding.recordings import GroupMeans, embed_groups, groups_of
 from brainlm_lightning.evaluation.comparison import with_corrected_p
 from brainlm_lightning.model.masked import MaskedModel
@@ -30,7 +30,7 @@ class IdentityTask(Task):
 
     Args:
         pretrained: checkpoint of any masked model: a file, a run folder or `runs/<experiment>`.
-        embeddings: which of the default ones to take, by name; None = all but ``parcels``, which is long.
+        embeddings: which to take, by name; None = the default ones but ``parcels``, which is long.
         more_embeddings: further ones by name, of your own definition.
         parts: a window's tokens are encoded in so many parts: 4 where the pretraining hid 75 %.
         control: the same with the model before its pretraining.
@@ -57,7 +57,8 @@ class IdentityTask(Task):
         """Loads the model and names the embeddings, before any work.
 
         Raises:
-            ValueError: an embedding is unknown, or the model has seen a test subject; there are several devices.
+            ValueError: an embedding is unknown, or the model cannot have it, or has seen a test subject; there are
+                several devices.
         """
         if self.trainer.world_size > 1:
             raise ValueError(
@@ -69,6 +70,7 @@ class IdentityTask(Task):
         refuse_seen(pretrained.about, pretrained.path, data.recordings.table.iloc[tested], "to be tested on")
         data.adopt_statistics(pretrained.statistics)
         self.own, self.of_the_signal = self._embeddings()
+        check_model(self.own.values(), pretrained.model)
         self.nets["model"] = pretrained.model
         if self.control:
             self.nets["untrained"] = untrained(pretrained, data)
@@ -76,9 +78,11 @@ class IdentityTask(Task):
 
     def _embeddings(self) -> tuple[dict[str, WindowEmbedding], dict[str, WindowEmbedding]]:
         """The embeddings of the model, and connectivity, which is the signal's own."""
-        known = dict(default_embeddings(list(self.datamodule.atlas.networks), UNKNOWN_NETWORK))
+        networks = list(self.datamodule.atlas.networks)
+        known = dict(named_embeddings(networks, UNKNOWN_NETWORK))
         of_the_signal = {name: known.pop(name) for name in (CONNECTIVITY, NETWORKS) if name in known}
-        names = [name for name in known if name != "parcels"] if self.names is None else self.names
+        default = [name for name in default_embeddings(networks, UNKNOWN_NETWORK) if name in known]
+        names = [name for name in default if name != "parcels"] if self.names is None else self.names
         missing = sorted(set(names) - known.keys())
         if missing:
             raise ValueError(f"there is no embedding {missing[0]!r}; name some of {', '.join(known)}")
