@@ -134,15 +134,31 @@ class Attention(WindowEmbedding):
         return states.attention_BP
 
 
-def check_model(embeddings: Iterable[WindowEmbedding], model: MaskedModel) -> None:
+class Residual(WindowEmbedding):
+    """`Connectivity` of what a model's prior does not explain: the window minus what it expects of hidden tokens."""
+
+    needs = ("expected",)
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = E."""
+        assert states.expected_BPT is not None
+        return below_diagonal(fisher_z(correlation(states.signal_BPT - states.expected_BPT, states.observed_BP)))
+
+
+def check_model(embeddings: Iterable[WindowEmbedding], model: MaskedModel, parts: int) -> None:
     """Checks that a model can have embeddings, before any work.
+
+    Args:
+        embeddings: that are wanted.
+        model: that is to have them.
+        parts: in how many parts a window's tokens are encoded; see `hidden_parts`.
 
     Raises:
         ValueError: it lacks what one of them needs.
     """
     for embedding in embeddings:
         for extra in embedding.needs:
-            check_extra(extra, model)
+            check_extra(extra, model, parts)
 
 
 def check_parcels(states: WindowStates) -> None:
@@ -234,4 +250,4 @@ def named_embeddings(networks: Sequence[str], unknown: str) -> Mapping[str, Wind
         networks: name of each parcel's network.
         unknown: the name that stands for none.
     """
-    return {**default_embeddings(networks, unknown), "attention": Attention()}
+    return {**default_embeddings(networks, unknown), "attention": Attention(), "residual": Residual()}

@@ -37,7 +37,7 @@ class GroupMeans:
     def __init__(
         self, model: MaskedModel, embeddings: Mapping[str, WindowEmbedding], num_groups: int, parts: int
     ) -> None:
-        check_model(embeddings.values(), model)
+        check_model(embeddings.values(), model, parts)
         self.model, self.embeddings, self.parts = model, embeddings, parts
         self._needs = {extra for embedding in embeddings.values() for extra in embedding.needs}
         self._sums: dict[str, torch.Tensor] = {}

@@ -14,6 +14,7 @@ from brainlm_lightning.embedding.definitions import (
     MeanStd,
     NetworkGram,
     Parcels,
+    Residual,
     default_embeddings,
     named_embeddings,
 )
@@ -21,6 +22,8 @@ from brainlm_lightning.embedding.recordings import GroupMeans, by_subject
 from brainlm_lightning.embedding.states import WindowStates, hidden_parts, window_states
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
+from brainlm_lightning.model.prior import PriorAutoencoder
+from brainlm_lightning.model.smoother.gradients import Accuracy
 from brainlm_lightning.model.vae import VAEConfig, VariationalAutoencoder
 
 PARCELS, FRAMES, PATCH, NETWORKS = 6, 20, 5, ["a", "b", "a", "none", "b", "b"]
@@ -104,9 +107,23 @@ def test_first_order_embeddings_are_moments_of_observed_tokens(states):
 def small(kind="mae"):
     torch.manual_seed(0)
     geometry = Geometry(torch.randn(PARCELS, 3) * 50, FRAMES)
+    if kind == "mae_prior":
+        return smoothed(PriorAutoencoder(geometry, MAEConfig(PATCH, 16, 1, 2, 16, 1, 2)).eval())
     if kind == "vae":
         return VariationalAutoencoder(geometry, VAEConfig(PATCH, 16, 4)).eval()
     return MaskedAutoencoder(geometry, MAEConfig(PATCH, 16, 1, 2, 16, 1, 2)).eval()
+
+
+def smoothed(model):
+    """With a prior of correlated parcels and slow frames that does not adapt to the window."""
+    mixing = torch.randn(PARCELS, PARCELS, dtype=torch.float64)
+    frame = torch.arange(FRAMES, dtype=torch.float64)
+    model.prior.parcels_PP.copy_(mixing @ mixing.T + torch.eye(PARCELS))
+    model.prior.time_TT.copy_(torch.exp(-(frame[:, None] - frame).abs() / 4))
+    model.prior.mean_P.copy_(torch.randn(PARCELS))
+    model.prior.noise.fill_(0.3)
+    model.prior.accuracy = Accuracy(tolerance=1e-10)
+    return model
 
 
 def windows():
@@ -186,15 +203,62 @@ def test_attention_is_the_mean_of_clss_softmax_over_layers_heads_and_patches():
     assert found[1, 4] == 0
 
 
-def test_a_model_without_attention_is_refused_before_any_work():
-    with pytest.raises(ValueError, match="a vae has no attention from CLS to single parcels, expected a masked auto"):
-        GroupMeans(small("vae"), {"cls": Cls(), "attention": Attention()}, 1, 2)
+REFUSED = {
+    "no attention": (
+        "vae",
+        Attention(),
+        2,
+        "a vae has no attention from CLS to single parcels, expected a masked auto",
+    ),
+    "no prior": ("mae", Residual(), 2, "a mae has no prior, expected a mae_prior"),
+    "no part visible": ("mae_prior", Residual(), 1, "got parts=1: all tokens are hidden at once"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_model_lacks_is_refused_before_any_work(case):
+    kind, embedding, parts, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        GroupMeans(small(kind), {"cls": Cls(), "lacking": embedding}, 1, parts)
+
+
+def dense_expectation(prior, signal_PT, visible_PT):
+    """E[window | visible] by the (P T, P T) covariance."""
+    dense = np.kron(prior.parcels_PP.numpy(), prior.time_TT.numpy())
+    mean, seen = np.repeat(prior.mean_P.numpy(), FRAMES), visible_PT.flatten().numpy()
+    noisy = dense[seen][:, seen] + float(prior.noise) * np.eye(seen.sum())
+    centred = signal_PT.flatten().double().numpy()[seen] - mean[seen]
+    return (mean + dense[:, seen] @ np.linalg.solve(noisy, centred)).reshape(PARCELS, FRAMES)
+
+
+def test_residual_is_the_connectivity_of_what_the_prior_does_not_expect():
+    model, (signal, observed, key) = small("mae_prior"), windows()
+    found = Residual().of(window_states(model, signal, observed, key, parts=3, needs=("expected",)))
+    for b in range(3):
+        left_PT = np.zeros((PARCELS, FRAMES))
+        for hidden in hidden_parts(key, observed, 4, 3):
+            visible = (hidden[b] & observed[b][:, None]).repeat_interleave(PATCH, dim=1)  # while the part is predicted
+            target = (~hidden[b] & observed[b][:, None]).repeat_interleave(PATCH, dim=1).numpy()
+            expected = dense_expectation(model.prior, signal[b], visible)
+            left_PT[target] = (signal[b].double().numpy() - expected)[target]
+        np.testing.assert_allclose(found[b], pairs(naive_z(left_PT)), atol=1e-4)
+
+
+def test_what_is_expected_of_a_token_does_not_know_it():
+    model, (signal, observed, key) = small("mae_prior"), windows()
+    part = next(iter(hidden_parts(key, observed, 4, 3)))
+    target = (~part & observed[:, :, None]).repeat_interleave(PATCH, dim=2)
+    before, after = (
+        window_states(model, given, observed, key, parts=3, needs=("expected",)).expected_BPT
+        for given in (signal, signal.where(~target, 99.0))
+    )
+    torch.testing.assert_close(after[target], before[target], rtol=0, atol=0)
+    assert not torch.equal(after, before)
 
 
 def test_what_few_models_have_is_named_but_not_taken_by_default():
     default, named = default_embeddings(NETWORKS, "none"), named_embeddings(NETWORKS, "none")
-    assert "attention" not in default
-    assert named.keys() - default.keys() == {"attention"}
+    assert named.keys() - default.keys() == {"attention", "residual"}
 
 
 def test_a_subjects_embedding_is_the_mean_of_its_recordings():

@@ -183,6 +183,20 @@ def test_a_recording_that_looks_unlike_the_training_is_named_with_its_numbers(ti
         assert "standard deviation" in archive["unlike_training"][1]
 
 
+def test_an_archive_is_of_windows_encoded_in_the_parts_that_its_plan_says(one, tmp_path):
+    np.save(tmp_path / "bare.npy", one.raw)
+    atlas, chosen = one.data.stores[0].atlas.name, ("gram", "completed_connectivity")
+    plan = EmbeddingPlan(
+        (str(tmp_path / "bare.npy"),), str(one.path), tmp_path / "e.npz", 1.0, atlas, embeddings=chosen, parts=2
+    )
+    model = brainlm_lightning.load(one.path)
+    whole, halves = (model.embed(one.raw, tr_s=1.0, atlas=atlas, embeddings=chosen, parts=parts) for parts in (1, 2))
+    with np.load(embed_files(plan)) as archive:
+        for name in chosen:
+            assert np.array_equal(archive[name][0], halves[name])
+            assert not np.allclose(archive[name][0], whole[name])
+
+
 def test_a_file_that_names_no_columns_needs_an_atlas(one, tmp_path):
     np.save(tmp_path / "bare.npy", one.raw)
     model = brainlm_lightning.load(one.path)

@@ -66,7 +66,7 @@ class RecordingFeatures:
         self.wanted = [part for name in wanted for part in parts_of(name)]
         for part in self.wanted:
             if (embedding := embedding_of(part)) is not None:
-                question.check_embedding(embedding)
+                question.check_embedding(embedding, parts)
 
     def of(self, name: str, rows: NDArray[np.intp], fold: Fold) -> Any:
         """The features of recordings.

@@ -211,9 +211,9 @@ class Question:
         """Names of the embeddings of windows that `embedding` computes."""
         return list(self._definitions)
 
-    def check_embedding(self, name: str) -> None:
-        """Raises ValueError where the pretrained encoder cannot have an embedding."""
-        check_model([self._definitions[name]], self.pretrained.model)
+    def check_embedding(self, name: str, parts: int) -> None:
+        """Raises ValueError where the pretrained encoder cannot have an embedding, taking windows in so many parts."""
+        check_model([self._definitions[name]], self.pretrained.model, parts)
 
     def embedding(
         self, name: str, without_pretraining: bool, fold: Fold, parts: int, others: Sequence[str] = ()

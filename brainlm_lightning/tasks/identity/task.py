@@ -70,7 +70,7 @@ class IdentityTask(Task):
         refuse_seen(pretrained.about, pretrained.path, data.recordings.table.iloc[tested], "to be tested on")
         data.adopt_statistics(pretrained.statistics)
         self.own, self.of_the_signal = self._embeddings()
-        check_model(self.own.values(), pretrained.model)
+        check_model(self.own.values(), pretrained.model, parts=self.parts)
         self.nets["model"] = pretrained.model
         if self.control:
             self.nets["untrained"] = untrained(pretrained, data)
