@@ -25,12 +25,12 @@ from brainlm_lightning.data.read import Expected, Orientation
 from brainlm_lightning.data.scaling import WITHOUT_STATISTICS, ScalingStatistics, centre_and_scale
 from brainlm_lightning.data.windows import Batch, scale_on_device, usable_parcels
 from brainlm_lightning.embedding.definitions import (
-    WITHOUT_PARCELS,
     WindowEmbedding,
     default_embeddings,
     named_embeddings,
 )
 from brainlm_lightning.embedding.inputs import Series, prepared, read_recording
+from brainlm_lightning.embedding.pairs import WITHOUT_PARCELS
 from brainlm_lightning.embedding.recordings import GroupMeans
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.run_folder import EXPORTED
