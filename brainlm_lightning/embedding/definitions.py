@@ -8,9 +8,10 @@ Shapes: B windows of a batch, P parcels, N patches per parcel, D width, Q networ
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from brainlm_lightning.embedding.extras import Extra, check_extra
@@ -26,6 +27,18 @@ from brainlm_lightning.embedding.states import WindowStates
 from brainlm_lightning.model.masked import MaskedModel
 
 
+class Space(Protocol):
+    """Where embeddings of recordings are brought to, among training recordings: a transformer of scikit-learn's."""
+
+    def fit(self, X: NDArray[Any]) -> Self:
+        """Learns from the embeddings of training recordings, (n, F)."""
+        ...
+
+    def transform(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Brings the embeddings of any recordings there."""
+        ...
+
+
 class WindowEmbedding:
     """A vector of each window; a subclass is one definition.
 
@@ -38,6 +51,10 @@ class WindowEmbedding:
     def of(self, states: WindowStates) -> Tensor:
         """The embedding of each window, (B, F) float32, finite everywhere."""
         raise NotImplementedError
+
+    def space(self) -> Space | None:
+        """The space, to be fitted, to which embeddings of recordings are brought; None = they stay as they are."""
+        return None
 
 
 class Cls(WindowEmbedding):
@@ -79,6 +96,24 @@ class Gram(WindowEmbedding):
     def of(self, states: WindowStates) -> Tensor:
         """See `WindowEmbedding.of`; F = E = P (P − 1) / 2."""
         return below_diagonal(fisher_z(token_correlation(states)))
+
+
+class Covariance(WindowEmbedding):
+    """`Gram` as covariance: the correlation of centred tokens, in the tangent space at the mean of training recordings.
+
+    Of windows it is the correlation itself, without Fisher's z: a mean over windows then is a correlation matrix again.
+    """
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = E; in its space P (P + 1) / 2."""
+        return below_diagonal(token_correlation(states))
+
+    def space(self) -> Space:
+        """See `WindowEmbedding.space`."""
+        from brainlm_lightning.embedding.tangent import TangentSpace  # nilearn takes seconds to import
+
+        space: Space = TangentSpace()
+        return space
 
 
 class NetworkGram(WindowEmbedding):
@@ -202,4 +237,5 @@ def named_embeddings(networks: Sequence[str], unknown: str) -> Mapping[str, Wind
         networks: name of each parcel's network.
         unknown: the name that stands for none.
     """
-    return {**default_embeddings(networks, unknown), "attention": Attention(), "residual": Residual()}
+    more = {"covariance": Covariance(), "attention": Attention(), "residual": Residual()}
+    return {**default_embeddings(networks, unknown), **more}

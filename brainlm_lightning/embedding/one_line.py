@@ -217,6 +217,12 @@ class EmbeddingModel:
                 f"no embedding {unknown[0]!r}; there are {', '.join(known)}"
                 + ("" if "network_gram" in known else "; those of networks need `atlas` as a table with networks")
             )
+        placed = [name for name in names if known[name].space() is not None]
+        if placed:
+            raise ValueError(
+                f"{placed[0]} is a place among training recordings, which a single recording has not: it exists in "
+                "IdentityTask and ClinicalTask alone; embed `gram`"
+            )
         return {name: known[name] for name in names}
 
     def windows(self, series: Series, tr_s: float) -> Batch:

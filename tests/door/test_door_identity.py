@@ -43,10 +43,11 @@ def test_an_unknown_embedding_is_one_message(runs, pretrained):
 
 def test_what_few_models_have_is_scored_where_it_is_named(runs):
     fitted = door("fit", runs / "fits", {}, "experiments/pretrain_restpain_prior.yaml")
-    named = {f"{GIVEN}.embeddings": "[attention, residual]", "data.scaling": "recording_zscore"}
-    given = {f"{GIVEN}.pretrained": fitted, **named}
+    chosen = {f"{GIVEN}.embeddings": "[covariance, attention, residual]", "data.scaling": "recording_zscore"}
+    given = {f"{GIVEN}.pretrained": fitted, **chosen}
     metrics = read_metrics(door("test", runs / "tests", given, "experiments/identity_abide.yaml"))
-    for name in ("attention", "residual", "attention_untrained", "residual_untrained"):
+    named = ("covariance", "attention", "residual")
+    for name in (*named, *(f"{own}_untrained" for own in named)):
         assert np.isfinite(metrics[f"test/tiny/identity/{name}/reads_r2"])
     assert "test/tiny/identity/gram/reads_r2" not in metrics
 

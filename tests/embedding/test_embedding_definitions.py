@@ -9,6 +9,7 @@ from brainlm_lightning.embedding.definitions import (
     Cls,
     CompletedConnectivity,
     Connectivity,
+    Covariance,
     Gram,
     Mean,
     MeanStd,
@@ -66,6 +67,15 @@ def test_gram_is_the_correlation_of_tokens_about_their_parcels_mean(states):
         unit = apart.flatten(1) / apart.flatten(1).norm(dim=1, keepdim=True).clamp(min=1e-12)
         cosine = (unit @ unit.T).numpy().clip(-0.999999, 0.999999)
         np.testing.assert_allclose(found[b], pairs(np.arctanh(cosine)), atol=1e-5)
+
+
+def test_covariance_is_the_correlation_that_gram_is_fishers_z_of_and_its_mean_over_windows_is_one(states):
+    found = Covariance().of(states)
+    torch.testing.assert_close(found, Gram().of(states).tanh())
+    full = np.eye(PARCELS)
+    full[np.tril_indices(PARCELS, -1)] = found.mean(0)
+    full = full + full.T - np.eye(PARCELS)
+    assert np.linalg.eigvalsh(full).min() > -1e-6
 
 
 def test_gram_does_not_know_where_parcels_lie(states):
@@ -258,7 +268,7 @@ def test_what_is_expected_of_a_token_does_not_know_it():
 
 def test_what_few_models_have_is_named_but_not_taken_by_default():
     default, named = default_embeddings(NETWORKS, "none"), named_embeddings(NETWORKS, "none")
-    assert named.keys() - default.keys() == {"attention", "residual"}
+    assert named.keys() - default.keys() == {"covariance", "attention", "residual"}
 
 
 def test_a_subjects_embedding_is_the_mean_of_its_recordings():

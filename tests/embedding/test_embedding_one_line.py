@@ -102,6 +102,7 @@ REFUSED = {
     "another atlas": ({"tr_s": 1.0, "atlas": "A424"}, "in atlas 'A424', the checkpoint in '.*' \\(16 parcels\\)"),
     "turned": ({"tr_s": 1.0, "atlas": "own", "orientation": "parcels_frames"}, r"the array is \(60, 16\), expected"),
     "too short": ({"tr_s": 0.1, "atlas": "own"}, "has 6 frames at the checkpoint's tr_s of 1.0 s; a window has 20"),
+    "no place alone": ({"tr_s": 1.0, "atlas": "own", "embeddings": ["covariance"]}, "place among training recordings"),
     "unknown embedding": ({"tr_s": 1.0, "atlas": "own", "embeddings": ["clss"]}, "no embedding 'clss'; there are cls"),
 }
 

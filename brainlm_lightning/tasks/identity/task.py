@@ -16,6 +16,7 @@ from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.embedding.definitions import WindowEmbedding, check_model, default_embeddings, named_embeddings
 from brainlm_lightning.embedding.recordings import GroupMeans, embed_groups, groups_of
+from brainlm_lightning.embedding.spaces import FittedSpaces
 from brainlm_lightning.evaluation.comparison import with_corrected_p
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.tasks.identity.compare import CONNECTIVITY, NETWORKS, HalfEmbeddings, scored
@@ -94,9 +95,11 @@ class IdentityTask(Task):
         self.train_halves = Halves.of(data, rows)
         self.test_halves = [Halves.of(data, test_set.rows) for test_set in data.test_sets]
         self.train_values: Values = {}
+        self.spaces: dict[str, FittedSpaces] = {}
         for net in self.nets:
             found = embed_groups(self._model(net), data, rows, self.train_halves.group, self._of(net), self.parts)
-            self.train_values |= _named(net, found, self.train_halves)
+            self.spaces[net] = FittedSpaces.fit(self._of(net), found)
+            self.train_values |= _named(net, self.spaces[net].place(found), self.train_halves)
         self.sums = [
             {net: GroupMeans(self._model(net), self._of(net), halves.num_groups, self.parts) for net in self.nets}
             for halves in self.test_halves
@@ -118,7 +121,7 @@ class IdentityTask(Task):
         for test_set, halves, sums in zip(self.datamodule.test_sets, self.test_halves, self.sums, strict=True):
             values: Values = {}
             for net, means in sums.items():
-                values |= _named(net, means.compute(), halves)
+                values |= _named(net, self.spaces[net].place(means.compute()), halves)
             self.results |= scored(test_set.name, train, HalfEmbeddings(halves, values))
         self.results = with_corrected_p(self.results)
 
