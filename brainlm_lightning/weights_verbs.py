@@ -85,8 +85,13 @@ def embed(parser: argparse.ArgumentParser) -> Verb:
     parser.add_argument(
         "--parcels", type=Path, help="table (index, label, x, y, z) of another atlas: the model moves to it"
     )
-    parser.add_argument("--embeddings", nargs="+", help="for instance cls mean_std gram (default: all)")
+    parser.add_argument(
+        "--embeddings", nargs="+", help="for instance cls mean_std gram (default: those that cost little)"
+    )
     parser.add_argument("--orientation", help="frames_parcels (default) or parcels_frames")
+    parser.add_argument(
+        "--parts", type=int, help="encode windows in so many parts: 4 where 75 %% were hidden (default: 1)"
+    )
     parser.add_argument("--config", type=Path, help="YAML with these options: recordings, model, output, tr_s, …")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:

@@ -28,8 +28,9 @@ class EmbeddingPlan:
         label_image: of the atlas, for volumes.
         parcels: table of another atlas that the recordings are in, to which the model moves by position; its columns
             are ``index, label, x, y, z`` in mm, its name is that of the file.
-        embeddings: names; None = all that do not decode.
+        embeddings: names; None = the default ones that do not decode.
         orientation: of the series in their files.
+        parts: in how many parts a window's tokens are encoded; see `embedding.states`.
     """
 
     recordings: tuple[str, ...]
@@ -41,6 +42,7 @@ class EmbeddingPlan:
     parcels: Path | None = None
     embeddings: tuple[str, ...] | None = None
     orientation: str = "frames_parcels"
+    parts: int = 1
 
     @classmethod
     def of(cls, values: Mapping[str, Any], source: str) -> "EmbeddingPlan":
@@ -97,7 +99,7 @@ def embed_files(plan: EmbeddingPlan) -> Path:
         unlike.append("; ".join(model.unlike(batch) or []))
         if unlike[-1]:
             print(f"{recording} looks unlike the recordings of the training: {unlike[-1]}", file=sys.stderr)
-        rows.append(model.embed_windows(batch, atlas=plan.atlas, embeddings=plan.embeddings))
+        rows.append(model.embed_windows(batch, atlas=plan.atlas, embeddings=plan.embeddings, parts=plan.parts))
     arrays: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     arrays["unlike_training"] = np.array(unlike)
     plan.output.parent.mkdir(parents=True, exist_ok=True)

@@ -4,29 +4,57 @@ The mean of the tokens of z-scored series is nearly the same for everybody; what
 parcels vary together. So the second-order embeddings (`gram` and its kin) take each parcel's states about their own
 mean over time, which removes where the parcel lies and leaves what it did.
 
-Shapes: B windows of a batch, P parcels, T frames, N patches per parcel, D width, Q networks, E pairs of parcels, F
-features of the embedding.
+Shapes: B windows of a batch, P parcels, N patches per parcel, D width, Q networks, E pairs of parcels, F features.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from brainlm_lightning.embedding.extras import Extra, check_extra
+from brainlm_lightning.embedding.pairs import (
+    below_diagonal,
+    check_parcels,
+    correlation,
+    fisher_z,
+    network_means,
+    token_correlation,
+)
 from brainlm_lightning.embedding.states import WindowStates
+from brainlm_lightning.model.masked import MaskedModel
 
-WITHOUT_PARCELS = ("cls", "mean", "mean_std", "connectivity", "network_connectivity")  # need no state of a parcel
-LARGEST_CORRELATION = 0.999999  # arctanh(1) is infinite
+
+class Space(Protocol):
+    """Where embeddings of recordings are brought to, among training recordings: a transformer of scikit-learn's."""
+
+    def fit(self, X: NDArray[Any]) -> Self:
+        """Learns from the embeddings of training recordings, (n, F)."""
+        ...
+
+    def transform(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Brings the embeddings of any recordings there."""
+        ...
 
 
 class WindowEmbedding:
-    """A vector of each window; a subclass is one definition."""
+    """A vector of each window; a subclass is one definition.
 
-    completes: bool = False  # whether `of` needs the completed window
+    Attributes:
+        needs: what `of` needs beside the states of tokens; see `window_states`.
+    """
+
+    needs: ClassVar[tuple[Extra, ...]] = ()
 
     def of(self, states: WindowStates) -> Tensor:
         """The embedding of each window, (B, F) float32, finite everywhere."""
         raise NotImplementedError
+
+    def space(self) -> Space | None:
+        """The space, to be fitted, to which embeddings of recordings are brought; None = they stay as they are."""
+        return None
 
 
 class Cls(WindowEmbedding):
@@ -70,6 +98,24 @@ class Gram(WindowEmbedding):
         return below_diagonal(fisher_z(token_correlation(states)))
 
 
+class Covariance(WindowEmbedding):
+    """`Gram` as covariance: the correlation of centred tokens, in the tangent space at the mean of training recordings.
+
+    Of windows it is the correlation itself, without Fisher's z: a mean over windows then is a correlation matrix again.
+    """
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = E; in its space P (P + 1) / 2."""
+        return below_diagonal(token_correlation(states))
+
+    def space(self) -> Space:
+        """See `WindowEmbedding.space`."""
+        from brainlm_lightning.embedding.tangent import TangentSpace  # nilearn takes seconds to import
+
+        space: Space = TangentSpace()
+        return space
+
+
 class NetworkGram(WindowEmbedding):
     """The mean of `Gram` within and between networks.
 
@@ -108,7 +154,7 @@ class Connectivity(WindowEmbedding):
 class CompletedConnectivity(WindowEmbedding):
     """`Connectivity` of the window as the model completes it, each token predicted while it is hidden."""
 
-    completes = True
+    needs = ("completed",)
 
     def of(self, states: WindowStates) -> Tensor:
         """See `WindowEmbedding.of`; F = E."""
@@ -116,17 +162,42 @@ class CompletedConnectivity(WindowEmbedding):
         return below_diagonal(fisher_z(correlation(states.completed_BPT, states.observed_BP)))
 
 
-def check_parcels(states: WindowStates) -> None:
-    """Refuses a comparison of parcels where they share tokens.
+class Attention(WindowEmbedding):
+    """Where CLS looks: its attention to each parcel with nothing hidden, over layers, heads and patches."""
+
+    needs = ("attention",)
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = P; 0 for parcels that are not observed."""
+        assert states.attention_BP is not None
+        return states.attention_BP
+
+
+class Residual(WindowEmbedding):
+    """`Connectivity` of what a model's prior does not explain: the window minus what it expects of hidden tokens."""
+
+    needs = ("expected",)
+
+    def of(self, states: WindowStates) -> Tensor:
+        """See `WindowEmbedding.of`; F = E."""
+        assert states.expected_BPT is not None
+        return below_diagonal(fisher_z(correlation(states.signal_BPT - states.expected_BPT, states.observed_BP)))
+
+
+def check_model(embeddings: Iterable[WindowEmbedding], model: MaskedModel, parts: int) -> None:
+    """Checks that a model can have embeddings, before any work.
+
+    Args:
+        embeddings: that are wanted.
+        model: that is to have them.
+        parts: in how many parts a window's tokens are encoded; see `hidden_parts`.
 
     Raises:
-        ValueError: no token belongs to a single parcel.
+        ValueError: it lacks what one of them needs.
     """
-    if not states.has_parcels:
-        raise ValueError(
-            "this model's tokens hold several parcels each, so there is no embedding of a parcel, nor of how parcels "
-            f"vary together; use {', '.join(WITHOUT_PARCELS)}"
-        )
+    for embedding in embeddings:
+        for extra in embedding.needs:
+            check_extra(extra, model, parts)
 
 
 def moments(states: WindowStates) -> tuple[Tensor, Tensor]:
@@ -137,47 +208,8 @@ def moments(states: WindowStates) -> tuple[Tensor, Tensor]:
     return mean_BD, (apart_BPND.square().sum((1, 2)) / count_B1).sqrt()
 
 
-def token_correlation(states: WindowStates) -> Tensor:
-    """Correlation between parcels of their tokens about each parcel's mean over patches, (B, P, P)."""
-    check_parcels(states)
-    apart_BPND = states.tokens_BPND - states.tokens_BPND.mean(2, keepdim=True)
-    return _cosine(apart_BPND.flatten(2), states.observed_BP)
-
-
-def correlation(signal_BPT: Tensor, observed_BP: Tensor) -> Tensor:
-    """Pearson's correlation between parcels over frames, (B, P, P); 0 with parcels that are constant or unobserved."""
-    return _cosine(signal_BPT - signal_BPT.mean(2, keepdim=True), observed_BP)
-
-
-def _cosine(values_BPF: Tensor, observed_BP: Tensor) -> Tensor:
-    unit_BPF = torch.nn.functional.normalize(values_BPF, dim=2) * observed_BP[:, :, None]
-    return unit_BPF @ unit_BPF.mT
-
-
-def network_means(z_BPP: Tensor, member_QP: Tensor, observed_BP: Tensor) -> Tensor:
-    """Means over observed pairs of different parcels, within and between networks, (B, Q (Q + 1) / 2)."""
-    member_BQP = member_QP.to(z_BPP) * observed_BP[:, None]
-    pairs_PP = 1 - torch.eye(z_BPP.shape[1]).to(z_BPP)  # a parcel with itself says nothing
-    total_BQQ = member_BQP @ (z_BPP * pairs_PP) @ member_BQP.mT
-    count_BQQ = member_BQP @ pairs_PP @ member_BQP.mT
-    mean_BQQ = total_BQQ / count_BQQ.clamp(min=1)
-    row, column = torch.tril_indices(mean_BQQ.shape[1], mean_BQQ.shape[2])
-    return mean_BQQ[:, row, column]
-
-
-def fisher_z(correlation_BPP: Tensor) -> Tensor:
-    """Arctanh of correlations."""
-    return correlation_BPP.clamp(-LARGEST_CORRELATION, LARGEST_CORRELATION).atanh()
-
-
-def below_diagonal(matrix_BPP: Tensor) -> Tensor:
-    """The entries below the diagonal, (B, E), row by row."""
-    row, column = torch.tril_indices(matrix_BPP.shape[1], matrix_BPP.shape[2], offset=-1)
-    return matrix_BPP[:, row, column]
-
-
 def default_embeddings(networks: Sequence[str], unknown: str) -> Mapping[str, WindowEmbedding]:
-    """Every embedding by name; those of networks only where the atlas names some.
+    """The embeddings that are taken where none is named; those of networks only where the atlas names some.
 
     Args:
         networks: name of each parcel's network.
@@ -196,3 +228,14 @@ def default_embeddings(networks: Sequence[str], unknown: str) -> Mapping[str, Wi
         named["network_gram"] = NetworkGram(networks, unknown)
         named["network_connectivity"] = NetworkConnectivity(networks, unknown)
     return named
+
+
+def named_embeddings(networks: Sequence[str], unknown: str) -> Mapping[str, WindowEmbedding]:
+    """Every embedding by name: the default ones, and those that cost much more or that few models have.
+
+    Args:
+        networks: name of each parcel's network.
+        unknown: the name that stands for none.
+    """
+    more = {"covariance": Covariance(), "attention": Attention(), "residual": Residual()}
+    return {**default_embeddings(networks, unknown), **more}

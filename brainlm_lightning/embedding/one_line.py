@@ -23,8 +23,13 @@ from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.data.read import Expected, Orientation
 from brainlm_lightning.data.scaling import WITHOUT_STATISTICS, ScalingStatistics, centre_and_scale
 from brainlm_lightning.data.windows import Batch, scale_on_device, usable_parcels
-from brainlm_lightning.embedding.definitions import WITHOUT_PARCELS, WindowEmbedding, default_embeddings
+from brainlm_lightning.embedding.definitions import (
+    WindowEmbedding,
+    default_embeddings,
+    named_embeddings,
+)
 from brainlm_lightning.embedding.inputs import Series, prepared, read_recording
+from brainlm_lightning.embedding.pairs import WITHOUT_PARCELS
 from brainlm_lightning.embedding.recordings import GroupMeans
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.run_folder import EXPORTED
@@ -70,7 +75,7 @@ class EmbeddingModel:
             tr_s: seconds from one frame to the next; may be left out where the file says it.
             atlas: what the columns are: the parcel table, or the name of the checkpoint's atlas, by which you say that
                 the columns stand in its order. May be left out for files that name their columns.
-            embeddings: names; None = all of `embedding.definitions` but those that decode.
+            embeddings: names; None = the default ones of `embedding.definitions` but those that decode.
             orientation: of the array, or of the series in the file.
             label_image: the atlas's label image, for volumes.
             parts: in how many parts a window's tokens are encoded; see `embedding.states`.
@@ -84,7 +89,7 @@ class EmbeddingModel:
 
         Raises:
             ValueError: the recording does not fit the checkpoint (parcels, their order, length), or its ``tr_s`` or
-                atlas is unknown.
+                atlas is unknown; an embedding is unknown, or the model cannot have it.
         """
         batch = self.read(recording, tr_s=tr_s, atlas=atlas, orientation=orientation, label_image=label_image)
         self._warn(batch, recording)
@@ -198,15 +203,22 @@ class EmbeddingModel:
 
     def _definitions(self, names: Sequence[str] | None, atlas: Atlas | str | None) -> Mapping[str, WindowEmbedding]:
         networks = atlas.networks.tolist() if isinstance(atlas, Atlas) else [UNKNOWN_NETWORK]
-        known = default_embeddings(networks, UNKNOWN_NETWORK)
         if names is None:
-            possible = set(known) if self.model.has_parcels else set(WITHOUT_PARCELS)
-            return {name: of for name, of in known.items() if name in possible and not of.completes}
+            default = default_embeddings(networks, UNKNOWN_NETWORK)
+            possible = set(default) if self.model.has_parcels else set(WITHOUT_PARCELS)
+            return {name: of for name, of in default.items() if name in possible and not of.needs}
+        known = named_embeddings(networks, UNKNOWN_NETWORK)
         unknown = [name for name in names if name not in known]
         if unknown:
             raise ValueError(
                 f"no embedding {unknown[0]!r}; there are {', '.join(known)}"
                 + ("" if "network_gram" in known else "; those of networks need `atlas` as a table with networks")
+            )
+        placed = [name for name in names if known[name].space() is not None]
+        if placed:
+            raise ValueError(
+                f"{placed[0]} is a place among training recordings, which a single recording has not: it exists in "
+                "IdentityTask and ClinicalTask alone; embed `gram`"
             )
         return {name: known[name] for name in names}
 

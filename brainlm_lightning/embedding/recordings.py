@@ -13,7 +13,7 @@ from rich.progress import track
 
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.windows import Batch, scale_on_device
-from brainlm_lightning.embedding.definitions import WindowEmbedding
+from brainlm_lightning.embedding.definitions import WindowEmbedding, check_model
 from brainlm_lightning.embedding.states import window_states
 from brainlm_lightning.model.masked import MaskedModel
 
@@ -29,13 +29,17 @@ class GroupMeans:
         embeddings: by name.
         num_groups: G.
         parts: in how many parts a window's tokens are encoded; see `hidden_parts`.
+
+    Raises:
+        ValueError: the model cannot have one of the embeddings.
     """
 
     def __init__(
         self, model: MaskedModel, embeddings: Mapping[str, WindowEmbedding], num_groups: int, parts: int
     ) -> None:
+        check_model(embeddings.values(), model, parts)
         self.model, self.embeddings, self.parts = model, embeddings, parts
-        self._completes = any(embedding.completes for embedding in embeddings.values())
+        self._needs = {extra for embedding in embeddings.values() for extra in embedding.needs}
         self._sums: dict[str, torch.Tensor] = {}
         self._count_G = torch.zeros(num_groups)
 
@@ -48,7 +52,7 @@ class GroupMeans:
         if not bool(wanted.any()):
             return
         inputs = (batch["signal_BPT"][wanted], batch["observed_BP"][wanted], batch["key_B"][wanted])
-        states = window_states(self.model, *inputs, parts=self.parts, complete=self._completes)
+        states = window_states(self.model, *inputs, parts=self.parts, needs=self._needs)
         group_B = group_B[wanted].cpu()
         for name, embedding in self.embeddings.items():
             value_BF = embedding.of(states).cpu()

@@ -3,13 +3,14 @@
 Shapes: B windows of a batch, P parcels, T frames, N patches per parcel, D width.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from brainlm_lightning.model.masked import MaskedModel
+from brainlm_lightning.embedding.extras import Extra, attention_of_cls, check_extra, prior_of
+from brainlm_lightning.model.masked import MaskedModel, Reconstruction
 from brainlm_lightning.model.masking import Grid, deal_tokens
 
 
@@ -24,6 +25,8 @@ class WindowStates:
         tokens_BPND: state of each token; 0 for parcels that are not observed.
         completed_BPT: the window as the model completes it, each token predicted while its part is hidden.
         has_parcels: False if tokens are shared by parcels; see `MaskedModel.has_parcels`.
+        attention_BP: see `attention_of_cls`.
+        expected_BPT: the window as the model's prior expects it, each token while its part is hidden.
     """
 
     signal_BPT: Tensor
@@ -32,6 +35,8 @@ class WindowStates:
     tokens_BPND: Tensor
     completed_BPT: Tensor | None = None
     has_parcels: bool = True
+    attention_BP: Tensor | None = None
+    expected_BPT: Tensor | None = None
 
 
 def hidden_parts(key_B: Tensor, observed_BP: Tensor, num_patches: int, parts: int) -> Iterator[Tensor]:
@@ -49,7 +54,12 @@ def hidden_parts(key_B: Tensor, observed_BP: Tensor, num_patches: int, parts: in
 
 @torch.no_grad()
 def window_states(
-    model: MaskedModel, signal_BPT: Tensor, observed_BP: Tensor, key_B: Tensor, parts: int = 1, complete: bool = False
+    model: MaskedModel,
+    signal_BPT: Tensor,
+    observed_BP: Tensor,
+    key_B: Tensor,
+    parts: int = 1,
+    needs: Collection[Extra] = (),
 ) -> WindowStates:
     """Encodes windows part by part; every token is encoded once.
 
@@ -59,19 +69,43 @@ def window_states(
         observed_BP: False where a recording has no data of a parcel.
         key_B: see `hidden_parts`.
         parts: see `hidden_parts`; a model without tokens of its own takes whole windows.
-        complete: whether the model also completes the windows: each part is hidden in turn, at the cost of decoding.
+        needs: what else is wanted: ``completed``, each part is hidden in turn, at the cost of decoding; ``attention``,
+            at the cost of encoding whole windows; ``expected``, by the prior of a model that has one.
+
+    Raises:
+        ValueError: the model cannot give what is wanted.
     """
+    for extra in needs:
+        check_extra(extra, model, parts)
     cls, tokens_BPND = [], torch.zeros((), device=signal_BPT.device)
-    completed_BPT = torch.zeros_like(signal_BPT)
+    predicted = {extra: torch.zeros_like(signal_BPT) for extra in needs if extra != "attention"}
     for hidden_BPN in hidden_parts(key_B, observed_BP, model.num_patches, parts if model.has_tokens else 1):
         cls_BD, part_BPND = model.tokens(signal_BPT, hidden_BPN, observed_BP)
         cls.append(cls_BD)
         tokens_BPND = tokens_BPND + part_BPND.float()
-        if complete:
-            target_BPN = ~hidden_BPN & observed_BP[:, :, None]
-            target_BPT = target_BPN.repeat_interleave(signal_BPT.shape[2] // model.num_patches, dim=2)
-            predicted_BPT = model(signal_BPT, target_BPN, observed_BP).prediction_BPT.to(signal_BPT.dtype)
-            completed_BPT = completed_BPT.where(~target_BPT, predicted_BPT)
-    completed = completed_BPT if complete else None
-    cls_BD = torch.stack(cls).float().mean(0)
-    return WindowStates(signal_BPT, observed_BP, cls_BD, tokens_BPND, completed, model.has_parcels)
+        target_BPN = ~hidden_BPN & observed_BP[:, :, None]
+        target_BPT = target_BPN.repeat_interleave(signal_BPT.shape[2] // model.num_patches, dim=2)
+        for extra, whole_BPT in predicted.items():
+            part_BPT = _predicted(extra, model, signal_BPT, target_BPN, observed_BP).to(whole_BPT.dtype)
+            predicted[extra] = whole_BPT.where(~target_BPT, part_BPT)
+    return WindowStates(
+        signal_BPT,
+        observed_BP,
+        cls_BD=torch.stack(cls).float().mean(0),
+        tokens_BPND=tokens_BPND,
+        completed_BPT=predicted.get("completed"),
+        has_parcels=model.has_parcels,
+        attention_BP=attention_of_cls(model, signal_BPT, observed_BP) if "attention" in needs else None,
+        expected_BPT=predicted.get("expected"),
+    )
+
+
+def _predicted(extra: Extra, model: MaskedModel, signal_BPT: Tensor, target_BPN: Tensor, observed_BP: Tensor) -> Tensor:
+    """What the model, or for ``expected`` its prior, predicts of windows while targets are hidden, (B, P, T)."""
+    if extra == "completed":
+        reconstruction: Reconstruction = model(signal_BPT, target_BPN, observed_BP)
+        return reconstruction.prediction_BPT
+    visible_BPN = ~target_BPN & observed_BP[:, :, None]
+    visible_BPT = visible_BPN.repeat_interleave(signal_BPT.shape[2] // model.num_patches, dim=2)
+    expected_BPT: Tensor = prior_of(model)(signal_BPT, visible_BPT)
+    return expected_BPT

@@ -39,3 +39,20 @@ def test_an_unknown_embedding_is_one_message(runs, pretrained):
             "experiments/identity_abide.yaml",
         )
     assert not runs.exists()
+
+
+def test_what_few_models_have_is_scored_where_it_is_named(runs):
+    fitted = door("fit", runs / "fits", {}, "experiments/pretrain_restpain_prior.yaml")
+    chosen = {f"{GIVEN}.embeddings": "[covariance, attention, residual]", "data.scaling": "recording_zscore"}
+    given = {f"{GIVEN}.pretrained": fitted, **chosen}
+    metrics = read_metrics(door("test", runs / "tests", given, "experiments/identity_abide.yaml"))
+    named = ("covariance", "attention", "residual")
+    for name in (*named, *(f"{own}_untrained" for own in named)):
+        assert np.isfinite(metrics[f"test/tiny/identity/{name}/reads_r2"])
+    assert "test/tiny/identity/gram/reads_r2" not in metrics
+
+
+def test_what_a_model_does_not_have_is_one_message(runs, pretrained):
+    given = {f"{GIVEN}.pretrained": pretrained, f"{GIVEN}.embeddings": "[residual]"}
+    with pytest.raises(SystemExit, match="a mae has no prior, expected a mae_prior; leave the embedding"):
+        door("test", runs, given, "experiments/identity_abide.yaml")

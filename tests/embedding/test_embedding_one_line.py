@@ -53,7 +53,7 @@ def test_a_recording_is_embedded_as_in_its_cohort(scaling, tiny_store, tmp_path)
     net = saved(data, tmp_path / "model.safetensors")
     atlas = data.stores[0].atlas
     named = default_embeddings(atlas.networks.tolist(), "none")
-    named = {name: embedding for name, embedding in named.items() if not embedding.completes}
+    named = {name: embedding for name, embedding in named.items() if not embedding.needs}
     expected = embed_recordings(net, data, np.array([3]), named)
     model = brainlm_lightning.load(tmp_path / "model.safetensors")
     found = model.embed(data.stores[0].raw(3), tr_s=1.0, atlas=atlas)
@@ -102,6 +102,7 @@ REFUSED = {
     "another atlas": ({"tr_s": 1.0, "atlas": "A424"}, "in atlas 'A424', the checkpoint in '.*' \\(16 parcels\\)"),
     "turned": ({"tr_s": 1.0, "atlas": "own", "orientation": "parcels_frames"}, r"the array is \(60, 16\), expected"),
     "too short": ({"tr_s": 0.1, "atlas": "own"}, "has 6 frames at the checkpoint's tr_s of 1.0 s; a window has 20"),
+    "no place alone": ({"tr_s": 1.0, "atlas": "own", "embeddings": ["covariance"]}, "place among training recordings"),
     "unknown embedding": ({"tr_s": 1.0, "atlas": "own", "embeddings": ["clss"]}, "no embedding 'clss'; there are cls"),
 }
 
@@ -184,6 +185,20 @@ def test_a_recording_that_looks_unlike_the_training_is_named_with_its_numbers(ti
     with np.load(embed_files(plan)) as archive:
         assert archive["unlike_training"][0] == ""
         assert "standard deviation" in archive["unlike_training"][1]
+
+
+def test_an_archive_is_of_windows_encoded_in_the_parts_that_its_plan_says(one, tmp_path):
+    np.save(tmp_path / "bare.npy", one.raw)
+    atlas, chosen = one.data.stores[0].atlas.name, ("gram", "completed_connectivity")
+    plan = EmbeddingPlan(
+        (str(tmp_path / "bare.npy"),), str(one.path), tmp_path / "e.npz", 1.0, atlas, embeddings=chosen, parts=2
+    )
+    model = brainlm_lightning.load(one.path)
+    whole, halves = (model.embed(one.raw, tr_s=1.0, atlas=atlas, embeddings=chosen, parts=parts) for parts in (1, 2))
+    with np.load(embed_files(plan)) as archive:
+        for name in chosen:
+            assert np.array_equal(archive[name][0], halves[name])
+            assert not np.allclose(archive[name][0], whole[name])
 
 
 def test_a_file_that_names_no_columns_needs_an_atlas(one, tmp_path):

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 JOINT = "+"
 UNTRAINED = "untrained_"
-OF_RECORDINGS = ("none", "confounds", "raw", "connectivity", "tangent", "signal_features")
+TANGENT, COVARIANCE = "tangent", "covariance"  # in tangent spaces, of the signal's covariance and of the tokens'
+OF_RECORDINGS = ("none", "confounds", "raw", "connectivity", TANGENT, "signal_features")
 CLS_AND_MEAN = "embedding"
 # Embeddings of windows that take nothing from the encoder, by their names among the embeddings.
 OF_THE_SIGNAL = {

@@ -17,8 +17,11 @@ from rich.progress import track
 from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.tasks.clinical.embedding import POOLINGS
 from brainlm_lightning.tasks.clinical.feature_names import (
+    COVARIANCE,
     OF_RECORDINGS,
+    TANGENT,
     UNTRAINED,
+    bare,
     check_features,
     embedding_of,
     parts_of,
@@ -54,16 +57,22 @@ class RecordingFeatures:
         wanted: names of all features that will be asked for: the embeddings among them are computed in one go.
 
     Raises:
-        ValueError: there are no such features.
+        ValueError: there are no such features, or the encoder cannot have them.
     """
 
     def __init__(self, question: Question, plan: BaselinePlan, parts: int, wanted: Sequence[str] = ()) -> None:
         self.question, self.plan, self.parts = question, plan, parts
         for name in wanted:
             check_features(name, question.known_embeddings)
-            if question.target.paired and "tangent" in parts_of(name):
-                raise ValueError("the tangent of a series has no mean over a subject's: leave it out of paired classes")
+            if question.target.paired and {TANGENT, COVARIANCE} & {bare(part) for part in parts_of(name)}:
+                raise ValueError(
+                    f"features {name!r}: paired classes take features about their subject's mean, and a covariance "
+                    f"about a mean is none, so it has no tangent; leave {TANGENT} and {COVARIANCE} out"
+                )
         self.wanted = [part for name in wanted for part in parts_of(name)]
+        for part in self.wanted:
+            if (embedding := embedding_of(part)) is not None:
+                question.check_embedding(embedding, parts)
 
     def of(self, name: str, rows: NDArray[np.intp], fold: Fold) -> Any:
         """The features of recordings.
@@ -72,7 +81,8 @@ class RecordingFeatures:
             name: ``none``; ``confounds``, a table; ``raw``, the first window's series; ``connectivity``, see
                 `correlations`; ``tangent``, the series themselves, (T, P) each, for a tangent space that is fitted in
                 the fold; ``signal_features``, see there; ``embedding``, CLS and mean token of the pretrained encoder;
-                or another of its embeddings (`embedding.definitions`), such as ``gram``; those also ``untrained_``;
+                or another of its embeddings (`embedding.definitions`), such as ``gram``; those also ``untrained_``, and
+                before their space is fitted in the fold, where they have one (``covariance``);
                 ``window_connectivity``, of the frames alone that the encoder sees. Joined by ``+``, several of these.
             rows: of the table.
             fold: from whose training subjects an untrained encoder may start.
@@ -108,7 +118,7 @@ class RecordingFeatures:
             return self.question.data.recordings.table[self.confounds].iloc[rows]
         if name == "raw":
             return np.stack([self._first_window(row).ravel() for row in rows])
-        if name == "tangent":
+        if name == TANGENT:
             return [self.series(row).T for row in rows]
         if name == "connectivity":
             return self._correlations[np.searchsorted(self.question.rows, rows)]

@@ -22,7 +22,8 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, SVR
 
-from brainlm_lightning.tasks.clinical.feature_names import FEW, bare, parts_of
+from brainlm_lightning.embedding.tangent import TangentSpace
+from brainlm_lightning.tasks.clinical.feature_names import COVARIANCE, FEW, TANGENT, bare, parts_of
 from brainlm_lightning.tasks.clinical.fold_learning import FoldLearning
 
 Floats = NDArray[np.floating]
@@ -111,7 +112,9 @@ def _scaled(features: str) -> list[Any]:
     # With more features than recordings all that linear and kernel methods see is inner products: the principal
     # components of the training recordings keep every one of them, in as many numbers as there are recordings.
     components = KernelPCA(kernel="linear", eigen_solver="dense", remove_zero_eig=True)
-    return [*([ConnectivityMeasure(kind="tangent", vectorize=True)] if features == "tangent" else []), components]
+    if features == TANGENT:
+        return [ConnectivityMeasure(kind="tangent", vectorize=True), components]
+    return [TangentSpace(), components] if bare(features) == COVARIANCE else [components]
 
 
 def _confounds() -> ColumnTransformer:

@@ -20,7 +20,7 @@ from brainlm_lightning.checkpoint.description import subject_digest
 from brainlm_lightning.checkpoint.pretrained import Pretrained, untrained
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
-from brainlm_lightning.embedding.definitions import WindowEmbedding, default_embeddings
+from brainlm_lightning.embedding.definitions import WindowEmbedding, check_model, named_embeddings
 from brainlm_lightning.embedding.recordings import embed_recordings
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.tasks.clinical.cache import cached, cached_with, digest_of
@@ -204,12 +204,16 @@ class Question:
 
     @cached_property
     def _definitions(self) -> Mapping[str, WindowEmbedding]:
-        return default_embeddings(list(self.data.atlas.networks), UNKNOWN_NETWORK)
+        return named_embeddings(list(self.data.atlas.networks), UNKNOWN_NETWORK)
 
     @property
     def known_embeddings(self) -> list[str]:
         """Names of the embeddings of windows that `embedding` computes."""
         return list(self._definitions)
+
+    def check_embedding(self, name: str, parts: int) -> None:
+        """Raises ValueError where the pretrained encoder cannot have an embedding, taking windows in so many parts."""
+        check_model([self._definitions[name]], self.pretrained.model, parts)
 
     def embedding(
         self, name: str, without_pretraining: bool, fold: Fold, parts: int, others: Sequence[str] = ()

@@ -14,8 +14,9 @@ from torch import nn
 from brainlm_lightning.checkpoint.pretrained import refuse_seen, untrained
 from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.data.windows import Batch
-from brainlm_lightning.embedding.definitions import WindowEmbedding, default_embeddings
+from brainlm_lightning.embedding.definitions import WindowEmbedding, check_model, default_embeddings, named_embeddings
 from brainlm_lightning.embedding.recordings import GroupMeans, embed_groups, groups_of
+from brainlm_lightning.embedding.spaces import FittedSpaces
 from brainlm_lightning.evaluation.comparison import with_corrected_p
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.tasks.identity.compare import CONNECTIVITY, NETWORKS, HalfEmbeddings, scored
@@ -30,7 +31,7 @@ class IdentityTask(Task):
 
     Args:
         pretrained: checkpoint of any masked model: a file, a run folder or `runs/<experiment>`.
-        embeddings: which of the default ones to take, by name; None = all but ``parcels``, which is long.
+        embeddings: which to take, by name; None = the default ones but ``parcels``, which is long.
         more_embeddings: further ones by name, of your own definition.
         parts: a window's tokens are encoded in so many parts: 4 where the pretraining hid 75 %.
         control: the same with the model before its pretraining.
@@ -57,7 +58,8 @@ class IdentityTask(Task):
         """Loads the model and names the embeddings, before any work.
 
         Raises:
-            ValueError: an embedding is unknown, or the model has seen a test subject; there are several devices.
+            ValueError: an embedding is unknown, or the model cannot have it, or has seen a test subject; there are
+                several devices.
         """
         if self.trainer.world_size > 1:
             raise ValueError(
@@ -69,6 +71,7 @@ class IdentityTask(Task):
         refuse_seen(pretrained.about, pretrained.path, data.recordings.table.iloc[tested], "to be tested on")
         data.adopt_statistics(pretrained.statistics)
         self.own, self.of_the_signal = self._embeddings()
+        check_model(self.own.values(), pretrained.model, parts=self.parts)
         self.nets["model"] = pretrained.model
         if self.control:
             self.nets["untrained"] = untrained(pretrained, data)
@@ -76,9 +79,11 @@ class IdentityTask(Task):
 
     def _embeddings(self) -> tuple[dict[str, WindowEmbedding], dict[str, WindowEmbedding]]:
         """The embeddings of the model, and connectivity, which is the signal's own."""
-        known = dict(default_embeddings(list(self.datamodule.atlas.networks), UNKNOWN_NETWORK))
+        networks = list(self.datamodule.atlas.networks)
+        known = dict(named_embeddings(networks, UNKNOWN_NETWORK))
         of_the_signal = {name: known.pop(name) for name in (CONNECTIVITY, NETWORKS) if name in known}
-        names = [name for name in known if name != "parcels"] if self.names is None else self.names
+        default = [name for name in default_embeddings(networks, UNKNOWN_NETWORK) if name in known]
+        names = [name for name in default if name != "parcels"] if self.names is None else self.names
         missing = sorted(set(names) - known.keys())
         if missing:
             raise ValueError(f"there is no embedding {missing[0]!r}; name some of {', '.join(known)}")
@@ -90,9 +95,11 @@ class IdentityTask(Task):
         self.train_halves = Halves.of(data, rows)
         self.test_halves = [Halves.of(data, test_set.rows) for test_set in data.test_sets]
         self.train_values: Values = {}
+        self.spaces: dict[str, FittedSpaces] = {}
         for net in self.nets:
             found = embed_groups(self._model(net), data, rows, self.train_halves.group, self._of(net), self.parts)
-            self.train_values |= _named(net, found, self.train_halves)
+            self.spaces[net] = FittedSpaces.fit(self._of(net), found)
+            self.train_values |= _named(net, self.spaces[net].place(found), self.train_halves)
         self.sums = [
             {net: GroupMeans(self._model(net), self._of(net), halves.num_groups, self.parts) for net in self.nets}
             for halves in self.test_halves
@@ -114,7 +121,7 @@ class IdentityTask(Task):
         for test_set, halves, sums in zip(self.datamodule.test_sets, self.test_halves, self.sums, strict=True):
             values: Values = {}
             for net, means in sums.items():
-                values |= _named(net, means.compute(), halves)
+                values |= _named(net, self.spaces[net].place(means.compute()), halves)
             self.results |= scored(test_set.name, train, HalfEmbeddings(halves, values))
         self.results = with_corrected_p(self.results)
 

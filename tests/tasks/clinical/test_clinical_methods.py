@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 
+from brainlm_lightning.embedding.tangent import TangentSpace
 from brainlm_lightning.tasks.clinical.features import confound_columns, correlations
 from brainlm_lightning.tasks.clinical.fold_learning import FoldLearning
 from brainlm_lightning.tasks.clinical.methods import SklearnMethod, default_baselines
@@ -145,6 +146,26 @@ def test_tangent_connectivity_is_fitted_on_the_training_recordings():
     fitted = pipeline("tangent", "linear", training(rows=slice(0, 50))).fit(series[:50], NUMBER[:50])
     assert fitted[0].mean_.shape == (6, 6)
     assert scores(fitted, series[50:], 0).shape == (10, 1)
+
+
+@pytest.mark.parametrize("features", ["covariance", "untrained_covariance"])
+def test_covariance_has_its_mean_from_the_training_recordings_alone(features):
+    """Ridge on tangent vectors at the geometric mean of the first 50; a wild test recording moves nobody else."""
+    series = GENERATOR.standard_normal((60, 40, 6)) @ GENERATOR.standard_normal((60, 6, 6))
+    rows = np.array([np.corrcoef(values.T)[np.tril_indices(6, -1)] for values in series])
+    wild = rows.copy()
+    wild[-1] = 0.99
+    found = []
+    for given in (rows, wild):
+        fitted = pipeline(features, "linear", training(rows=slice(0, 50))).fit(given[:50], NUMBER[:50])
+        found.append(scores(fitted, given[50:], 0))
+    assert np.array_equal(found[0][:-1], found[1][:-1])
+    assert found[0][-1] != found[1][-1]
+    space = TangentSpace().fit(rows[:50])
+    known, unseen = space.transform(rows[:50]), space.transform(rows[50:])
+    norm = np.sqrt(((known - known.mean(0)) ** 2).sum(1).mean())
+    expected = Ridge(alpha=fitted[-1].best_params_["alpha"]).fit(known / norm, NUMBER[:50]).predict(unseen / norm)
+    assert found[0][:, 0] == pytest.approx(expected, rel=1e-6)
 
 
 def test_confounds_are_the_columns_that_are_there_and_vary():

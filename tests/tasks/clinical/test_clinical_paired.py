@@ -69,6 +69,13 @@ def test_features_stand_about_the_mean_of_a_subjects_recordings(task):
     assert single[0] == pytest.approx((apart[0] - apart[1]) / 2, abs=1e-5)
 
 
-def test_a_tangent_is_refused(task):
-    with pytest.raises(ValueError, match="tangent of a series has no mean"):
-        RecordingFeatures(task.question, BaselinePlan(), 2, ["tangent"])
+@pytest.mark.parametrize("features", ["tangent", "covariance", "connectivity+untrained_covariance"])
+def test_a_tangent_is_refused(features, task):
+    with pytest.raises(ValueError, match="about a mean is none, so it has no tangent"):
+        RecordingFeatures(task.question, BaselinePlan(), 2, [features])
+
+
+def test_features_that_the_encoder_cannot_have_are_refused_before_any_work(task):
+    RecordingFeatures(task.question, BaselinePlan(), 2, ["connectivity+untrained_attention"])
+    with pytest.raises(ValueError, match="a mae has no prior, expected a mae_prior"):
+        RecordingFeatures(task.question, BaselinePlan(), 2, ["untrained_residual"])

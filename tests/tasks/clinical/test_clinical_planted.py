@@ -18,6 +18,7 @@ SMALL = MAEConfig(patch_frames=10, embed_dim=40, depth=1, num_heads=2, decoder_e
 METHODS = {
     "mean": SklearnMethod("none", "mean"),
     "gram_linear": SklearnMethod("gram", "linear"),
+    "covariance_linear": SklearnMethod("covariance", "linear"),
 }
 
 
@@ -45,7 +46,7 @@ def pretrained(make_tiny_store, tmp_path_factory):
     ("target", "found"),
     [(Target("age"), True), (Target("symptoms", "log_minmax"), True), (Target("noise_score"), False)],
 )
-def test_gram_recovers_what_is_planted_and_nothing_else(target, found, pretrained, tmp_path):
+def test_second_order_embeddings_recover_what_is_planted_and_nothing_else(target, found, pretrained, tmp_path):
     plan = FoldPlan(number=3, test_on="all")
     task = ClinicalTask(str(pretrained), target, plan, parts=2, baselines=METHODS, default_baselines=False)
     task.experiment_folder = tmp_path / "clinical"
@@ -53,9 +54,10 @@ def test_gram_recovers_what_is_planted_and_nothing_else(target, found, pretraine
     trainer = pl.Trainer(accelerator="cpu", default_root_dir=tmp_path, **quiet)
     trainer.test(task, datamodule=cohort(), verbose=False)
     prefix = f"test/tiny/{target.column}"
-    r = {end: task.results[f"{prefix}/gram_linear/pearson_r{end}"] for end in ("_low", "_high")}
-    if found:
-        assert r["_low"] > 0.4
-        assert task.results[f"{prefix}/mean_minus_gram_linear/squared_error_low"] > 0
-    else:
-        assert r["_low"] < 0 < r["_high"]
+    for method in ("gram_linear", "covariance_linear"):
+        r = {end: task.results[f"{prefix}/{method}/pearson_r{end}"] for end in ("_low", "_high")}
+        if found:
+            assert r["_low"] > 0.4
+            assert task.results[f"{prefix}/mean_minus_{method}/squared_error_low"] > 0
+        else:
+            assert r["_low"] < 0 < r["_high"]
