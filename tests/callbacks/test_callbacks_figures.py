@@ -21,7 +21,7 @@ def validated(tmp_path, monkeypatch):
         logger = TensorBoardLogger(tmp_path)
         drawn = []
         monkeypatch.setattr(logger.experiment, "add_figure", lambda name, *_: drawn.append(name))
-        data = SimpleNamespace(stores=[SimpleNamespace(atlas=ATLAS, tr_s=1.0)])
+        data = SimpleNamespace(atlas=ATLAS, stores=[SimpleNamespace(tr_s=1.0)])
         trainer = SimpleNamespace(
             logger=logger, is_global_zero=True, sanity_checking=False, datamodule=data, global_step=3
         )

@@ -72,9 +72,14 @@ def test_a_manifest_is_valid_and_names_its_cohort(path, monkeypatch):
     assert load_manifest(path).cohort == path.stem
 
 
+def trained_on(data):
+    """Names of the training cohorts of an experiment."""
+    return [data["cohorts"]] if isinstance(data["cohorts"], str) else list(data["cohorts"])
+
+
 def test_the_cohorts_of_an_experiment_have_manifests():
     data = [yaml.safe_load(path.read_text())["data"] for path in EXPERIMENTS]
-    cohorts = {name for given in data for name in (given["cohorts"], *given.get("test_cohorts", []))}
+    cohorts = {name for given in data for name in (*trained_on(given), *given.get("test_cohorts", []))}
     assert cohorts <= {path.stem for path in MANIFESTS}
 
 
@@ -85,7 +90,7 @@ def test_an_experiment_is_what_its_classes_take_without_any_data(path, tmp_path,
     settings = yaml.safe_load(path.read_text())
     verb = "fit" if locate(settings["model"]["class_path"]).fitted else "test"
     machine = ["--trainer.accelerator=cpu", "--trainer.devices=1", f"--runs={tmp_path / 'runs'}", "--sweep=null"]
-    with pytest.raises(SystemExit, match=f"no store in {tmp_path}/none/{settings['data']['cohorts']} "):
+    with pytest.raises(SystemExit, match=f"no store in {tmp_path}/none/{trained_on(settings['data'])[0]} "):
         run_main([verb, f"--config={path}", *machine])
     assert settings["experiment"] == path.stem
 

@@ -48,7 +48,7 @@ def test_connectivity_is_numpys_correlation_and_0_with_a_constant_parcel(batch):
 def positions(batch, **options):
     method = Position(**options)
     atlas = SimpleNamespace(xyz_mm=XYZ_MM)
-    method.fit(SimpleNamespace(data=SimpleNamespace(stores=[SimpleNamespace(atlas=atlas)])))
+    method.fit(SimpleNamespace(data=SimpleNamespace(atlas=atlas)))
     return method.features(batch)
 
 

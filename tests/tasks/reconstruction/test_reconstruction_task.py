@@ -79,7 +79,7 @@ def test_what_a_model_asks_for_is_added_to_the_loss(monkeypatch):
     task = PretrainTask()
     signal_BPT, hidden_BPN = torch.randn(2, 3, 20), torch.ones(2, 3, 2, dtype=torch.bool)
     task.net = lambda *given: Reconstruction(torch.zeros(2, 3, 20), torch.zeros(2, 4), torch.tensor(5.0))
-    task.trainer = SimpleNamespace(datamodule=SimpleNamespace(seed=0), global_step=0)
+    task.trainer = SimpleNamespace(datamodule=SimpleNamespace(seed=0, several_atlases=False), global_step=0)
     logged = []
     monkeypatch.setattr(task, "draw_mask", lambda *given: hidden_BPN)
     monkeypatch.setattr(task, "_log_training", lambda loss, *given: logged.append(loss))
