@@ -178,7 +178,7 @@ class Study:
             ended = subprocess.run(whole, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)  # noqa: S603
         took = {"seconds": round(time.monotonic() - begin, 1), "cpu_s": round(_cpu_s() - used, 1)}
         if ended.returncode:
-            why = _error_of(log) or f"exit status {ended.returncode}"
+            why = _error_of(log, ended.returncode)
             return {"status": FAILED, "why": why, "log": str(log)} | took
         return {"status": RAN} | took
 
@@ -201,11 +201,11 @@ def _refit(command: list[str]) -> list[str]:
     return [REFIT] if swept else []
 
 
-def _error_of(log: Path) -> str:
-    """The message that a command ended with: from the last line that names an error on."""
+def _error_of(log: Path, status: int) -> str:
+    """The message that a command ended with, from the last line that names an error on; else its status, and its end."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     named = [place for place, line in enumerate(lines) if ERROR.match(line)]
-    return "\n".join(lines[named[-1] :] if named else lines[-SHOWN_LINES:])
+    return "\n".join(lines[named[-1] :] if named else [f"exit status {status}", *lines[-SHOWN_LINES:]])
 
 
 def _cpu_s() -> float:

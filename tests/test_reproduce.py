@@ -56,6 +56,12 @@ def test_everything_runs_in_order(study):
     assert set(status(study).values()) == {"ran"}
 
 
+def test_the_status_of_a_step_that_was_killed_is_told_with_the_end_of_its_log(tmp_path):
+    log = tmp_path / "step.log"
+    log.write_text("1\n2\nfitting 50%\nfitting 60%\n")
+    assert reproduce._error_of(log, -9) == "exit status -9\n2\nfitting 50%\nfitting 60%"
+
+
 def test_a_failed_step_is_named_and_what_does_not_need_it_goes_on(study, capsys):
     study.state.fails = "network"
     assert not study.study.run()

@@ -74,18 +74,20 @@ class ClinicalPage(Page):
             phenotype, name = result.condition.condition, "MSE, scaled" if numbers else "AUC"
             paper = PAPER_MSE.get(phenotype)
             told = f"{paper[-1]} (UKB, tuned)" if paper else ""
-            yield Finding(result.condition.cohort, phenotype, name, own, ours, best, theirs, verdict, told)
+            what = phenotype.replace("_", " ")
+            yield Finding(result.condition.cohort, what, name, own, ours, best, theirs, verdict, told)
 
     def truths(self, metrics: Metrics) -> Iterator[Truth]:
         """What the simulation made a variable of, beside what the model and its strongest opponent made of it."""
         for finding in self.findings(metrics):
-            if finding.what in PLANTED:
+            phenotype = finding.what.replace(" ", "_")
+            if phenotype in PLANTED:
                 score, name = ("auc", "AUC") if finding.score == "AUC" else ("pearson_r", "r")
-                condition = MetricName(finding.cohort, finding.what)
+                condition = MetricName(finding.cohort, phenotype)
                 methods = [method for method in (finding.method, finding.opponent) if method]
                 found = [Estimate.read(metrics, condition.by(method).of(score)).text() for method in methods]
                 told = [f"{name} {of} by {method}" for of, method in zip(found, methods, strict=True)]
-                yield Truth(f"Prediction of {finding.what}, {finding.cohort}", PLANTED[finding.what], "; ".join(told))
+                yield Truth(f"Prediction of {finding.what}, {finding.cohort}", PLANTED[phenotype], "; ".join(told))
 
 
 def _paper_rows(result: "ClinicalResult") -> list[list[str]]:
