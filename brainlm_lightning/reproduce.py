@@ -202,7 +202,7 @@ def _refit(command: list[str]) -> list[str]:
 
 
 def _error_of(log: Path, status: int) -> str:
-    """The message that a command ended with, from the last line that names an error on; else its status, and its end."""
+    """The message of a command that failed: from the last line that names an error on, else its status and its end."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     named = [place for place, line in enumerate(lines) if ERROR.match(line)]
     return "\n".join(lines[named[-1] :] if named else [f"exit status {status}", *lines[-SHOWN_LINES:]])
