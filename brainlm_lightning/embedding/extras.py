@@ -31,9 +31,9 @@ def check_extra(extra: Extra, model: MaskedModel, parts: int) -> None:
         _attending(model)
     if extra == "completed" and (parts < 2 or not model.has_tokens):
         raise ValueError(
-            f"got a {model.name} and parts={parts}: all of a window is hidden at once, and what is completed has nothing "
-            "of it; `completed_connectivity` takes a model with tokens and 2 parts or more (4 where the pretraining hid "
-            "75 %); leave it out of `embeddings` otherwise"
+            f"got a {model.name} and parts={parts}: all of a window is hidden at once, so that it is completed "
+            "from nothing; `completed_connectivity` takes a model with tokens and 2 parts or more (4 where the "
+            "pretraining hid 75 %); leave it out of `embeddings` otherwise"
         )
     if extra == "expected":
         prior_of(model)

@@ -228,7 +228,7 @@ REFUSED = {
         "mae",
         CompletedConnectivity(),
         1,
-        "got a mae and parts=1: all of a window is hidden",
+        "a mae and parts=1: all of a window is hidden",
     ),
     "completed, no tokens": ("vae", CompletedConnectivity(), 2, "got a vae and parts=2: all of a window is hidden"),
     "no part visible": ("mae_prior", Residual(), 1, "got parts=1: all tokens are hidden at once"),
