@@ -47,7 +47,7 @@ def build(about: dict[str, Any], base: type[nn.Module], source: str) -> Any:
         source: name of the checkpoint in error messages.
 
     Raises:
-        ValueError: the class is unknown, or not a subclass of ``base``.
+        ValueError: the class is unknown, or not a subclass of ``base``, or does not take what is described.
     """
     path = current_path(about["model"]["class_path"])
     kind: Any = find(path)
@@ -59,7 +59,12 @@ def build(about: dict[str, Any], base: type[nn.Module], source: str) -> Any:
     if not (isinstance(kind, type) and issubclass(kind, base)):
         raise ValueError(f"{source} holds a {path}; expected a {base.__name__}")
     described: Any = kind
-    return described.from_description(about)
+    try:
+        return described.from_description(about)
+    except TypeError as error:
+        raise ValueError(
+            f"{source}: its description does not fit a {path}: {error}; export the model or train it again"
+        ) from error
 
 
 def find(path: str) -> Any:

@@ -6,11 +6,11 @@ import math
 import os.path
 import re
 from argparse import ArgumentError
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser
 from omegaconf.errors import OmegaConfBaseException
@@ -168,9 +168,23 @@ def load_manifest(path: Path | str, overrides: Sequence[str] = ()) -> Manifest:
         raise ValueError(f"{path}: {with_nearest(str(error), Manifest)}") from error
     values.pop("config")
     try:
-        return Manifest(**vars(parser.instantiate(values)))
+        manifest = Manifest(**vars(parser.instantiate(values)))
     except TypeError as error:  # the parser lets null pass where a default is given
         raise ValueError(f"{path}: a key has no value (null), or one of another type: {error}") from error
+    empty = [*_without_value(manifest)]
+    if empty:
+        raise ValueError(f"{path}: {', '.join(empty)} has no value (null); write one, or leave the key out")
+    return manifest
+
+
+def _without_value(settings: Any, prefix: str = "") -> Iterator[str]:
+    """Full names of the keys that are null and may not be."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if value is None and type(None) not in get_args(kind):
+            yield f"{prefix}{name}"
+        elif is_dataclass(value):
+            yield from _without_value(value, f"{prefix}{name}.")
 
 
 def _below(root: str, relative: str) -> Path:

@@ -41,6 +41,7 @@ COLUMNS = (
     *("tr_s", "split", "sha256", "num_unobserved", "problems"),
     *("family", "num_missing_frames", "missing_frames", "remarks"),
 )
+WHOLE = ("shard", "shard_row", "first_frame", "num_frames")  # columns of whole numbers
 # Where a table lacks them.
 DEFAULTS: dict[str, Any] = {"family": "", "num_missing_frames": 0, "missing_frames": "", "remarks": ""}
 
@@ -245,6 +246,9 @@ def read_recordings(path: Path) -> pd.DataFrame:
     absent = [name for name in COLUMNS if name not in table]
     if absent:
         raise ValueError(f"{path}: no column {absent}; it has {list(table)}. Restore it, or prepare the cohort again")
+    wrong = [name for name in WHOLE if not pd.api.types.is_integer_dtype(table[name])]
+    if wrong:
+        raise ValueError(f"{path}: {wrong} must hold whole numbers alone. Restore it, or prepare the cohort again")
     filled = ["session", "task", "site", "problems", *DEFAULTS]
     table[filled] = table[filled].fillna(dict.fromkeys(filled, "") | DEFAULTS)
     return table

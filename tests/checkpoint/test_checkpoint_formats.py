@@ -57,6 +57,14 @@ def test_the_files_name_classes_where_they_were():
     assert len(named & MOVED.keys()) == 4
 
 
+@pytest.mark.parametrize("config", [{"depth": [[]]}, {"num_hea>s": 2}])
+def test_a_configuration_that_its_class_does_not_take_is_refused(config):
+    about = load_plain(FILES / "mae.ckpt")["brainlm"]
+    about["model"]["config"] |= config
+    with pytest.raises(ValueError, match=r"damaged.ckpt: its description does not fit a .*MaskedAutoencoder"):
+        build(about, MaskedModel, "damaged.ckpt")
+
+
 @pytest.mark.parametrize("path", ["os.system", "brainlm_lightning.cli.main", "brainlm_lightning.nowhere.Model", "x.Y"])
 def test_classes_that_nobody_registered_are_never_imported(path):
     about = {"model": {"class_path": path, "config": {}}}

@@ -45,6 +45,14 @@ def test_interpolations_and_defaults_are_filled_in(load, tmp_path):
     assert asdict(manifest.split) == {"key": "brainlm", "val": 0.1, "test": 0.1, "method": "hash"}
 
 
+def test_a_key_without_a_value_is_named(load):
+    with pytest.raises(ValueError, match=r"recordings.phenotypes has no value \(null\)"):
+        load(recordings=CONTENT["recordings"] | {"phenotypes": None})
+    with pytest.raises(ValueError, match="missing_values has no value"):
+        load(missing_values=None)
+    assert load(phenotypes=None).phenotypes is None  # it may be
+
+
 def test_the_command_line_overrides_the_file(load):
     manifest = load(["--split.test=0.3", "--dtype=float32", "--atlas.network=net"])
     assert (manifest.split.test, manifest.split.val, manifest.dtype, manifest.atlas.network) == (

@@ -53,6 +53,16 @@ def test_what_a_store_says_of_itself_is_checked(name, own):
         open_cohort("tiny")
 
 
+@pytest.mark.parametrize("column", ["shard", "shard_row", "first_frame", "num_frames"])
+def test_places_that_are_no_whole_numbers_are_refused(column, own):
+    (own / "recordings.npz").unlink(missing_ok=True)
+    table = pd.read_csv(own / "recordings.csv", dtype=str)
+    table.loc[3, column] = "three"
+    table.to_csv(own / "recordings.csv", index=False)
+    with pytest.raises(ValueError, match=rf"\['{column}'\] must hold whole numbers"):
+        Store(own)
+
+
 def test_a_shard_that_is_a_link_to_elsewhere_is_not_read(own, tmp_path):
     shard = own / "shard-00000.h5"
     shard.rename(tmp_path / "elsewhere.h5")
