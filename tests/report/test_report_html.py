@@ -230,6 +230,13 @@ def test_a_deleted_run_folder_is_said(runs, undrawn, tmp_path, deleted):
     assert said not in before
 
 
+def test_runs_that_were_copied_from_another_machine_miss_no_model_that_came_along(runs, undrawn, tmp_path):
+    copied = shutil.move(runs, tmp_path / "copied")
+    assert "its run folder is not in this report" not in page_of(tmp_path / "all", copied)
+    shutil.rmtree(copied / "demo" / "version_0")
+    assert "its run folder is not in this report" in page_of(tmp_path / "less", copied)
+
+
 def damage(folder, how):
     match how:
         case "empty":

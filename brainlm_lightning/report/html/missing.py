@@ -71,15 +71,21 @@ def _broken(runs: Runs) -> Iterator[Missing]:
 
 def _models(runs: Runs) -> Iterator[Missing]:
     """Models that a run used and whose own run is not in this report."""
-    known = {run.folder.resolve() for run in runs.every}
     told: dict[str, list[str]] = {}
     for run in runs.every:
         for model in run.models.values():
             path = Path(str(model.get("path", "")))
-            if str(path).endswith(BEST) and path.parent.parent.resolve() not in known:
+            if str(path).endswith(BEST) and not _is_here(path.parent.parent, runs):
                 told.setdefault(str(path.parent.parent), []).append(run.name)
     for folder, users in told.items():
         yield Missing(folder, f"{', '.join(users)} used its model, and its run folder is not in this report")
+
+
+def _is_here(folder: Path, runs: Runs) -> bool:
+    """Whether a run is in the report; one that is nowhere on this machine goes by its name, for runs are copied."""
+    if folder.exists():
+        return folder.resolve() in {run.folder.resolve() for run in runs.every}
+    return any(folder.as_posix().endswith(f"/{run.name}") for run in runs.every)
 
 
 def _numbers(runs: Runs) -> Iterator[Missing]:
