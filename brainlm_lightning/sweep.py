@@ -217,10 +217,10 @@ def fit_points(command: Command, sweep: Sweep) -> None:
 def _earlier(command: Command, folder: Path, arguments: list[str]) -> tuple[Path | None, Path | None]:
     """A point's run that has ended, and one to resume; neither where the point is to be fitted anew."""
     ended, resumable = newest(folder, "metrics.json"), newest(folder, LAST)
-    if command.refit and resumable:
-        if fit_differences(resumable, command.settings(*arguments)):
+    if command.refit and (latest := resumable or ended):  # one that diverged at once has nothing to resume
+        if fit_differences(latest, command.settings(*arguments)):
             return None, None
-        ended = ended if ended == resumable else None
+        ended = ended if ended == latest else None
     elif earlier := ended or resumable:
         check_same_fit(earlier, command.settings(*arguments))
     return ended, resumable

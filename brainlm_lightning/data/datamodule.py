@@ -368,7 +368,7 @@ class CohortDataModule(pl.LightningDataModule):
     @property
     def atlases(self) -> JoinedAtlas:
         """The atlases of the stores, joined; with ``several_atlases`` there may be more than one."""
-        return self.recordings.atlas
+        return self.recordings.atlases
 
     @property
     def atlas(self) -> Atlas:

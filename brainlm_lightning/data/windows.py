@@ -54,7 +54,7 @@ class Recordings:
     table: pd.DataFrame
 
     @cached_property
-    def atlas(self) -> JoinedAtlas:
+    def atlases(self) -> JoinedAtlas:
         """The atlas of all stores, or their atlases joined."""
         return JoinedAtlas.of([store.atlas for store in self.stores])
 
@@ -92,7 +92,7 @@ class WindowDataset(Dataset[Batch]):
         self.statistics = statistics
         self.window_frames = window_frames
         self.stored_at = list(zip(recordings.table["store"].tolist(), recordings.table["row"].tolist(), strict=True))
-        self.columns = [recordings.atlas.columns(store.atlas) for store in recordings.stores]
+        self.columns = [recordings.atlases.columns(store.atlas) for store in recordings.stores]
         self.usable = [usable_parcels(recipe, of) for of in statistics]
         self.dtype = np.result_type(*(store.dtype for store in recordings.stores))
 
@@ -106,9 +106,9 @@ class WindowDataset(Dataset[Batch]):
 
     def __getitems__(self, request: WindowRequest) -> Batch:
         stored = [self.stored_at[row] for row in request.rows.tolist()]
-        whole = self.recordings.atlas
-        empty = np.empty if whole.is_single else np.zeros
-        signal = empty((len(stored), self.window_frames, whole.whole.num_parcels), self.dtype)
+        atlases = self.recordings.atlases
+        empty = np.empty if atlases.is_single else np.zeros  # of other atlases' parcels nothing is copied
+        signal = empty((len(stored), self.window_frames, atlases.whole.num_parcels), self.dtype)
         for window, (store, row), start in zip(signal, stored, request.starts.tolist(), strict=True):
             series = self.recordings.stores[store].series(row)
             window[:, self.columns[store]] = series[start : start + self.window_frames]
@@ -135,9 +135,9 @@ class WindowDataset(Dataset[Batch]):
         """Centre, scale and observed of the recordings at (store, row), each (B, P)."""
         origin = np.array([store for store, _ in stored])
         stores = np.unique(origin).tolist()
-        if len(stores) == 1 and self.recordings.atlas.is_single:
+        if len(stores) == 1 and self.recordings.atlases.is_single:
             return self._scaling_of(stores[0], [row for _, row in stored])
-        shape = (len(stored), self.recordings.atlas.whole.num_parcels)
+        shape = (len(stored), self.recordings.atlases.whole.num_parcels)
         centre, scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
         observed = np.zeros(shape, bool)
         for store in stores:

@@ -183,7 +183,10 @@ def test_every_embedding_of_every_model_is_finite_and_a_function_of_the_window_a
 def naive_attention(model, signal_PT, observed_P):
     """CLS's softmax over CLS and the tokens of observed parcels, from the encoder's own queries and keys."""
     made = []
-    note = lambda module, given, out: made.append(out[0].double())  # noqa: E731
+
+    def note(module, given, out):
+        made.append(out[0].double())
+
     hooks = [block.attention.qkv.register_forward_hook(note) for block in model.encoder.blocks]
     model.encode(signal_PT[None], torch.zeros(1, PARCELS, 4, dtype=torch.bool), observed_P[None])
     for hook in hooks:
