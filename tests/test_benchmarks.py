@@ -106,13 +106,13 @@ def test_sizes_are_those_of_the_experiments(size, millions):
 
 
 def test_both_loaders_and_the_store_give_the_same_windows(tmp_path, monkeypatch):
-    for name, value in {"RECORDINGS": 3, "FRAMES": 30, "WINDOW": 20, "BATCH": 4}.items():
+    for name, value in {"WINDOW": 20, "BATCH": 4}.items():
         monkeypatch.setattr(loading, name, value)
     memory = np.random.default_rng(0).standard_normal((3, 30, 5)).astype(np.float32)
     memory -= memory.mean(axis=1, keepdims=True)
     store = loading.synthetic_store(tmp_path, memory)
     dataset = loading.WindowDataset(loading.Recordings.of([store]), "none", [store.statistics], 20)
-    request = loading.random_request(np.random.default_rng(1))
+    request = loading.random_request(np.random.default_rng(1), recordings=3, frames=30)
     copied = loading.copy_from(memory)(request)
     np.testing.assert_allclose(dataset.__getitems__(request)["signal_BPT"].transpose(1, 2), copied, atol=1e-6)
     public, _ = loading.public_recipe(memory)(request[:1])

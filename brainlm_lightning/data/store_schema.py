@@ -44,6 +44,11 @@ WHOLE: dict[str, tuple[Check, str]] = {
     "atlas": (_is_mapping, "a mapping"),
     "shards": (_is_list, "a list"),
 }
+ATLAS: dict[str, tuple[Check, str]] = {"name": (_is_text, "a name"), "sha256": (_is_text, "a hash")}
+DIMENSIONS: dict[str, tuple[Check, str]] = {
+    "dimensions": (lambda value: value is None or _is_positive(value), "a number above 0, or null"),
+    "window_frames": (_is_positive, "a number of frames"),
+}
 FINISHED: dict[str, tuple[Check, str]] = dict.fromkeys(("statistics", "tables", "made_by"), (_is_mapping, "a mapping"))
 SHARD: dict[str, tuple[Check, str]] = {
     "file": (_is_file_name, "the name of a file in the store"),
@@ -64,7 +69,7 @@ def check_metadata(metadata: dict[str, Any], path: Path) -> None:
     Raises:
         ValueError: something is missing, of another type or out of range.
     """
-    _refuse(chain(_problems(metadata, WHOLE, ""), _shard_problems(metadata)), path)
+    _refuse(chain(_problems(metadata, WHOLE, ""), _nested_problems(metadata), _shard_problems(metadata)), path)
 
 
 def check_finished(metadata: dict[str, Any], folder: Path) -> None:
@@ -100,7 +105,12 @@ def _table_problems(metadata: dict[str, Any]) -> Iterator[str]:
     for name in TABLES:
         if not _is_text(metadata["tables"].get(name)):
             yield f"tables.{name} is {str(metadata['tables'].get(name))[:80]!r}, expected a hash"
-    manifest = metadata["made_by"].get("manifest")
+    made_by = metadata["made_by"]
+    if not _is_text(made_by.get("manifest_sha256")):
+        yield f"made_by.manifest_sha256 is {str(made_by.get('manifest_sha256'))[:80]!r}, expected a hash"
+    if not _is_mapping(made_by.get("processing", {})):
+        yield f"made_by.processing is {str(made_by['processing'])[:80]!r}, expected a mapping"
+    manifest = made_by.get("manifest")
     plan: Any = manifest.get("split") if _is_mapping(manifest) else None
     if not _is_mapping(plan) or plan.keys() - SPLIT or not {"key", "val", "test"} <= plan.keys():
         yield f"made_by.manifest.split is {str(plan)[:80]!r}, expected {', '.join(SPLIT)}"
@@ -136,6 +146,18 @@ def _shard_problems(metadata: dict[str, Any]) -> Iterator[str]:
         yield from _problems(shard, SHARD, f"shards[{number}].")
         offsets = shard["offsets"]
         yield from _problems(offsets, dict.fromkeys(ARRAYS, (_is_count, "an offset")), f"shards[{number}].offsets.")
+
+
+def _nested_problems(metadata: dict[str, Any]) -> Iterator[str]:
+    """What is known of the atlas, and of the effective dimensions, which are measured last."""
+    yield from _problems(metadata["atlas"], ATLAS, "atlas.")
+    dimensions = metadata.get("effective_dimensions")
+    if dimensions is None:
+        return
+    if not _is_mapping(dimensions):
+        yield f"effective_dimensions is {str(dimensions)[:80]!r}, expected a mapping"
+        return
+    yield from _problems(dimensions, DIMENSIONS, "effective_dimensions.")
 
 
 def _scale_problems(metadata: dict[str, Any]) -> Iterator[str]:

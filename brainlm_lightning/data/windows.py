@@ -133,10 +133,10 @@ class WindowDataset(Dataset[Batch]):
 
     def _scaling(self, stored: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Centre, scale and observed of the recordings at (store, row), each (B, P)."""
-        origin = np.array([store for store, _ in stored])
-        stores = np.unique(origin).tolist()
+        stores = {store for store, _ in stored}
         if len(stores) == 1 and self.recordings.atlases.is_single:
-            return self._scaling_of(stores[0], [row for _, row in stored])
+            return self._scaling_of(stored[0][0], [row for _, row in stored])
+        origin = np.array([store for store, _ in stored])
         shape = (len(stored), self.recordings.atlases.whole.num_parcels)
         centre, scale = np.zeros(shape, np.float32), np.ones(shape, np.float32)
         observed = np.zeros(shape, bool)

@@ -46,7 +46,8 @@ def write(folder, dtype="float16", poison=0.0):
         }
     )
     parcels = {"index": range(1, 6), "label": list("abcde"), "network": "none", "x_mm": 0.5, "y_mm": 1.0, "z_mm": 2.0}
-    cohort = Cohort("toy", Atlas("five", pd.DataFrame(parcels)), 1.0, dtype, {"manifest": {"split": PLAN}})
+    made_by = {"manifest": {"split": PLAN}, "manifest_sha256": "0"}
+    cohort = Cohort("toy", Atlas("five", pd.DataFrame(parcels)), 1.0, dtype, made_by)
     folder.mkdir(parents=True)
     write_store(folder, cohort, table, recordings.__getitem__, shard_recordings=4)
     return folder

@@ -1,5 +1,7 @@
 """A store that was edited or damaged is refused when it is opened, with the entry that is wrong."""
 
+import contextlib
+import functools
 import json
 import shutil
 
@@ -7,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from brainlm_lightning.data.store import Store, open_cohort
+from brainlm_lightning.data.facts import cohort_facts
+from brainlm_lightning.data.store import Store, open_cohort, verify
 
 
 @pytest.fixture
@@ -51,6 +54,42 @@ def test_what_a_store_says_of_itself_is_checked(name, own):
     edit(own, change)
     with pytest.raises(ValueError, match=message):
         open_cohort("tiny")
+
+
+def places(metadata, within=()):
+    """Every place of nested mappings, as the keys that lead to it; of a list its first entry alone."""
+    items = metadata.items() if isinstance(metadata, dict) else [(0, metadata[0])] if metadata else []
+    for key, value in items:
+        yield (*within, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*within, key))
+
+
+WRONG = {
+    "missing": None,
+    "null": lambda: None,
+    "word": lambda: "word",
+    "list": list,
+    "mapping": dict,
+    "number": lambda: -3,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_whatever_is_wrong_in_the_file_a_store_is_sound_or_refused(wrong, own):
+    text = (own / "store.json").read_text()
+    whole = json.loads(text)
+    for *path, last in places(whole):
+        metadata = json.loads(text)
+        inner = functools.reduce(lambda at, key: at[key], path, metadata)
+        if WRONG[wrong] is None:
+            del inner[last]
+        else:
+            inner[last] = WRONG[wrong]()
+        (own / "store.json").write_text(json.dumps(metadata))
+        verify(own)
+        with contextlib.suppress(ValueError):
+            cohort_facts(open_cohort("tiny"))
 
 
 @pytest.mark.parametrize("column", ["shard", "shard_row", "first_frame", "num_frames"])
