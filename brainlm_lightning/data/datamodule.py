@@ -4,42 +4,27 @@ Shapes: B batch, P parcels, T frames.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import joblib
 import lightning.pytorch as pl
 import numpy as np
-import pandas as pd
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from brainlm_lightning.data.atlas import Atlas
-from brainlm_lightning.data.checks import (
-    check_atlas_trained,
-    check_batches,
-    check_left_out,
-    check_long_enough,
-    check_one_split_each,
-    check_together,
-    check_unseen,
-    no_windows,
-    said_of_unusable,
-    unusable,
-)
+from brainlm_lightning.data.checks import check_atlas_trained, check_batches, check_together, no_windows
 from brainlm_lightning.data.counts import check_counts, check_weights
+from brainlm_lightning.data.division import TestSet, divide
 from brainlm_lightning.data.joined_atlas import JoinedAtlas, joined_statistics
-from brainlm_lightning.data.left_out import SUFFIX, LeftOut
-from brainlm_lightning.data.places import Places
+from brainlm_lightning.data.left_out import LeftOut
 from brainlm_lightning.data.scaling import ScalingStatistics
 from brainlm_lightning.data.schedule import (
     EvaluationBatches,
     TrainingBatches,
     TrainingSchedule,
-    WindowRequest,
     evaluation_windows,
     micro_batches,
-    recording_hash,
     weighted_windows,
 )
 from brainlm_lightning.data.store import Store, open_cohort, training_statistics
@@ -50,21 +35,6 @@ LEAST = {
     **{"eval_batch_size": 1, "num_workers": 0, "seed": 0},
 }
 ScalingRecipe = Literal["robust", "robust_centred", "recording_zscore", "none"]
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """Recordings to test on.
-
-    Attributes:
-        name: name of the cohort.
-        rows: rows of the table of recordings.
-        batches: windows to read together, for tasks that need pairs; None = all windows of the rows.
-    """
-
-    name: str
-    rows: np.ndarray
-    batches: tuple[WindowRequest, ...] | None = None
 
 
 class ResumableLoader(DataLoader[Batch]):
@@ -152,7 +122,15 @@ class CohortDataModule(pl.LightningDataModule):
             trained, tested = stores[: len(self.weights)], stores[len(self.weights) :]
             check_atlas_trained(trained, tested)
             self.recordings = Recordings.of(stores)
-            self._find_rows()
+            cohorts = list(self.weights)
+            division = divide(
+                self.recordings, cohorts, self.test_cohorts, self.window_frames, self.train_fraction, self.leave_out
+            )
+            if division.unusable:
+                rank_zero_info(f"left out: {division.unusable}")
+            self.places, self.usable, self.num_short = division.places, division.usable, division.num_short
+            self.train_rows, self.val_rows = division.train_rows, division.val_rows
+            self.test_sets = division.test_sets
             of_atlas: dict[str, ScalingStatistics] = {}
             statistics = [self._training_statistics(store) for store in trained]
             for store, found in zip(trained, statistics, strict=True):
@@ -170,45 +148,6 @@ class CohortDataModule(pl.LightningDataModule):
         if readers < self.num_workers:
             rank_zero_info(f"data.num_workers is {self.num_workers}; {readers} read, since there are as many cores")
         return readers
-
-    def _find_rows(self) -> None:
-        """Finds the rows that train, validate and test; reports how many recordings are left out."""
-        table = self.recordings.table
-        check_one_split_each(table[table["cohort"].isin(list(self.weights))])
-        check_long_enough(table, self.window_frames)
-        self.places = Places.of(table, self.window_frames)
-        reasons = unusable(table, self.stores, self.places)
-        if reasons.any(axis=None):
-            rank_zero_info("left out: " + said_of_unusable(reasons, self.window_frames))
-        usable = ~reasons.any(axis=1)
-        self.usable = usable.to_numpy()
-        left_out = self._left_out()
-        check_left_out(table.assign(usable=usable)[left_out], self.window_frames)
-        trained_on = table["cohort"].isin(list(self.weights)) & ~left_out
-        in_train = usable & trained_on & (table["split"] == "train")
-        in_train &= self._in_fraction(in_train)
-        self.train_rows = np.flatnonzero(in_train)
-        self.val_rows = np.flatnonzero(usable & trained_on & (table["split"] == "val"))
-        of = table["cohort"]
-        tested = {name: trained_on & (of == name) & (table["split"] == "test") for name in self.weights}
-        tested |= {f"{name}{SUFFIX}": left_out & (of == name) for name in of[left_out].unique()}
-        tested |= {name: of == name for name in self.test_cohorts}
-        self.test_sets = [TestSet(name, np.flatnonzero(usable & chosen)) for name, chosen in tested.items()]
-        short = self.places.room(np.arange(len(table))) == 0
-        self.num_short = {name: int((short & chosen).sum()) for name, chosen in tested.items()}  # of each test set
-        # Including those that `train_fraction` leaves out and those that validate: statistics or checkpoints saw them.
-        seen = table[trained_on & (table["split"] != "test")]
-        for test_set in self.test_sets:
-            check_unseen(test_set.name, table.iloc[test_set.rows], seen)
-
-    def _left_out(self) -> pd.Series:
-        """True for recordings of the training cohorts that ``leave_out`` names."""
-        table = self.recordings.table
-        left_out = pd.Series(False, index=table.index)
-        if self.leave_out is not None:
-            ours = table["cohort"].isin(list(self.weights))
-            left_out[ours] = self.leave_out.among(table[ours])
-        return left_out
 
     def _training_statistics(self, store: Store) -> ScalingStatistics:
         """Scaling statistics of a cohort's training subjects, of no others than it trains on."""
@@ -235,13 +174,6 @@ class CohortDataModule(pl.LightningDataModule):
     def use_test_sets(self, test_sets: list[TestSet]) -> None:
         """Tests on these in place of the cohorts' own; call it in a task's `setup`."""
         self.test_sets = test_sets
-
-    def _in_fraction(self, in_train: pd.Series) -> np.ndarray:
-        """True for recordings of the training subjects that ``train_fraction`` keeps, those with the lowest hashes."""
-        subjects = self.recordings.table["subject_id"]
-        training = sorted(set(subjects[in_train]), key=recording_hash)
-        kept = training[: max(1, round(self.train_fraction * len(training)))]
-        return subjects.isin(kept).to_numpy()
 
     def _share_out(self) -> None:
         """Plans the training batches, and their micro-batches on each device."""

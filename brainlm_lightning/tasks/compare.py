@@ -15,7 +15,8 @@ from rich.progress import track
 from torch import Tensor
 
 from brainlm_lightning.data.atlas import Atlas
-from brainlm_lightning.data.datamodule import CohortDataModule, TestSet
+from brainlm_lightning.data.datamodule import CohortDataModule
+from brainlm_lightning.data.division import TestSet
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import with_corrected_p
 from brainlm_lightning.evaluation.covariance import ScaledRecording

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from brainlm_lightning.checkpoint.description import KEY as DESCRIPTION
 from brainlm_lightning.checkpoint.description import describe_tuned
-from brainlm_lightning.data.datamodule import TestSet
+from brainlm_lightning.data.division import TestSet
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.tasks.clinical.compare import ClinicalComparison, FoldNetworks
 from brainlm_lightning.tasks.clinical.embedding import hidden_parts

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainlm_lightning.data.datamodule import TestSet
+from brainlm_lightning.data.division import TestSet
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import with_corrected_p
 from brainlm_lightning.evaluation.names import MetricName

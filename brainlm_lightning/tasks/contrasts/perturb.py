@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from brainlm_lightning.data.datamodule import TestSet
+from brainlm_lightning.data.division import TestSet
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import with_corrected_p
 from brainlm_lightning.evaluation.names import MetricName
