@@ -199,7 +199,9 @@ def test_features_that_do_not_exist_are_one_error(runs, pretrained):
         "model.init_args.baselines": json.dumps(given),
         "model.init_args.default_baselines": "false",
     }
-    with pytest.raises(SystemExit, match=r"expected some of none, confounds, .* got grams"):
+    with pytest.raises(
+        SystemExit, match=r"expected some of none, confounds, .* or harmonised_ before any .* got grams"
+    ):
         run_main(arguments("test", runs, settings, AGE))
     assert not (runs / ".cache").exists()
 
@@ -222,6 +224,30 @@ def test_any_embedding_and_its_twin_is_a_feature(runs, pretrained):
     run_main(arguments("test", runs, settings, AGE))
     found = read_metrics(newest_run(runs / AGE.stem, "metrics.json"))
     assert all(np.isfinite(found[f"test/tiny/age/m{number}/r2"]) for number in range(len(names)))
+
+
+HARMONISED = {
+    "own": {
+        "class_path": "brainlm_lightning.tasks.clinical.methods.SklearnMethod",
+        "init_args": {"features": "confounds+harmonised_untrained_network_gram", "estimator": "linear"},
+    }
+}
+
+
+def test_harmonised_features_join_others_and_need_sites_that_train(runs, pretrained):
+    """Simulated people have no sites: sex stands for one, and age, the target, is never kept."""
+    settings = {
+        "model.init_args.pretrained": pretrained,
+        "model.init_args.baselines": json.dumps(HARMONISED),
+        "model.init_args.default_baselines": "false",
+        "model.init_args.baseline_plan": "{site: sex, kept: [age, symptoms]}",
+    }
+    with pytest.raises(SystemExit, match=r"site '[FM]' has no training recording .* where folds leave sites out"):
+        run_main(arguments("test", runs, settings | {"model.init_args.folds.leave_out": "sex"}, AGE))
+    assert not (runs / ".cache").exists()
+    run_main(arguments("test", runs, settings, AGE))
+    found = read_metrics(newest_run(runs / AGE.stem, "metrics.json"))
+    assert np.isfinite(found["test/tiny/age/own/r2"])
 
 
 def test_training_stops_inside_the_fold_when_its_validation_subjects_say_so(runs, pretrained):

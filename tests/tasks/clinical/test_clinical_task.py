@@ -14,6 +14,7 @@ from brainlm_lightning.data.windows import scale_on_device
 from brainlm_lightning.model.low_rank import ORIGINAL, WEIGHT, LowRank
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.tasks.clinical.embedding import hidden_parts
+from brainlm_lightning.tasks.clinical.features import BaselinePlan, RecordingFeatures
 from brainlm_lightning.tasks.clinical.folds import FoldPlan
 from brainlm_lightning.tasks.clinical.labels import Target
 from brainlm_lightning.tasks.clinical.methods import default_baselines
@@ -264,6 +265,17 @@ def test_a_question_that_cannot_be_asked_is_one_error(options, message, pretrain
     with pytest.raises(ValueError, match=message):
         run_test(pretrained, tmp_path, **options)
     assert not (tmp_path / ".cache").exists()
+
+
+def test_harmonisation_keeps_the_effect_of_covariates_and_never_of_the_target(pretrained, tmp_path):
+    question = fitted(pretrained, tmp_path, 0).question
+    features = RecordingFeatures(question, BaselinePlan(site="symptoms", kept=("age", "sex")), 2)
+    here = question.folds[0]
+    given = features.of("harmonised_connectivity", here.test, here)
+    people = question.data.recordings.table.iloc[here.test]
+    assert given.kept.equals(people[["sex"]])
+    assert given.site_n.tolist() == people["symptoms"].astype(str).tolist()
+    assert np.array_equal(given.values_nF, features.of("connectivity", here.test, here))
 
 
 def test_a_fold_that_is_not_there_is_one_error(pretrained, tmp_path):
