@@ -40,9 +40,9 @@ class Sited:
 class ComBat(TransformerMixin, BaseEstimator):
     """Gives the recordings of all sites one mean and one variance, feature by feature, but for what covariates explain.
 
-    A feature of site s is modelled as mean + covariates' effect + scale · (shift_s + √spread_s · noise). A site's shifts
-    and spreads are shrunk towards what they are over all of its features. A feature that site and covariates explain
-    entirely, such as one that is the same in all recordings, stays as it is.
+    A feature of site s is modelled as mean + covariates' effect + scale · (shift_s + √spread_s · noise). Shifts
+    and spreads of a site are shrunk towards what they are over all of its features. A feature that site and covariates
+    explain entirely, such as one that is the same in all recordings, stays as it is.
 
     Args:
         encoder: turns the covariates into numbers; fitted here.
