@@ -17,6 +17,7 @@ from torch import Tensor
 
 from brainlm_lightning.checkpoint.description import KEY, Description, check_format
 from brainlm_lightning.checkpoint.schema import check_plausible
+from brainlm_lightning.model.low_rank import merged
 
 HASH = "sha256"  # of the tensors, in the header of an export; those of 0.1 have none
 PREFIX = "net."  # of the model's parameters in a task's state_dict
@@ -80,7 +81,7 @@ def _read_lightning(path: Path) -> tuple[Description | None, dict[str, Tensor]]:
         rank_zero_info(
             f"{path}: of {len(state)} tensors, {len(tuned)} are the fine-tuned model's; its head is left out"
         )
-        return content.get(KEY), tuned
+        return content.get(KEY), merged(tuned)
     return content.get(KEY), {str(name).removeprefix(PREFIX): value for name, value in state.items()}
 
 

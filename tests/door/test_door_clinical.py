@@ -2,12 +2,14 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from tiny import arguments, door, events, of_task, run_main
+from tiny import arguments, differing, door, events, newest, of_task, run_main
 
+from brainlm_lightning.checkpoint.pretrained import export, load_model
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.windows import scale_on_device
 from brainlm_lightning.run_folder import newest_run, read_metrics
@@ -117,6 +119,56 @@ def test_a_killed_sweep_makes_what_is_missing_and_a_test_says_what_that_is(own, 
     assert set(own.rglob("metrics.json")) ^ before == {killed, killed.parents[1] / "version_1" / "metrics.json"}
 
 
+class CrashAt(pl.Callback):
+    """Cuts the power before a step, counted from 0."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.global_step == self.step:
+            raise CrashError
+
+
+class CrashError(BaseException):
+    """Stands for a power cut."""
+
+
+@pytest.mark.parametrize("method", ["tuned", "tuned_lora"])
+def test_a_killed_fold_ends_bit_for_bit_as_one_that_was_not(method, runs, pretrained):
+    """Also where what was kept of the encoder's embeddings is lost: they are not the tuned one's."""
+    settings = {"trainer.max_steps": 6, "checkpoint_every": 2, "model.init_args.folds.number": 2}
+    settings |= {"model.init_args.pretrained": pretrained, "model.init_args.method": method, "sweep": "null"}
+    settings |= {"model.init_args.target.column": "age", "trainer.val_check_interval": 3}
+    crash = {"trainer.callbacks+": f"{__name__}.CrashAt", "trainer.callbacks.step": 4}
+    run_main(arguments("fit", runs, settings, AGE))
+    whole = newest(runs)
+    with pytest.raises(CrashError):
+        run_main(arguments("fit", runs, {**settings, **crash}, AGE))
+    shutil.rmtree(runs / ".cache")
+    last = newest(runs) / "checkpoints" / "last.ckpt"
+    run_main(arguments("fit", runs, {**settings, "ckpt_path": last}, AGE))
+    assert differing(whole / "checkpoints" / "last.ckpt", newest(runs) / "checkpoints" / "last.ckpt") == []
+
+
+@torch.no_grad()
+def test_a_checkpoint_with_adapters_is_a_plain_model_elsewhere(runs, pretrained):
+    """Loaded, and exported, its adapters are part of its weights: its tokens are those of the tuned encoder."""
+    folder = run("fit", runs, pretrained, AGE, "tuned_lora", **{"model.init_args.low_rank.rank": 3})
+    path = folder / "method=tuned_lora,fold=0" / "version_0" / "checkpoints" / "best.ckpt"
+    tuned = load_network(path).model.net
+    loaded, about = load_model(path)
+    exported, _ = load_model(export(path, runs / "model.safetensors"))
+    assert about["tuned"]["method"] == "tuned_lora"
+    signal = torch.randn(2, 16, 40, generator=torch.Generator().manual_seed(0))
+    given = signal, torch.zeros(2, 16, 4, dtype=torch.bool), torch.ones(2, 16, dtype=torch.bool)
+    expected = tuned.encode(*given).tokens_BVD
+    assert torch.allclose(loaded.encode(*given).tokens_BVD, expected, atol=1e-6)
+    assert torch.allclose(exported.encode(*given).tokens_BVD, expected, atol=1e-6)
+    before = load_model(pretrained / "checkpoints" / "best.ckpt")[0]
+    assert not torch.allclose(before.encode(*given).tokens_BVD, expected, atol=1e-6)
+
+
 def test_networks_of_other_folds_are_refused(own, pretrained):
     with pytest.raises(SystemExit, match="its test subjects may have trained it"):
         run("test", own, pretrained, AGE, "frozen", **{"model.init_args.folds.seed": 1})
@@ -147,7 +199,9 @@ def test_features_that_do_not_exist_are_one_error(runs, pretrained):
         "model.init_args.baselines": json.dumps(given),
         "model.init_args.default_baselines": "false",
     }
-    with pytest.raises(SystemExit, match=r"expected some of none, confounds, .* got grams"):
+    with pytest.raises(
+        SystemExit, match=r"expected some of none, confounds, .* or harmonised_ before any .* got grams"
+    ):
         run_main(arguments("test", runs, settings, AGE))
     assert not (runs / ".cache").exists()
 
@@ -170,6 +224,30 @@ def test_any_embedding_and_its_twin_is_a_feature(runs, pretrained):
     run_main(arguments("test", runs, settings, AGE))
     found = read_metrics(newest_run(runs / AGE.stem, "metrics.json"))
     assert all(np.isfinite(found[f"test/tiny/age/m{number}/r2"]) for number in range(len(names)))
+
+
+HARMONISED = {
+    "own": {
+        "class_path": "brainlm_lightning.tasks.clinical.methods.SklearnMethod",
+        "init_args": {"features": "confounds+harmonised_untrained_network_gram", "estimator": "linear"},
+    }
+}
+
+
+def test_harmonised_features_join_others_and_need_sites_that_train(runs, pretrained):
+    """Simulated people have no sites: sex stands for one, and age, the target, is never kept."""
+    settings = {
+        "model.init_args.pretrained": pretrained,
+        "model.init_args.baselines": json.dumps(HARMONISED),
+        "model.init_args.default_baselines": "false",
+        "model.init_args.baseline_plan": "{site: sex, kept: [age, symptoms]}",
+    }
+    with pytest.raises(SystemExit, match=r"site '[FM]' has no training recording .* where folds leave sites out"):
+        run_main(arguments("test", runs, settings | {"model.init_args.folds.leave_out": "sex"}, AGE))
+    assert not (runs / ".cache").exists()
+    run_main(arguments("test", runs, settings, AGE))
+    found = read_metrics(newest_run(runs / AGE.stem, "metrics.json"))
+    assert np.isfinite(found["test/tiny/age/own/r2"])
 
 
 def test_training_stops_inside_the_fold_when_its_validation_subjects_say_so(runs, pretrained):

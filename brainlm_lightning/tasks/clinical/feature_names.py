@@ -2,6 +2,7 @@
 
 connectivity, confounds, gram …      see `RecordingFeatures.of`
 untrained_gram                       of the encoder before its pretraining
+harmonised_connectivity              without what sites shift and scale; also harmonised_untrained_gram
 confounds+connectivity               side by side
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Iterable
 
 JOINT = "+"
 UNTRAINED = "untrained_"
+HARMONISED = "harmonised_"
 TANGENT, COVARIANCE = "tangent", "covariance"  # in tangent spaces, of the signal's covariance and of the tokens'
 OF_RECORDINGS = ("none", "confounds", "raw", "connectivity", TANGENT, "signal_features")
 CLS_AND_MEAN = "embedding"
@@ -17,6 +19,7 @@ OF_THE_SIGNAL = {
     "window_connectivity": "connectivity",
     "window_network_connectivity": "network_connectivity",
 }
+NEVER_HARMONISED = ("none", "confounds", TANGENT, COVARIANCE)  # no features, or not yet numbers
 FEW = (CLS_AND_MEAN, "cls", "mean", "mean_std", "signal_features")  # few numbers, of different units
 
 
@@ -26,8 +29,13 @@ def parts_of(name: str) -> list[str]:
 
 
 def bare(part: str) -> str:
-    """Without the prefix of the untrained encoder."""
-    return part.removeprefix(UNTRAINED)
+    """Without the prefixes of harmonised features and of the untrained encoder."""
+    return as_measured(part).removeprefix(UNTRAINED)
+
+
+def as_measured(part: str) -> str:
+    """Without the prefix of harmonised features."""
+    return part.removeprefix(HARMONISED)
 
 
 def embedding_of(part: str) -> str | None:
@@ -50,10 +58,13 @@ def check_features(name: str, embeddings: Iterable[str]) -> None:
     of_the_encoder = [CLS_AND_MEAN, *(own for own in embeddings if own not in OF_THE_SIGNAL.values())]
     of_the_signal = [own for own, name in OF_THE_SIGNAL.items() if name in set(embeddings)]
     known = [*OF_RECORDINGS, *of_the_signal, *of_the_encoder, *(f"{UNTRAINED}{own}" for own in of_the_encoder)]
+    known += [f"{HARMONISED}{own}" for own in known if bare(own) not in NEVER_HARMONISED]
     parts = parts_of(name)
     unknown = [part for part in parts if part not in known]
     if unknown or len(set(parts)) < len(parts):
+        shown = ", ".join(own for own in known if not own.startswith(HARMONISED))
         raise ValueError(
-            f"features {name!r}: expected some of {', '.join(known)}, each once, joined by {JOINT!r}; "
+            f"features {name!r}: expected some of {shown}, each once, joined by {JOINT!r}, or {HARMONISED} before any "
+            f"but {', '.join(NEVER_HARMONISED)}; "
             f"got {', '.join(unknown) or 'one of them twice'}"
         )

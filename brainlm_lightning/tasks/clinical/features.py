@@ -18,15 +18,18 @@ from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.tasks.clinical.embedding import POOLINGS
 from brainlm_lightning.tasks.clinical.feature_names import (
     COVARIANCE,
+    HARMONISED,
     OF_RECORDINGS,
     TANGENT,
     UNTRAINED,
+    as_measured,
     bare,
     check_features,
     embedding_of,
     parts_of,
 )
 from brainlm_lightning.tasks.clinical.folds import Fold
+from brainlm_lightning.tasks.clinical.harmonisation import Sited, check_sites
 from brainlm_lightning.tasks.clinical.question import Question
 from brainlm_lightning.tasks.clinical.signal_features import signal_features
 
@@ -41,10 +44,14 @@ class BaselinePlan:
     Attributes:
         most_recordings: that are fitted on in a fold; of more, so many are drawn. Kernels grow with the square of it.
         confounds: columns that may predict the phenotype without any brain; those that are there are used.
+        site: column of the sites between which features are harmonised.
+        kept: columns whose effect on harmonised features stays; the target's never does.
     """
 
     most_recordings: int = 4000
     confounds: tuple[str, ...] = ("site", "mean_fd", "age", "sex")
+    site: str = "site"
+    kept: tuple[str, ...] = ("age", "sex")
 
 
 class RecordingFeatures:
@@ -69,7 +76,10 @@ class RecordingFeatures:
                     f"features {name!r}: paired classes take features about their subject's mean, and a covariance "
                     f"about a mean is none, so it has no tangent; leave {TANGENT} and {COVARIANCE} out"
                 )
-        self.wanted = [part for name in wanted for part in parts_of(name)]
+        parts_wanted = [part for name in wanted for part in parts_of(name)]
+        if any(part.startswith(HARMONISED) for part in parts_wanted):
+            check_sites(question.data.recordings.table, plan.site, question.folds, question.target.paired)
+        self.wanted = [as_measured(part) for part in parts_wanted]
         for part in self.wanted:
             if (embedding := embedding_of(part)) is not None:
                 question.check_embedding(embedding, parts)
@@ -83,7 +93,8 @@ class RecordingFeatures:
                 the fold; ``signal_features``, see there; ``embedding``, CLS and mean token of the pretrained encoder;
                 or another of its embeddings (`embedding.definitions`), such as ``gram``; those also ``untrained_``, and
                 before their space is fitted in the fold, where they have one (``covariance``);
-                ``window_connectivity``, of the frames alone that the encoder sees. Joined by ``+``, several of these.
+                ``window_connectivity``, of the frames alone that the encoder sees. ``harmonised_`` before one of these:
+                `Sited`, for `ComBat`, which is fitted in the fold. Joined by ``+``, several of these.
             rows: of the table.
             fold: from whose training subjects an untrained encoder may start.
 
@@ -92,10 +103,17 @@ class RecordingFeatures:
         """
         if len(parts := parts_of(name)) > 1:
             return {part: self.of(part, rows, fold) for part in parts}
+        if name.startswith(HARMONISED):
+            return self._sited(self.of(as_measured(name), rows, fold), rows)
         if not self.question.target.paired:
             return self._of_one(name, rows, fold)
         together = self.question.rows
         return self._about_subjects(self._of_one(name, together, fold), np.searchsorted(together, rows))
+
+    def _sited(self, values_nF: Floats, rows: NDArray[np.intp]) -> Sited:
+        """Features of recordings with their sites and the covariates that harmonisation keeps."""
+        people = self.question.data.recordings.table.iloc[rows]
+        return Sited(values_nF, people[self.plan.site].astype(str).to_numpy(dtype=str), people[self.kept])
 
     def _about_subjects(self, values: Any, places: NDArray[np.intp]) -> Any:
         """Features of all recordings about the mean of their subject, at the given places; text as it is."""
@@ -140,10 +158,16 @@ class RecordingFeatures:
     def depends_on(self, name: str) -> dict[str, Any]:
         """What features depend on beside the recordings and the fold, as plain values."""
         table = self.question.data.recordings.table.iloc[self.question.rows]
-        confounds = {column: table[column].astype(str).tolist() for column in self.confounds}
-        encoded = not set(parts_of(name)) <= set(OF_RECORDINGS)
+        parts = parts_of(name)
+
+        def text(columns: Iterable[str]) -> dict[str, list[str]]:
+            return {column: table[column].astype(str).tolist() for column in columns}
+
+        encoded = not {as_measured(part) for part in parts} <= set(OF_RECORDINGS)
+        harmonised = any(part.startswith(HARMONISED) for part in parts)
         return {
-            "confounds": confounds if "confounds" in parts_of(name) else None,
+            "confounds": text(self.confounds) if "confounds" in parts else None,
+            "sites": [text([self.plan.site]), text(self.kept)] if harmonised else None,
             "parts": self.parts if encoded else None,
         }
 
@@ -164,6 +188,12 @@ class RecordingFeatures:
     def confounds(self) -> list[str]:
         """The confounds that this cohort has."""
         return confounds_of(self.question, self.plan)
+
+    @cached_property
+    def kept(self) -> list[str]:
+        """The covariates that harmonisation keeps: those of the plan that this cohort has, the target left out."""
+        table = self.question.data.recordings.table.iloc[self.question.rows]
+        return confound_columns(table, self.plan.kept, self.question.target.column)
 
     @cached_property
     def _correlations(self) -> NDArray[np.float32]:

@@ -11,12 +11,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from brainlm_lightning.model.decoding import Encoding
+from brainlm_lightning.model.low_rank import LowRank, adapt_attention
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.transformer import Block
 
 PoolingName = Literal["cls", "mean", "attention"]
-TunedPart = Literal["none", "qkv", "all"]
-TUNED_BY: dict[str, TunedPart] = {"frozen": "none", "tuned_qkv": "qkv", "tuned": "all"}  # method -> what it tunes
+MethodName = Literal[
+    "frozen",
+    "tuned",
+    "tuned_qkv",
+    "tuned_lora",
+    "untrained_frozen",
+    "untrained_tuned",
+    "untrained_tuned_qkv",
+    "untrained_tuned_lora",
+]
+TunedPart = Literal["none", "low_rank", "qkv", "all"]
+TUNED_BY: dict[str, TunedPart] = {  # method -> what it tunes
+    "frozen": "none",
+    "tuned_lora": "low_rank",
+    "tuned_qkv": "qkv",
+    "tuned": "all",
+}
 
 
 @dataclass(frozen=True)
@@ -115,11 +131,14 @@ class PhenotypeModel(nn.Module):
         net: whose encoder is used; its decoder is neither run nor trained.
         outputs: O.
         plan: of pooling and head.
-        tuned: what of the encoder learns: ``none`` of it, ``qkv``, the projections to queries, keys and values of every
-            block, or ``all``.
+        tuned: what of the encoder learns: ``none`` of it; ``low_rank``, adapters of its attention, which it gets here;
+            ``qkv``, the projections to queries, keys and values of every block; or ``all``.
+        low_rank: sizes of the adapters, where it gets some.
     """
 
-    def __init__(self, net: MaskedAutoencoder, outputs: int, plan: HeadPlan, tuned: TunedPart) -> None:
+    def __init__(
+        self, net: MaskedAutoencoder, outputs: int, plan: HeadPlan, tuned: TunedPart, low_rank: LowRank = LowRank()
+    ) -> None:
         super().__init__()
         width = net.config.embed_dim
         self.net = net
@@ -132,9 +151,12 @@ class PhenotypeModel(nn.Module):
             for part in (net.patch_projection, net.position, net.encoder):
                 part.requires_grad_(True)
             net.cls_D.requires_grad_(True)
+        if tuned == "low_rank":
+            adapt_attention(net.encoder, low_rank)
         for block in net.encoder.blocks if not self.frozen else ():
             assert isinstance(block, Block)
-            block.attention.qkv.requires_grad_(True)
+            if tuned == "qkv":
+                block.attention.qkv.requires_grad_(True)
             block.dropout.p = plan.dropout
         self.train()
 

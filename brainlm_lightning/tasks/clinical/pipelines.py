@@ -23,8 +23,17 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC, SVR
 
 from brainlm_lightning.embedding.tangent import TangentSpace
-from brainlm_lightning.tasks.clinical.feature_names import COVARIANCE, FEW, TANGENT, bare, parts_of
+from brainlm_lightning.tasks.clinical.feature_names import (
+    COVARIANCE,
+    FEW,
+    HARMONISED,
+    TANGENT,
+    as_measured,
+    bare,
+    parts_of,
+)
 from brainlm_lightning.tasks.clinical.fold_learning import FoldLearning
+from brainlm_lightning.tasks.clinical.harmonisation import ComBat
 
 Floats = NDArray[np.floating]
 EstimatorName = Literal["mean", "linear", "svm"]
@@ -105,6 +114,8 @@ def pipeline(features: str, estimator: EstimatorName, learning: FoldLearning, sh
 
 def _scaled(features: str) -> list[Any]:
     """The steps that bring features to centred numbers on which inner products mean something."""
+    if features.startswith(HARMONISED):
+        return [ComBat(_confounds()), *_scaled(as_measured(features))]
     if features == "confounds":
         return [_confounds()]
     if bare(features) in FEW:  # a few numbers of different units

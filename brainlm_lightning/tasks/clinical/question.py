@@ -170,7 +170,7 @@ class Question:
         return [(table["cohort"] + "/" + table["recording_id"]).tolist(), table["sha256"].tolist()]
 
     def features(
-        self, without_pretraining: bool, fold: Fold, parts: int, net: MaskedAutoencoder | None = None
+        self, without_pretraining: bool, fold: Fold, parts: int, device: torch.device | None = None
     ) -> dict[str, NDArray[np.float32]]:
         """Embeddings of all recordings by a frozen encoder, computed once.
 
@@ -178,7 +178,7 @@ class Question:
             without_pretraining: of the control.
             fold: from whose training subjects the control may start.
             parts: see `hidden_parts`.
-            net: the encoder, where it is at hand; on its device.
+            device: on which they are computed; None = the CPU.
 
         Returns:
             What `embed` returns, each (R, D) by row of the table; NaN for recordings without a window.
@@ -193,7 +193,7 @@ class Question:
             "one_window": self.plan.one_window,
         }
         found = cached(
-            self.runs, key, lambda: embed(net or self.encoder(without_pretraining, fold), self.data, rows, parts)
+            self.runs, key, lambda: embed(self.encoder(without_pretraining, fold).to(device), self.data, rows, parts)
         )
         full = {
             name: np.full((len(self.data.usable), array.shape[1]), np.nan, np.float32) for name, array in found.items()

@@ -9,6 +9,7 @@ import yaml
 from brainlm_lightning.checkpoint.description import KEY as DESCRIPTION
 from brainlm_lightning.checkpoint.files import load_plain, load_strictly
 from brainlm_lightning.checkpoint.registry import build
+from brainlm_lightning.model.low_rank import LowRank
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.run_folder import BEST
 from brainlm_lightning.tasks.clinical.labels import TargetScale
@@ -93,7 +94,8 @@ def load_network(path: Path) -> FoldNetwork:
     about = content[KEY]
     net = build(content[DESCRIPTION], MaskedAutoencoder, str(path))
     tuned = tuned_part(about["method"])
-    model = PhenotypeModel(net, len(about["classes"]) or 1, HeadPlan(**about["head"]), tuned)
+    low_rank = LowRank(**about.get("low_rank", {}))  # older checkpoints have none
+    model = PhenotypeModel(net, len(about["classes"]) or 1, HeadPlan(**about["head"]), tuned, low_rank)
     weights = {name.removeprefix(PREFIX): value for name, value in content["state_dict"].items()}
     load_strictly(model, weights, str(path))
     return FoldNetwork(model.eval(), TargetScale(**about["scale"]), about["parts"])

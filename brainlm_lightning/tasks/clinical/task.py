@@ -9,7 +9,7 @@ Shapes: B batch, P parcels, N patches per parcel, R recordings, D width, O outpu
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,19 +21,18 @@ from brainlm_lightning.checkpoint.description import KEY as DESCRIPTION
 from brainlm_lightning.checkpoint.description import describe_tuned
 from brainlm_lightning.data.division import TestSet
 from brainlm_lightning.data.windows import Batch
+from brainlm_lightning.model.low_rank import LowRank
 from brainlm_lightning.tasks.clinical.compare import ClinicalComparison, FoldNetworks
 from brainlm_lightning.tasks.clinical.embedding import hidden_parts
 from brainlm_lightning.tasks.clinical.features import BaselinePlan, RecordingFeatures, confounds_of
 from brainlm_lightning.tasks.clinical.folds import FoldPlan
 from brainlm_lightning.tasks.clinical.labels import Target, class_weights
 from brainlm_lightning.tasks.clinical.methods import ClinicalMethod, default_baselines, wanted_features
-from brainlm_lightning.tasks.clinical.net import HeadPlan, PhenotypeModel, tuned_part
+from brainlm_lightning.tasks.clinical.net import HeadPlan, MethodName, PhenotypeModel, tuned_part
 from brainlm_lightning.tasks.clinical.question import KEY, Question
 from brainlm_lightning.tasks.compare import with_baselines
 from brainlm_lightning.tasks.optimisation import OptimisationPlan, planned
 from brainlm_lightning.tasks.task import Task
-
-MethodName = Literal["frozen", "tuned", "tuned_qkv", "untrained_frozen", "untrained_tuned", "untrained_tuned_qkv"]
 
 
 class ClinicalTask(Task):
@@ -43,10 +42,12 @@ class ClinicalTask(Task):
         pretrained: a checkpoint, a run folder or ``runs/<experiment>`` of a pretraining.
         target: the phenotype.
         folds: who trains and tests.
-        method: ``frozen`` or ``tuned`` encoder, or ``tuned_qkv``, of which the attention's projections alone learn;
+        method: ``frozen`` or ``tuned`` encoder; or ``tuned_qkv``, of which the attention's projections alone learn; or
+            ``tuned_lora``, of which low-rank adapters of the attention learn, and no weight of its own;
             ``untrained_…``: the same before its first pretraining step.
         fold: the fold to train on, counted through all repeats.
         head: pooling, dropout and layers.
+        low_rank: rank and scale of the adapters of ``tuned_lora``.
         optimisation: optimiser and learning rate of the head.
         layer_decay: of the learning rate, from each layer to the one below it.
         parts: a window's tokens are encoded in so many parts, as many tokens at once as the pretraining saw: 4 where it
@@ -69,6 +70,7 @@ class ClinicalTask(Task):
         method: MethodName = "tuned",
         fold: int = 0,
         head: HeadPlan = HeadPlan(),
+        low_rank: LowRank = LowRank(),
         optimisation: OptimisationPlan = OptimisationPlan(learning_rate=1e-3, warmup_fraction=0.1),
         layer_decay: float = 0.75,
         parts: int = 1,
@@ -81,7 +83,7 @@ class ClinicalTask(Task):
             raise ValueError(f"layer_decay is {layer_decay} and parts {parts}; expected above 0 to 1, and 1 or more")
         self.pretrained, self.target, self.plan = pretrained, target, folds
         self.baselines, self.use_defaults, self.baseline_plan = baselines, default_baselines, baseline_plan
-        self.method, self.fold, self.head, self.parts = method, fold, head, parts
+        self.method, self.fold, self.head, self.low_rank, self.parts = method, fold, head, low_rank, parts
         self.optimisation, self.layer_decay = optimisation, layer_decay
         self.predictor: PhenotypeModel | None = None
         self.feature_RD: Tensor | None = None  # of a frozen encoder, by row of the table
@@ -127,8 +129,8 @@ class ClinicalTask(Task):
         net = self.question.encoder(self.method.startswith("untrained"), self.question.folds[self.fold])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.datamodule.seed + self.fold)
-            tuned = tuned_part(self.method)
-            self.predictor = PhenotypeModel(net, self.question.num_outputs, self.head, tuned).to(self.device)
+            sizes = self.question.num_outputs, self.head, tuned_part(self.method), self.low_rank
+            self.predictor = PhenotypeModel(net, *sizes).to(self.device)
 
     def on_fit_start(self) -> None:
         """Embeds the recordings once: the head starts with standardised features, and a frozen one sees no others.
@@ -142,7 +144,7 @@ class ClinicalTask(Task):
             return
         here = self.question.folds[self.fold]
         untrained = self.method.startswith("untrained")
-        features = self.question.features(untrained, here, self.parts, self.predictor.net)
+        features = self.question.features(untrained, here, self.parts, self.device)
         feature_RD, within_RD = (torch.from_numpy(features[name]) for name in (pooling, f"{pooling}_variance"))
         train = torch.from_numpy(here.train)
         mean_D, std_D = feature_RD[train].mean(0), feature_RD[train].std(0)
@@ -237,6 +239,7 @@ class ClinicalTask(Task):
             "classes": list(self.question.labels.classes),
             "scale": asdict(self.scale),
             "head": asdict(self.head),
+            "low_rank": asdict(self.low_rank),
             "parts": self.parts,
             "fold_digest": self.question.digest(self.question.folds[self.fold]),
         }

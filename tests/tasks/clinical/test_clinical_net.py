@@ -1,7 +1,10 @@
+import copy
+
 import pytest
 import torch
 
 from brainlm_lightning.model.embedding import Geometry
+from brainlm_lightning.model.low_rank import LowRank
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.model.masking import Grid, deal_tokens
 from brainlm_lightning.tasks.clinical.net import HeadPlan, PhenotypeHead, PhenotypeModel, mean_token
@@ -63,6 +66,29 @@ def test_a_frozen_encoder_gets_no_gradient_and_a_tuned_one_all_but_its_decoder(n
         assert tuned != "qkv" or all(".attention.qkv." in name for name in learning)
         trained = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
         assert trained == {id(parameter) for layer in model.layers() for parameter in layer}
+
+
+def test_with_adapters_the_encoder_is_the_frozen_one_at_the_start(net):
+    frozen = PhenotypeModel(copy.deepcopy(net), 1, HeadPlan("mean", 0.4, 8), "none").eval()
+    adapted = PhenotypeModel(net, 1, HeadPlan("mean", 0.4, 8), "low_rank").eval()
+    given = windows(), visible(2, P, N), OBSERVED
+    assert torch.equal(adapted.feature(*given), frozen.feature(*given))
+
+
+def test_with_adapters_so_many_numbers_learn(net):
+    """Of two blocks of width 16, rank 3: from 16 to 48 values and from 16 to 16; beside the head's."""
+    model = PhenotypeModel(net, 1, HeadPlan("attention", 0.4, 8), "low_rank", LowRank(rank=3))
+    by_layer = [sum(parameter.numel() for parameter in layer) for layer in model.layers()]
+    head = sum(parameter.numel() for part in (model.head, model.probe) for parameter in part.parameters())
+    assert by_layer == [head, 3 * (16 + 48 + 16 + 16), 3 * (16 + 48 + 16 + 16), 0]
+    assert sum(by_layer) == sum(value.numel() for value in model.parameters() if value.requires_grad)
+
+
+def test_an_adapters_factors_decay_as_other_weights_do(net):
+    model = PhenotypeModel(net, 1, HeadPlan("cls", 0.4, 8), "low_rank")
+    groups = layerwise_groups(model, model.layers(), 1.0, 0.1, 0.5)
+    decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
+    assert {id(value) for name, value in net.named_parameters() if value.requires_grad} <= decayed
 
 
 def test_dropout_of_the_plan_is_in_encoder_and_head_and_a_frozen_encoder_has_none(net):

@@ -11,8 +11,10 @@ from brainlm_lightning.checkpoint.start import start_model
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.split import assign_split
 from brainlm_lightning.data.windows import scale_on_device
+from brainlm_lightning.model.low_rank import ORIGINAL, WEIGHT, LowRank
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.tasks.clinical.embedding import hidden_parts
+from brainlm_lightning.tasks.clinical.features import BaselinePlan, RecordingFeatures
 from brainlm_lightning.tasks.clinical.folds import FoldPlan
 from brainlm_lightning.tasks.clinical.labels import Target
 from brainlm_lightning.tasks.clinical.methods import default_baselines
@@ -183,14 +185,28 @@ def test_a_tuned_network_finds_in_unseen_subjects_what_is_planted(pooling, pretr
     assert np.corrcoef(said, truth)[0, 1] > 0.5
 
 
-@pytest.mark.parametrize("method", ["frozen", "tuned", "tuned_qkv", "untrained_frozen", "untrained_tuned"])
+@pytest.mark.parametrize(
+    "method", ["frozen", "tuned", "tuned_qkv", "tuned_lora", "untrained_frozen", "untrained_tuned"]
+)
 def test_training_changes_what_the_method_says(method, pretrained, tmp_path):
     before = fitted(pretrained, tmp_path, 0, method).predictor.state_dict()
     after = fitted(pretrained, tmp_path, 3, method).predictor.state_dict()
     changed = {name.split(".")[1] for name in before if not torch.equal(before[name], after[name])}
     encoder = {"patch_projection", "position", "cls_D", "encoder"}
-    tuned = {"frozen": set(), "tuned_qkv": {"encoder"}, "tuned": encoder}[method.removeprefix("untrained_")]
-    assert changed == {"layers"} | tuned
+    attention = {"encoder"}
+    tuned = {"frozen": set(), "tuned_lora": attention, "tuned_qkv": attention, "tuned": encoder}
+    assert changed == {"layers"} | tuned[method.removeprefix("untrained_")]
+
+
+def test_with_adapters_no_weight_of_the_encoder_changes(pretrained, tmp_path):
+    """Bit for bit, and every adapter does; with its rate of decay, too."""
+    task = fitted(pretrained, tmp_path, 3, "tuned_lora", low_rank=LowRank(rank=3))
+    after, before = task.predictor.net.state_dict(), task.question.pretrained.model.state_dict()
+    own = {name.replace(f"{WEIGHT}{ORIGINAL}", ".weight"): value for name, value in after.items()}
+    assert all(torch.equal(own.pop(name), value) for name, value in before.items())
+    assert len(own) == 2 * 3  # of one block: up, down and gain for qkv, and for the output
+    assert all(value.abs().max() > 0 for value in own.values())
+    assert all(torch.equal(value, torch.tensor(16 / 3)) for name, value in own.items() if name.endswith("gain"))
 
 
 def test_a_heads_features_are_standardised_by_training_subjects_alone(pretrained, tmp_path):
@@ -249,6 +265,17 @@ def test_a_question_that_cannot_be_asked_is_one_error(options, message, pretrain
     with pytest.raises(ValueError, match=message):
         run_test(pretrained, tmp_path, **options)
     assert not (tmp_path / ".cache").exists()
+
+
+def test_harmonisation_keeps_the_effect_of_covariates_and_never_of_the_target(pretrained, tmp_path):
+    question = fitted(pretrained, tmp_path, 0).question
+    features = RecordingFeatures(question, BaselinePlan(site="symptoms", kept=("age", "sex")), 2)
+    here = question.folds[0]
+    given = features.of("harmonised_connectivity", here.test, here)
+    people = question.data.recordings.table.iloc[here.test]
+    assert given.kept.equals(people[["sex"]])
+    assert given.site_n.tolist() == people["symptoms"].astype(str).tolist()
+    assert np.array_equal(given.values_nF, features.of("connectivity", here.test, here))
 
 
 def test_a_fold_that_is_not_there_is_one_error(pretrained, tmp_path):
