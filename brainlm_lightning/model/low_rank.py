@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from brainlm_lightning.model.transformer import Transformer
+from brainlm_lightning.model.transformer import Block, Transformer
 
 WEIGHT = ".parametrizations.weight."  # torch's: in the names of an adapted map's tensors
 ORIGINAL, UP, DOWN, GAIN = "original", "0.up.weight", "0.down.weight", "0.gain"
@@ -28,7 +28,7 @@ class LowRank:
     alpha: float = 16.0
 
     def __post_init__(self) -> None:
-        """Validate the sizes."""
+        """Validates the sizes."""
         if self.rank < 1 or self.alpha <= 0:
             raise ValueError(f"low_rank has rank {self.rank} and alpha {self.alpha}; expected 1 or more, and above 0")
 
@@ -72,8 +72,8 @@ def adapt_attention(encoder: Transformer, plan: LowRank) -> None:
         ValueError: the rank is above D.
     """
     for block in encoder.blocks:
-        for layer in (block.attention.qkv, block.attention.output):  # type: ignore[union-attr]
-            assert isinstance(layer, nn.Linear)
+        assert isinstance(block, Block)
+        for layer in (block.attention.qkv, block.attention.output):
             adapter = Adapter(layer.in_features, layer.out_features, plan).to(layer.weight.device)
             parametrize.register_parametrization(layer, "weight", adapter)
 

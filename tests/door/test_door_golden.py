@@ -55,11 +55,14 @@ def pretrained(runs):
 def within(golden: dict[str, float], key: str, share: float) -> object:
     """A golden number, give or take a share of it, or of 1 where it is smaller.
 
-    Of a difference of two squared errors it is a share of the first one's own error: the difference is what is left of
-    two large numbers.
+    Of a difference of two squared errors it is a share of the smaller error: where both may move by that share, so may
+    what is left of them.
     """
-    method, minus, score = key.partition("_minus_")
-    size = golden.get(f"{method}/mse", 1.0) if minus and "squared_error" in score else 1.0
+    first, minus, rest = key.partition("_minus_")
+    second, _, score = rest.partition("/")
+    size = 1.0
+    if minus and score.startswith("squared_error"):
+        size = min(golden[f"{method}/mse"] for method in (first, f"{first.rpartition('/')[0]}/{second}"))
     return pytest.approx(golden[key], nan_ok=True, rel=share, abs=share * max(1.0, size))
 
 
