@@ -14,6 +14,8 @@ def report(parser: argparse.ArgumentParser) -> data_verbs.Verb:
     parser.add_argument("runs", type=Path, nargs="+", help=given)
     parser.add_argument("--out", type=Path, help="write one HTML page with everything to this folder")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    pool = "show the test subjects of all runs as one sample: one experiment, tested on several splits of a cohort"
+    parser.add_argument("--pool", action="store_true", help=pool)
     parser.add_argument("--files", type=Path, help="also write each run's figures, pages and tables to this folder")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
@@ -32,6 +34,10 @@ def report(parser: argparse.ArgumentParser) -> data_verbs.Verb:
         runs = {f"{folder.parent.name} {folder.name}": read_metrics(folder) for folder in folders}
         if args.files:
             _write_files(args.files, folders)
+        if args.pool:
+            from brainlm_lightning.evaluation.pooling import pooled_runs
+
+            runs = {f"{len(folders)} runs together": pooled_runs(folders)}
         if args.markdown:
             print("\n".join(markdown(metrics) for metrics in runs.values()))
             return

@@ -15,6 +15,7 @@ from brainlm_lightning.data.places import Places
 from brainlm_lightning.data.schedule import evaluation_windows
 from brainlm_lightning.data.store import Store
 from brainlm_lightning.data.windows import Recordings
+from brainlm_lightning.evaluation.pooling import pooled_runs
 from brainlm_lightning.model.masking import Grid, draw_mask
 from brainlm_lightning.run_folder import read_arrays, read_metrics
 
@@ -111,6 +112,27 @@ def test_metrics_have_their_names_and_intervals(finished):
         assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
     methods = {name.split("/")[3] for name in metrics if name.endswith("/r2_pooled")}
     assert {"mae", "mae_untrained", "zero", "linear_interpolation", "conditional_gaussian", "optimum"} <= methods
+
+
+def test_sums_of_each_subject_are_kept_so_that_splits_can_be_pooled(finished, capsys):
+    """A test pooled with itself: each subject counts once, so every number is the test's own."""
+    metrics, arrays = read_metrics(finished[1]), read_arrays(finished[1])
+    for cohort in ("tiny", "other"):
+        where = f"test/{cohort}/hidden0.75"
+        sums_UK = arrays[f"{where}/mae/sums_UK"]
+        assert len(sums_UK) == len(arrays[f"{where}/subject_U"]) == metrics[f"{where}/mae/num_subjects"]
+        n, y, yy, _, pp, yp = sums_UK.sum(0)
+        assert 1 - (yy - 2 * yp + pp) / (yy - y * y / n) == pytest.approx(metrics[f"{where}/mae/r2_pooled"], abs=1e-9)
+    together = pooled_runs([finished[1], finished[1]])
+    assert set(together) <= set(metrics)
+    assert {name for name in together if name.endswith("/p")} == {name for name in metrics if name.endswith("/p")}
+    for name in together:
+        if "num_" not in name and "mse" not in name:
+            assert together[name] == pytest.approx(metrics[name], abs=1e-9, nan_ok=True), name
+    run_main(["report", str(finished[1]), str(finished[1]), "--pool", "--markdown"])
+    shown = capsys.readouterr().out
+    assert "Reconstruction, tiny" in shown
+    assert f"{metrics['test/tiny/hidden0.75/mae/r2_pooled']:.3f}" in shown
 
 
 def scaled_windows(store, row, centre, scale):

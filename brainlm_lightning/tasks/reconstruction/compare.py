@@ -19,6 +19,7 @@ from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.evaluation.comparison import compare
 from brainlm_lightning.evaluation.metrics import HiddenSums, r2, scores
 from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.evaluation.resampling import sum_by_subject
 from brainlm_lightning.model.masking import MaskingName
 from brainlm_lightning.tasks.compare import Arrays, Numbers, Shown, TestedSet
 from brainlm_lightning.tasks.reconstruction.completed import CompletedSums
@@ -87,12 +88,14 @@ class ReconstructionScore:
         subject_R = test_set.subject_R
         for hiding in self.hidings:
             whole = hiding.named(test_set.name)
+            arrays[whole.of("subject_U")] = np.unique(subject_R)
             sums = {name: self._total(hiding.named(test_set.name, name), test_set) for name in methods}
             for name, sums_RPK in sums.items():
                 of = hiding.named(test_set.name, name)
                 found = scores(sums_RPK, subject_R) | named("r2_centred", centred_r2(sums_RPK, subject_R))
                 found |= self._completed_of(of, test_set).scores(subject_R)
                 numbers |= {of.of(score): value for score, value in found.items()}
+                arrays[of.of("sums_UK")] = sum_by_subject(sums_RPK, subject_R).sum(1)
             numbers |= {whole.of(pair): value for pair, value in compare(sums, subject_R, self.reference).items()}
             arrays[hiding.named(test_set.name, self.reference).of("r2_P")] = r2(sums[self.reference].sum(0))
             if hiding.strategy == "random":
