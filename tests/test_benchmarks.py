@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, loading, results, scaling, training_step
+from benchmarks import gpu, loading, person, results, scaling, training_step
 from benchmarks.reference import DenseAttention, PlainAutoencoder, plain_loss
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
@@ -175,3 +175,54 @@ def test_committed_results_name_no_folder_of_a_machine():
     assert found
     for path in found:
         assert not re.findall(r'"(?:/|~|[A-Z]:\\\\)[^"]*"', path.read_text())
+
+
+def brains(strengths, frames, seed):
+    """Series of people who differ in the strength of one pattern of parcels alone, by name, all parcels with data."""
+    random = np.random.default_rng(seed)
+    shared_P, own_P = np.ones(12), np.tile([1.0, -1.0], 6)
+    found = {}
+    for number, strength in enumerate(strengths):
+        sources = random.standard_normal((2, frames))
+        noise = 0.5 * random.standard_normal((12, frames))
+        series = shared_P[:, None] * sources[0] + strength * own_P[:, None] * sources[1] + noise
+        series /= series.std(axis=1, keepdims=True)
+        found[f"sub-{seed}-{number}"] = [(series, np.ones(12, bool))]
+    return found
+
+
+def r2_of_hidden(people, persons, name, weight):
+    sums = [person.hidden_sums(one, 0.5, getattr(people, name), weight) for one in persons]
+    n, y, yy, _, pp, yp = np.sum(sums, axis=0)
+    return 1 - (yy - 2 * yp + pp) / (yy - y * y / n)
+
+
+def test_who_it_is_is_read_from_the_window_where_people_differ_in_one_direction():
+    """What one pattern's strength decides is found from the visible parcels as from the person's other frames."""
+    people = person.People(brains(np.linspace(0, 2, 15), 2000, 1))
+    tested = []
+    for name, [(series, used)] in brains((0.0, 0.3, 1.8, 2.0), 2000, 2).items():
+        other = series[:, 200:]
+        tested.append(person.Person(name, series[:, :200], other @ other.T / other.shape[1], 1800, used))
+    group = r2_of_hidden(people, tested, "group", 0)
+    other = r2_of_hidden(people, tested, "other", 1.0)
+    assert other > group + 0.02
+    assert r2_of_hidden(people, tested, "population", 0.01) == pytest.approx(other, abs=0.004)
+    assert r2_of_hidden(people, tested, "other", 0.0) == group
+    assert r2_of_hidden(people, tested, "population", 1e9) == pytest.approx(group, abs=1e-6)
+
+
+def test_the_hidden_values_of_a_person_are_hidden_from_all_but_its_truth():
+    """Spoiling what is hidden moves no expectation: its sums Σ ŷ and Σ ŷ² stay."""
+    people = person.People(brains((0.5, 1.0, 1.5), 300, 1))
+    [(name, [(series, used)])] = brains((1.0,), 400, 3).items()
+    other = series[:, 200:] @ series[:, 200:].T / 200
+    clean = person.Person(name, series[:, :200], other, 200, used)
+    draw = np.random.default_rng(sum(name.encode())).permutation(12)
+    spoilt_PT = series[:, :200].copy()
+    spoilt_PT[draw[:6]] = 1e6
+    spoilt = replace(clean, window_PT=spoilt_PT)
+    for method in person.METHODS:
+        before, after = (person.hidden_sums(one, 0.5, getattr(people, method), 0.5) for one in (clean, spoilt))
+        assert before[3:5] == pytest.approx(after[3:5], rel=1e-9), method
+        assert before[1] != after[1]
