@@ -111,15 +111,16 @@ def verify(parser: argparse.ArgumentParser) -> Verb:
     parser.add_argument("--report", action="store_true", help="write the page on its quality anew")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
-        from brainlm_lightning.data import store as stores
         from brainlm_lightning.data.quality import write_page
+        from brainlm_lightning.data.store import Store
+        from brainlm_lightning.data.verify import verify
 
-        problems = stores.verify(args.store)
+        problems = verify(args.store)
         if problems:
             sys.exit("\n".join([f"{args.store}: {len(problems)} problems", *problems]))
         print(f"{args.store}: sound")
         if args.report:
-            print(write_page(stores.Store(args.store)))
+            print(write_page(Store(args.store)))
 
     return run
 

@@ -12,7 +12,8 @@ from brainlm_lightning.cli import main
 from brainlm_lightning.data.listing import list_recordings
 from brainlm_lightning.data.manifest import load_manifest
 from brainlm_lightning.data.prepare import prepare
-from brainlm_lightning.data.store import Store, verify
+from brainlm_lightning.data.store import Store
+from brainlm_lightning.data.verify import verify
 
 
 @pytest.fixture

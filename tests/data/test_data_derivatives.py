@@ -16,7 +16,8 @@ from brainlm_lightning.data.derivatives import find_recordings
 from brainlm_lightning.data.listing import list_recordings
 from brainlm_lightning.data.manifest import load_manifest
 from brainlm_lightning.data.prepare import prepare
-from brainlm_lightning.data.store import Store, verify
+from brainlm_lightning.data.store import Store
+from brainlm_lightning.data.verify import verify
 
 VOLUMES = {"suffix": "bold", "extension": ".nii.gz", "desc": "preproc"}
 

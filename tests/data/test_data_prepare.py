@@ -19,7 +19,8 @@ from brainlm_lightning.data.manifest import Manifest, load_manifest
 from brainlm_lightning.data.prepare import prepare
 from brainlm_lightning.data.resample import resample
 from brainlm_lightning.data.sources import AtlasSource, RecordingColumns, RecordingsSource, SplitPlan
-from brainlm_lightning.data.store import Store, verify
+from brainlm_lightning.data.store import Store
+from brainlm_lightning.data.verify import verify
 
 PARCELS = 6
 MANIFESTS = Path(__file__).resolve().parents[2] / "data_manifests"

@@ -6,7 +6,8 @@ import pytest
 
 from brainlm_lightning.cli import main
 from brainlm_lightning.data.quality import PAGE, measure, outlying, write_page
-from brainlm_lightning.data.store import Store, verify
+from brainlm_lightning.data.store import Store
+from brainlm_lightning.data.verify import verify
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from sklearn.preprocessing import RobustScaler
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.shard import StoredRecording
 from brainlm_lightning.data.split import assign_split
-from brainlm_lightning.data.store import Store, store_root, verify
+from brainlm_lightning.data.store import Store, store_root
+from brainlm_lightning.data.verify import verify
 from brainlm_lightning.data.write import Cohort, write_store
 
 PLAN = {"key": "k", "val": 0.2, "test": 0.2}

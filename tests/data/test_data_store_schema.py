@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from brainlm_lightning.data.facts import cohort_facts
-from brainlm_lightning.data.store import Store, open_cohort, verify
+from brainlm_lightning.data.store import Store, open_cohort
+from brainlm_lightning.data.verify import verify
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from attempt import attempt, command
 from mutate import bytes_damaged, json_damaged, lines_damaged
 from safetensors.torch import load_file
 
-from brainlm_lightning.data.store import Store, verify
+from brainlm_lightning.data.store import Store
+from brainlm_lightning.data.verify import verify
 
 PARCELS, FRAMES = 16, 60
 SETTINGS = {"root": "files", "cohort": "toy", "min_frames": 20, "split": {"method": "exact", "val": 0.2, "test": 0.2}}
