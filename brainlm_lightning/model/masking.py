@@ -94,7 +94,10 @@ def whole_networks(key_B: Tensor, ratio: float, grid: Grid) -> Tensor:
         ValueError: the grid has no networks.
     """
     if grid.network_P is None:
-        raise ValueError("masking 'networks' needs a network label for each parcel; the atlas table has none")
+        raise ValueError(
+            "masking 'networks' needs a network label for each parcel; the atlas table has none. Leave networks out of "
+            "masking.strategy and test_strategies, or prepare the cohort with atlas.network"
+        )
     num_networks = int(grid.network_P.max()) + 1
     has_network_P = grid.network_P >= 0
     observed_BP = grid.observed_BP & has_network_P

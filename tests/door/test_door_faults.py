@@ -44,6 +44,7 @@ def refused(command, capsys) -> str:
 REFUSED_BY = {  # who refuses -> the verb and its settings
     "the parser": ("fit", {"data.global_batch_size": "many"}),
     "the data": ("fit", {"data.cohorts": "absent"}),
+    "the masks of training": ("fit", {"model.init_args.masking.ratio": 0.001}),
     "the model": ("fit", {f"{CONFIG}.num_heads": 3}),
     "the checkpoint's own model": ("fit", {f"{CONFIG}.depth": 2}),
     "the schedule of a resumed run": ("fit", {"data.windows_per_recording": 2, "trainer.max_steps": 4}),

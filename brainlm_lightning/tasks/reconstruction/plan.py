@@ -62,12 +62,28 @@ class MaskingPlan:
         if self.loss_on != "hidden":
             raise ValueError(f"{given} of hidden patches, and masking.loss_on is {self.loss_on}; set one or the other")
 
+    @property
+    def strategies(self) -> tuple[MaskingName, ...]:
+        """What is drawn from, once for each time that it is named."""
+        return (self.strategy,) if isinstance(self.strategy, str) else self.strategy
+
     def drawn(self, key: int) -> tuple[MaskingName, float]:
         """The strategy and the share hidden of an optimiser step, a function of its key: the same on every rank."""
         first, second = (number / 2**63 for number in counter_noise(torch.tensor([key]), 2)[0].tolist())
         ends = (self.ratio, self.ratio) if isinstance(self.ratio, float | int) else self.ratio
-        choices = (self.strategy,) if isinstance(self.strategy, str) else self.strategy
-        return choices[int(second * len(choices))], ends[0] + (ends[1] - ends[0]) * first
+        return self.strategies[int(second * len(self.strategies))], ends[0] + (ends[1] - ends[0]) * first
+
+    def check_hides(self, grid: Grid) -> None:
+        """Checks, before training, that each strategy hides anything of a window with all parcels at its highest share.
+
+        Raises:
+            ValueError: see `Hiding.check_hides`.
+        """
+        highest = self.ratio if isinstance(self.ratio, float | int) else self.ratio[1]
+        if highest == 0 and self.loss_on == "all":
+            return  # on purpose: an autoencoder without masks
+        for strategy in self.strategies:
+            Hiding(strategy, highest).check_hides(grid)
 
     def wanted(self, key_B: Tensor, hidden_BPN: Tensor) -> Tensor | None:
         """The patches that a training step decodes and scores, (B, P, N), a function of the keys; None = everything."""
@@ -104,7 +120,7 @@ class Hiding:
         if not draw_mask(self.strategy, torch.zeros(1, dtype=torch.int64), self.ratio, grid).any():
             raise ValueError(
                 f"a share of {self.ratio:g} hides nothing of {grid.observed_BP.shape[1]} parcels x {grid.num_patches} "
-                f"patches ({self.strategy}): raise it, or leave it out of test_ratios and test_strategies"
+                f"patches ({self.strategy}): raise it, or leave it out of masking, test_ratios and test_strategies"
             )
 
 

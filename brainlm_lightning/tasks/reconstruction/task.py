@@ -108,8 +108,10 @@ class PretrainTask(Task):
         network_P = parcel_networks(list(data.atlas.networks))
         self.register_buffer("network_P", network_P, persistent=False)
         whole_1P = torch.ones(1, data.atlas.num_parcels, dtype=torch.bool)
+        grid = Grid(whole_1P, self.net.num_patches, network_P)
+        self.masking.check_hides(grid)
         for hiding in self.hidings:
-            hiding.check_hides(Grid(whole_1P, self.net.num_patches, network_P))
+            hiding.check_hides(grid)
 
     def _initial_model(self, data: CohortDataModule) -> MaskedModel:
         if self.start_from is None:

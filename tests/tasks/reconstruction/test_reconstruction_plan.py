@@ -65,3 +65,13 @@ def test_a_single_strategy_keeps_the_shares_that_it_had():
 def test_no_strategy_at_all_is_refused():
     with pytest.raises(ValueError, match="strategy is an empty list"):
         MaskingPlan(strategy=())
+
+
+def test_training_with_a_strategy_that_hides_nothing_is_refused_before_it_begins():
+    MaskingPlan(strategy=("random", "networks"), ratio=(0.2, 0.9)).check_hides(GRID)
+    without = Grid(GRID.observed_BP, 10)
+    with pytest.raises(ValueError, match=r"the atlas table has none. Leave networks out of masking.strategy"):
+        MaskingPlan(strategy=("random", "networks")).check_hides(without)
+    with pytest.raises(ValueError, match="a share of 0 hides nothing"):
+        MaskingPlan(ratio=0).check_hides(GRID)
+    MaskingPlan(ratio=0, loss_on="all").check_hides(GRID)
