@@ -1,4 +1,4 @@
-"""Stops training on SIGTERM or Ctrl-C, with a checkpoint."""
+"""Stops training on SIGTERM or Ctrl-C, with a checkpoint, and a test at once."""
 
 import shlex
 import signal
@@ -19,9 +19,12 @@ STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}  # what a shell reports: a sc
 class GracefulStop(pl.Callback):
     """On SIGTERM or SIGINT, saves ``last.ckpt`` after the current optimiser step and exits with status 143 or 130.
 
-    In a validation it exits at once: ``last.ckpt`` was written before it, and the resumed run validates first. A second
-    signal has its usual effect. The handler only sets a flag, and the ranks agree on it between batches. Lightning's
-    own handler communicates with the other ranks from inside the signal handler, which can hang.
+    In a validation of a fit it exits at once: ``last.ckpt`` was written before it, and the resumed run validates
+    first. A second signal has its usual effect. The handler only sets a flag, and the ranks agree on it between
+    batches. Lightning's own handler communicates with the other ranks from inside the signal handler, which can hang.
+
+    A test has nothing to save: SIGTERM ends it where it is. Lightning's handler would wait for the end of a batch, and
+    baselines that are fitted before the first, or solve for minutes, would be killed by a scheduler all the same.
     """
 
     def __init__(self) -> None:
@@ -33,6 +36,14 @@ class GracefulStop(pl.Callback):
         """Installs the signal handlers."""
         self.asked = None
         self._before = {number: signal.signal(number, self._ask) for number in STATUS}
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lets SIGTERM end the process, from before the baselines are fitted."""
+        self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL)}
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Puts the signal handler back that was there before."""
+        self._put_back()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Puts the signal handlers back that were there before."""
