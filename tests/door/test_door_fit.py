@@ -244,3 +244,14 @@ def test_a_further_checkpoint_callback_writes_into_the_run_folder(runs):
     assert {path.name for path in (run / "checkpoints").iterdir()} >= {"best.ckpt", "last.ckpt", "epoch=0-step=2.ckpt"}
     assert "val/r2_best" in read_metrics(run)
     assert versions(runs) == [run]
+
+
+def test_a_model_is_stacked_with_a_smoother_where_that_is_asked_for(finished, stores, tmp_path, monkeypatch):
+    monkeypatch.setenv("BRAINLM_DATA", str(stores))
+    asked = {"model.init_args.stack_with": "linear_smoother", "ckpt_path": finished[0] / "checkpoints" / "best.ckpt"}
+    metrics = read_metrics(door("test", tmp_path / "runs", asked | {"model.init_args.test_ratios": "[0.75]"}))
+    assert 0 <= metrics["fitted/mae_and_linear_smoother/weight"] <= 1
+    where = "test/tiny/hidden0.75"
+    both, own = (metrics[f"{where}/{name}/r2_pooled"] for name in ("mae_and_linear_smoother", "mae"))
+    assert both > own
+    assert f"{where}/mae_minus_mae_and_linear_smoother/p" in metrics

@@ -43,6 +43,7 @@ from brainlm_lightning.tasks.reconstruction.methods import (
     by_value,
 )
 from brainlm_lightning.tasks.reconstruction.plan import MaskingPlan, hidings_of, parcel_networks
+from brainlm_lightning.tasks.reconstruction.stacked import stacked
 from brainlm_lightning.tasks.task import Task
 
 
@@ -62,10 +63,13 @@ class PretrainTask(Task):
             where nothing can be interpolated in time, or the ``future``.
         baselines: tested beside the model and the default baselines, by name; null leaves a default out.
         default_baselines: False = the given baselines alone.
+        stack_with: a smoother among the baselines, ``adaptive_smoother`` for instance. A test then has the weighted
+            mean of model and smoother, too, its weight chosen on validation subjects: does either know what the other
+            does not?
     """
 
     monitor = ("val/r2", "max")  # by which the best checkpoint is known
-    test_options = (*Task.test_options, "test_ratios", "test_strategies")
+    test_options = (*Task.test_options, "test_ratios", "test_strategies", "stack_with")
     takes_several_atlases = True
 
     def __init__(
@@ -79,6 +83,7 @@ class PretrainTask(Task):
         test_strategies: dict[MaskingName, tuple[float, ...]] | None = None,
         baselines: dict[str, ReconstructionMethod | None] | None = None,
         default_baselines: bool = True,
+        stack_with: str | None = None,
     ) -> None:
         super().__init__()
         self.model_factory = model
@@ -90,7 +95,7 @@ class PretrainTask(Task):
             raise ValueError(f"initialisation is {initialisation!r} beside start_from; expected one of the two")
         self.started: tuple[Started, ...] = ()  # in a tuple, so that its model is no part of the checkpoint
         self.hidings = hidings_of(test_ratios, test_strategies or {})
-        self.baselines, self.use_defaults = baselines, default_baselines
+        self.baselines, self.use_defaults, self.stack_with = baselines, default_baselines, stack_with
         self.net: MaskedModel | None = None
         self.network_P: Tensor | None
         self.reference: dict[str, Any] = {}
@@ -212,6 +217,8 @@ class PretrainTask(Task):
         methods = with_baselines(
             methods, default_baselines(data.window_frames // self.net.num_patches), self.baselines, self.use_defaults
         )
+        if self.stack_with is not None:
+            methods |= stacked(methods, name, self.stack_with)
         self.chosen = fit_methods(methods, LearningData(data, self.trainer.is_global_zero))
         num_parcels = data.atlas.num_parcels
         score = ReconstructionScore(self.draw_mask, self.hidings, name, num_parcels, self.device)
