@@ -16,6 +16,8 @@ def report(parser: argparse.ArgumentParser) -> data_verbs.Verb:
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     pool = "show the test subjects of all runs as one sample: one experiment, tested on several splits of a cohort"
     parser.add_argument("--pool", action="store_true", help=pool)
+    compare = "with --pool: the method that is compared with the others (default: the model)"
+    parser.add_argument("--compare", metavar="METHOD", help=compare)
     parser.add_argument("--files", type=Path, help="also write each run's figures, pages and tables to this folder")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
@@ -37,7 +39,7 @@ def report(parser: argparse.ArgumentParser) -> data_verbs.Verb:
         if args.pool:
             from brainlm_lightning.evaluation.pooling import pooled_runs
 
-            runs = {f"{len(folders)} runs together": pooled_runs(folders)}
+            runs = {f"{len(folders)} runs together": pooled_runs(folders, args.compare)}
         if args.markdown:
             print("\n".join(markdown(metrics) for metrics in runs.values()))
             return

@@ -23,13 +23,18 @@ SUBJECTS, SUMS = "subject_U", "sums_UK"  # arrays of a reconstruction test
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def pooled_runs(folders: Sequence[Path]) -> dict[str, float]:
+def pooled_runs(folders: Sequence[Path], method: str | None = None) -> dict[str, float]:
     """The metrics of the test subjects of several run folders together; see `pooled`.
+
+    Args:
+        folders: of the runs.
+        method: that is compared with all others; None = the one that the runs compared.
 
     Raises:
         ValueError: a run compared nothing with its model, or the runs are not of one experiment.
     """
-    return pooled([read_arrays(folder) for folder in folders], [_compared(folder) for folder in folders])
+    references = [method or _compared(folder) for folder in folders]
+    return pooled([read_arrays(folder) for folder in folders], references)
 
 
 def pooled(runs: Sequence[Arrays], references: Sequence[str]) -> dict[str, float]:
@@ -40,10 +45,10 @@ def pooled(runs: Sequence[Arrays], references: Sequence[str]) -> dict[str, float
 
     Args:
         runs: `arrays.npz` of each run's test.
-        references: the method that each run compared with the others; the same in all of them.
+        references: of each run, the method to compare with all others; the same in all of them.
 
     Raises:
-        ValueError: fewer than two runs, different references, or nothing that all runs have.
+        ValueError: fewer than two runs, different references, or nothing that all runs have of the reference.
     """
     if len(runs) < 2 or len(set(references)) != 1:
         raise ValueError(

@@ -129,6 +129,12 @@ def test_sums_of_each_subject_are_kept_so_that_splits_can_be_pooled(finished, ca
     for name in together:
         if "num_" not in name and "mse" not in name:
             assert together[name] == pytest.approx(metrics[name], abs=1e-9, nan_ok=True), name
+    other = pooled_runs([finished[1], finished[1]], "linear_smoother")
+    name = "test/tiny/hidden0.75/{}_minus_{}/r2_subject"
+    assert other[name.format("linear_smoother", "mae")] == pytest.approx(
+        -metrics[name.format("mae", "linear_smoother")]
+    )
+    assert name.format("linear_smoother", "zero") in other
     run_main(["report", str(finished[1]), str(finished[1]), "--pool", "--markdown"])
     shown = capsys.readouterr().out
     assert "Reconstruction, tiny" in shown
