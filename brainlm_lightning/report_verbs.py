@@ -21,6 +21,8 @@ def report(parser: argparse.ArgumentParser) -> data_verbs.Verb:
     parser.add_argument("--files", type=Path, help="also write each run's figures, pages and tables to this folder")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
+        if args.compare and not args.pool:
+            parser.error("--compare says what --pool compares: give --pool, too")
         if args.out:
             from brainlm_lightning.report.html.write import write_report
 

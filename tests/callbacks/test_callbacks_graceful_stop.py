@@ -32,7 +32,7 @@ class Fitting(pl.LightningModule):
         time.sleep(60)
 
     def test_step(self, batch):
-        pass
+        return None
 
 trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[GracefulStop()], enable_progress_bar=False)
 trainer.test(Fitting(), DataLoader([0]))
@@ -42,8 +42,7 @@ trainer.test(Fitting(), DataLoader([0]))
 def test_sigterm_ends_a_test_that_still_fits_its_baselines():
     command = [sys.executable, "-c", FITTING]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        while process.stdout.readline() not in ("fitting\n", ""):
-            pass
+        next(line for line in process.stdout if line == "fitting\n")
         process.terminate()
         try:
             assert process.wait(30) == -signal.SIGTERM

@@ -135,6 +135,9 @@ def test_sums_of_each_subject_are_kept_so_that_splits_can_be_pooled(finished, ca
         -metrics[name.format("mae", "linear_smoother")]
     )
     assert name.format("linear_smoother", "zero") in other
+    with pytest.raises(SystemExit):
+        run_main(["report", str(finished[1]), "--compare", "zero"])
+    assert "--compare says what --pool compares" in capsys.readouterr().err
     run_main(["report", str(finished[1]), str(finished[1]), "--pool", "--markdown"])
     shown = capsys.readouterr().out
     assert "Reconstruction, tiny" in shown
