@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 LONGEST_S = 60.0
-MOST_MB = 1500  # of memory that a command on tiny inputs may take; torch and its libraries are 450 of them
+MOST_MB = 1000  # of memory that a command on tiny inputs may take beside what the process that asks has already
 SIGNALS_OF_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 
 
@@ -24,19 +24,19 @@ class Attempt:
     Attributes:
         status: as a shell reports it; None where it was killed after `LONGEST_S`.
         output: of both streams.
-        peak_mb: most memory that it had.
+        grown_mb: most memory that it had, less what it was born with: a fork begins with all its parent's.
     """
 
     status: int | None
     output: str
-    peak_mb: float
+    grown_mb: float
 
     @property
     def verdict(self) -> str:
         """`accepted`, `message`, or what must not be."""
         if self.status is None:
             return "hang"
-        if self.peak_mb > MOST_MB:
+        if self.grown_mb > MOST_MB:
             return "memory"
         crashed = self.status in [-number for number in SIGNALS_OF_CRASHES]
         if crashed or "Traceback (most recent call last)" in self.output or "the traceback is in" in self.output:
@@ -47,16 +47,17 @@ class Attempt:
 def attempt(call: Callable[[], None]) -> Attempt:
     """Calls a function in a fork of this process, which has what it needs imported already."""
     with tempfile.TemporaryFile("w+", errors="replace") as said:
+        born_with = resident_mb()
         child = os.fork()
         if not child:
             in_child(call, said.fileno())
-        status, used = _wait(child, time.monotonic() + LONGEST_S)
+        status, peak = _wait(child, time.monotonic() + LONGEST_S)
         said.seek(0)
         output = said.read()
         for kept in re.findall(r"the traceback is in (\S+),", output):
             output += Path(kept).read_text()
             Path(kept).unlink()
-        return Attempt(status, output, used)
+        return Attempt(status, output, peak - born_with)
 
 
 def command(args: Sequence[str]) -> Callable[[], None]:
@@ -69,6 +70,11 @@ def command(args: Sequence[str]) -> Callable[[], None]:
             main()
 
     return call
+
+
+def resident_mb() -> float:
+    """Memory that this process has now (MB)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def in_child(call: Callable[[], None], said: int) -> None:
@@ -92,7 +98,7 @@ def in_child(call: Callable[[], None], said: int) -> None:
 
 
 def _wait(child: int, until: float) -> tuple[int | None, float]:
-    """Waits for a process, and kills it and its children when its time is over; returns status and memory (MB)."""
+    """Waits for a process, and kills it and its children when its time is over; returns status and most memory (MB)."""
     killed = False
     while True:
         done, status, used = os.wait4(child, os.WNOHANG)

@@ -36,6 +36,13 @@ def test_every_kind_of_end_is_recognised(call, verdict):
     assert attempt(call).verdict == verdict
 
 
+def test_memory_that_the_asking_process_holds_is_not_the_commands():
+    held = b"x" * 1_800_000_000
+    assert attempt(lambda: print("fine")).verdict == "accepted"
+    assert attempt(fills_memory).verdict == "memory"
+    del held
+
+
 def test_a_hang_is_ended(monkeypatch):
     monkeypatch.setattr("attempt.LONGEST_S", 0.2)
     assert attempt(lambda: time.sleep(60)).verdict == "hang"
