@@ -1,6 +1,7 @@
 import json
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -82,6 +83,42 @@ def test_columns_of_a_file_are_put_in_order_by_their_names(one, tmp_path):
     model = brainlm_lightning.load(one.path)
     found = model.embed(tmp_path / "turned.csv", tr_s=1.0, embeddings=["cls"])
     assert found["cls"] == pytest.approx(model.embed(one.raw, tr_s=1.0, atlas=atlas)["cls"], abs=1e-4)
+
+
+def test_a_volume_is_embedded_by_the_label_image_of_the_atlas(one, tmp_path):
+    ids = one.data.stores[0].atlas.parcels["index"].to_numpy()
+    labels = np.zeros((5, 4, 4), np.int16)
+    labels[:4, :, :2] = ids.reshape(4, 4, 1)  # two voxels a parcel, some of none
+    image = np.zeros((*labels.shape, len(one.raw)), np.float32)
+    image[:4, :, :2] = one.raw.T.reshape(4, 4, 1, -1) + np.array([-2.0, 2.0])[:, None]
+    volume = nib.Nifti1Image(image, np.diag([3, 3, 3, 1]))
+    volume.header.set_xyzt_units("mm", "sec")
+    volume.header.set_zooms((3, 3, 3, 1))
+    nib.save(volume, tmp_path / "sub-01_bold.nii.gz")
+    nib.save(nib.Nifti1Image(labels, np.diag([3, 3, 3, 1])), tmp_path / "atlas.nii.gz")
+    model = brainlm_lightning.load(one.path)
+    found = model.embed(
+        tmp_path / "sub-01_bold.nii.gz", atlas=one.data.stores[0].atlas, label_image=tmp_path / "atlas.nii.gz"
+    )
+    expected = model.embed(one.raw, tr_s=1.0, atlas=one.data.stores[0].atlas)
+    for name, value in expected.items():
+        assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-3), name
+    with pytest.raises(ValueError, match="a volume needs the atlas's label image"):
+        model.embed(tmp_path / "sub-01_bold.nii.gz", atlas=one.data.stores[0].atlas)
+
+
+def test_parcel_series_of_cifti_are_put_in_order_by_their_names(one, tmp_path):
+    atlas = one.data.stores[0].atlas
+    order = np.random.default_rng(0).permutation(16)
+    vertices = [nib.cifti2.BrainModelAxis.from_surface([p], 16, "CIFTI_STRUCTURE_CORTEX_LEFT") for p in order]
+    parcels = nib.cifti2.ParcelsAxis.from_brain_models(list(zip(atlas.parcels["label"][order], vertices, strict=True)))
+    time = nib.cifti2.SeriesAxis(0, 1.0, len(one.raw))
+    nib.save(nib.Cifti2Image(one.raw[:, order], (time, parcels)), tmp_path / "sub-01.ptseries.nii")
+    model = brainlm_lightning.load(one.path)
+    found = model.embed(tmp_path / "sub-01.ptseries.nii", embeddings=["cls", "gram"])
+    expected = model.embed(one.raw, tr_s=1.0, atlas=atlas, embeddings=["cls", "gram"])
+    assert found["cls"] == pytest.approx(expected["cls"], abs=1e-4)
+    assert found["gram"] == pytest.approx(expected["gram"], abs=1e-4)
 
 
 def test_gaps_and_dead_parcels_are_taken_as_in_prepare():
