@@ -346,6 +346,20 @@ def browser(tmp_path):
 
 
 IMAGES = "[...document.images].filter(image => !image.complete || !image.naturalWidth).length"
+# How far the cortex reaches from the middle of its scene to the edge, at most, as the camera sees it.
+REACH = """(() => {
+  const element = document.querySelector(".brain"), scene = element._fullLayout.scene._scene;
+  const { model, view, projection } = scene.glplot.cameraParams;
+  const times = (m, p) => [0, 1, 2, 3].map((row) => [0, 1, 2, 3].reduce((sum, k) => sum + m[row + 4 * k] * p[k], 0));
+  let most = 0;
+  for (const { x, y, z } of element.data.slice(0, 2))
+    for (let i = 0; i < x.length; i += 1) {
+      const point = [x[i] * scene.dataScale[0], y[i] * scene.dataScale[1], z[i] * scene.dataScale[2], 1];
+      const seen = times(projection, times(view, times(model, point)));
+      most = Math.max(most, Math.abs(seen[0] / seen[3]), Math.abs(seen[1] / seen[3]));
+    }
+  return most;
+})()"""
 EYE = "JSON.stringify(document.querySelector('.brain').layout.scene.camera.eye)"
 
 
@@ -355,6 +369,7 @@ def test_a_browser_shows_everything_and_complains_of_nothing(whole, browser, wid
     assert browser.run("document.documentElement.scrollWidth") <= width
     browser.run("document.querySelector('.brain').scrollIntoView()")
     browser.wait("document.querySelector('.brain').dataset.drawn === 'yes'")
+    assert 0.5 < browser.run(REACH) < 1  # the whole brain is in its scene
     before = browser.run(EYE)
     browser.run("document.querySelector('button[data-view=above]').click()")
     browser.wait(f"{EYE} !== '{before}'")  # it turns

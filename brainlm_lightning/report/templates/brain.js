@@ -9,6 +9,14 @@
     front: { x: 0, y: 1.5, z: 0.2 },
   };
 
+  const isNarrow = (element) => element.clientWidth < 600;
+
+  // On a phone the scene is higher than wide: from further away, the whole brain is in it.
+  function eyeOf(element, name) {
+    const distance = isNarrow(element) ? 1.35 : 1;
+    return Object.fromEntries(Object.entries(VIEWS[name]).map(([axis, value]) => [axis, value * distance]));
+  }
+
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
 
   function unpacked(text, Type) {
@@ -71,7 +79,7 @@
 
   function draw(element) {
     const scene = read(element.dataset.scene);
-    const ink = getComputedStyle(element).color, narrow = element.clientWidth < 600;
+    const ink = getComputedStyle(element).color, narrow = isNarrow(element);
     const bar = colourBar(scene, ink, narrow);
     const traces = [...cortex(), points(scene, bar, ink), ...(scene.edges.length ? [lines(scene, bar)] : [])];
     const hidden = { visible: false, showspikes: false };
@@ -81,7 +89,7 @@
       scene: {
         xaxis: hidden, yaxis: hidden, zaxis: hidden, aspectmode: "data", dragmode: "orbit",
         domain: { x: [0, narrow ? 0.82 : 0.92], y: [0, 1] },
-        camera: { eye: element.eye || VIEWS.left, up: { x: 0, y: 0, z: 1 } },
+        camera: { eye: element.eye || eyeOf(element, "left"), up: { x: 0, y: 0, z: 1 } },
       },
     };
     Plotly.newPlot(element, traces, layout, { displayModeBar: false, responsive: true, scrollZoom: false });
@@ -96,7 +104,7 @@
   }
 
   function turn(element, name) {
-    if (element.dataset.drawn === "yes") Plotly.relayout(element, { "scene.camera.eye": VIEWS[name] });
+    if (element.dataset.drawn === "yes") Plotly.relayout(element, { "scene.camera.eye": eyeOf(element, name) });
   }
 
   function say(element, error) {
