@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.evaluation.resampling import SIGNIFICANCE
 from brainlm_lightning.report.clinical_figures import clinical_files
-from brainlm_lightning.report.finding import Finding, Truth, against_strongest, first_of
+from brainlm_lightning.report.finding import Finding, Truth, absent, against_strongest, first_of
 from brainlm_lightning.report.page import Page, ReportFile
 from brainlm_lightning.report.report_table import ReportTable
 from brainlm_lightning.report.scores import (
@@ -34,6 +34,7 @@ PAPER_METHODS = ("SVM on raw data", "SVM on embeddings", "BrainLM, fine-tuned")
 ON_NETWORKS = "depends on the strengths of the networks (r 0.7, unless the simulation says otherwise)"
 PLANTED = {**dict.fromkeys(("age", "symptoms", "sex"), ON_NETWORKS), "noise_score": "depends on nothing"}
 # Methods of the pretrained model; the first that was tested stands for it in summaries.
+KNOWN = ("connectivity_linear",)  # the strongest known; a test without it shows no merit
 OURS = ("tuned", "gram_linear", "frozen", "embedding_linear", "embedding_svm", "embedding")
 # Column -> score. Scores that end in `_fold` are shown as mean ± std over folds, others with their interval.
 NUMBER_COLUMNS = {"MSE, scaled": "mse_scaled_fold", "R²": "r2", "r within folds": "pearson_r", "MAE, own unit": "mae"}
@@ -75,7 +76,8 @@ class ClinicalPage(Page):
             paper = PAPER_MSE.get(phenotype)
             told = f"{paper[-1]} (UKB, tuned)" if paper else ""
             what = phenotype.replace("_", " ")
-            yield Finding(result.condition.cohort, what, name, own, ours, best, theirs, verdict, told)
+            shown_as = (result.condition.cohort, what, name, own, ours, best, theirs, verdict, told)
+            yield Finding(*shown_as, absent=absent(KNOWN, others))
 
     def truths(self, metrics: Metrics) -> Iterator[Truth]:
         """What the simulation made a variable of, beside what the model and its strongest opponent made of it."""

@@ -16,6 +16,7 @@ class Verdict(Enum):
     """How a method stands to its strongest opponent, in a paired test over subjects that is corrected."""
 
     AHEAD = "ahead"
+    UNMET = "ahead, but the strongest known method was left out"
     BEHIND = "behind"
     UNDECIDED = "no significant difference"
     UNTESTED = "not tested against each other"
@@ -34,10 +35,11 @@ class Finding:
         ours: its score.
         opponent: the method with the best score among the others; "" if there is none.
         theirs: its score.
-        verdict: of the two.
+        compared: how the two compare.
         paper: the paper's number and where it was measured; "" where it has none.
         digits: decimals to show.
         scale: factor before showing: 100 for per cent.
+        absent: methods without which nothing is ahead of the strongest known, and that this test left out.
     """
 
     cohort: str
@@ -47,10 +49,16 @@ class Finding:
     ours: Estimate
     opponent: str
     theirs: Estimate
-    verdict: Verdict
+    compared: Verdict
     paper: str = ""
     digits: int = 3
     scale: float = 1.0
+    absent: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """What may be said of the method: being ahead of weaker methods alone is no merit."""
+        return Verdict.UNMET if self.compared is Verdict.AHEAD and self.absent else self.compared
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,11 @@ def verdict(
             return Verdict.UNDECIDED
         return Verdict.AHEAD if (sign * difference > 0) != low_is_better else Verdict.BEHIND
     return Verdict.UNTESTED
+
+
+def absent(known: Iterable[str], methods: Collection[str]) -> tuple[str, ...]:
+    """Which of the strongest known methods of a question a test left out."""
+    return tuple(name for name in known if name not in methods)
 
 
 def first_of(preferred: Iterable[str], available: Collection[str]) -> str | None:

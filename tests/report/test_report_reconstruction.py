@@ -1,12 +1,15 @@
 import io
 import math
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from brainlm_lightning.evaluation.names import MetricName
+from brainlm_lightning.report.finding import Verdict
+from brainlm_lightning.report.html.summary import Line
 from brainlm_lightning.report.reconstruction import (
     PAPER_R2,
     ReconstructionPage,
@@ -238,3 +241,15 @@ def test_what_completed_windows_keep_stands_beside_r2_with_its_own_numbers():
     assert table.rows[0] == ["method", "R² of hidden values", "connectivity", "lagged connectivity", "spectrum"]
     assert [cell.split()[0] for cell in table.rows[1]] == ["mae", "0.500", "0.800", "0.600", "0.400"]
     assert [cell.split()[0] for cell in table.rows[2]] == ["zero", "0.100", "0.300", "0.200", "-0.500"]
+
+
+def test_being_ahead_of_weak_methods_alone_is_no_merit():
+    weak = score("mae", 0.4) | score("conditional_gaussian", 0.3) | compared("conditional_gaussian", 0.1, 0.001)
+    (found,) = ReconstructionPage().findings(weak)
+    assert (found.verdict, found.absent) == (Verdict.UNMET, ("linear_smoother",))
+    told = Line("Reconstruction", found, Counter([found.verdict])).told
+    assert told == "is ahead of conditional gaussian, but linear smoother was left out"
+    (found,) = ReconstructionPage().findings(weak | score("linear_smoother", 0.2))
+    assert (found.verdict, found.absent) == (Verdict.AHEAD, ())
+    (found,) = ReconstructionPage().findings(weak | compared("conditional_gaussian", -0.1, 0.001))
+    assert found.verdict is Verdict.BEHIND

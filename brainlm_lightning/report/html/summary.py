@@ -11,6 +11,7 @@ from brainlm_lightning.report.scores import MISSING, Estimate
 # Not colour alone: each verdict has a sign and words.
 SIGNS = {
     Verdict.AHEAD: ("▲", "beats"),
+    Verdict.UNMET: ("?", "is ahead of"),
     Verdict.BEHIND: ("▼", "is behind"),
     Verdict.UNDECIDED: ("=", "does not differ from"),
     Verdict.UNTESTED: ("?", "was not tested against"),
@@ -42,7 +43,11 @@ class Line:
     def told(self) -> str:
         """`is behind adaptive smoother`, or `has no opponent`."""
         words = SIGNS[self.shown.verdict][1]
-        return words if self.shown.verdict is Verdict.ALONE else f"{words} {plain(self.shown.opponent)}"
+        if self.shown.verdict is Verdict.ALONE:
+            return words
+        left_out = ", ".join(map(plain, self.shown.absent))
+        without = f", but {left_out} was left out" if self.shown.verdict is Verdict.UNMET else ""
+        return f"{words} {plain(self.shown.opponent)}{without}"
 
     @property
     def tally(self) -> str:
@@ -91,5 +96,5 @@ def tally(listed: Iterable[Line]) -> dict[str, int]:
         "ahead": counts[Verdict.AHEAD],
         "level": counts[Verdict.UNDECIDED],
         "behind": counts[Verdict.BEHIND],
-        "open": counts[Verdict.UNTESTED] + counts[Verdict.ALONE],
+        "open": counts[Verdict.UNTESTED] + counts[Verdict.ALONE] + counts[Verdict.UNMET],
     }
