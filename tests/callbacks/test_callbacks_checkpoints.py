@@ -1,3 +1,4 @@
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -51,7 +52,7 @@ def test_a_checkpoint_is_staged_beside_its_target_alone(tmp_path, monkeypatch):
 def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"number": 1}, path)
-    with pytest.raises(AttributeError):
+    with pytest.raises((AttributeError, pickle.PicklingError)):  # until Python 3.13, and from 3.14 on
         AtomicCheckpointIO().save_checkpoint({"number": lambda: 2}, path)
     assert AtomicCheckpointIO().load_checkpoint(path) == {"number": 1}
 
