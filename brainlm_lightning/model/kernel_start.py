@@ -135,10 +135,7 @@ def kernel_start(model: Parts, moments: Moments, seed: int = 0) -> None:
             "change those or choose initialisation: standard"
         )
     narrowest = min(config.embed_dim // config.num_heads, config.decoder_embed_dim // config.decoder_num_heads)
-    if narrowest < 3:
-        raise ValueError(
-            f"heads are {narrowest} wide; the kernel start needs at least 3: one each for time, space and visibility"
-        )
+    check_heads(narrowest)
     generator = torch.Generator().manual_seed(seed)
     encoder, decoder = (
         split_width(width, config.patch_frames, model.num_patches, generator)
@@ -146,32 +143,34 @@ def kernel_start(model: Parts, moments: Moments, seed: int = 0) -> None:
     )
     frames_root = config.patch_frames**0.5
     for position, subspaces in ((model.position, encoder), (model.decoder_position, decoder)):
-        _set_positions(position, moments.covariance_PP, subspaces)
+        set_positions(position, moments.covariance_PP, subspaces)
     for transformer, subspaces in ((model.encoder, encoder), (model.decoder, decoder)):
         _tie_attention(transformer, subspaces, moments.covariance_PP, generator)
-    _pass_through(model.patch_projection, encoder.signal / frames_root)
-    signal_DD = decoder.signal @ encoder.signal.T * _undo_norm(config.embed_dim)
-    _pass_through(model.decoder_projection, BRANCH_GAIN * model.decoder_projection.weight + signal_DD)
+    pass_through(model.patch_projection, encoder.signal / frames_root)
+    signal_DD = decoder.signal @ encoder.signal.T * undo_norm(config.embed_dim)
+    pass_through(model.decoder_projection, BRANCH_GAIN * model.decoder_projection.weight + signal_DD)
     model.decoder_projection.bias.copy_(VISIBLE_NORM * decoder.visible[:, 0])
     nn.init.zeros_(model.mask_token_D)
     first = model.decoder.blocks[0]
     assert isinstance(first, Block)
-    _carry_signal(first.attention, decoder, moments.autocovariance(2 * config.patch_frames), generator)
-    _pass_through(model.head, decoder.signal.T * frames_root * _undo_norm(config.decoder_embed_dim))
+    carry_signal(first.attention, decoder, moments.autocovariance(2 * config.patch_frames), generator)
+    pass_through(model.head, decoder.signal.T * frames_root * undo_norm(config.decoder_embed_dim))
 
 
-def _undo_norm(width: int) -> float:
+def undo_norm(width: int) -> float:
     """Inverts layer norm: the norm that a token's parts add up to, over the norm √D that layer norm gives it."""
     factor: float = (1 + 2 * POSITION_NORM**2) ** 0.5 / width**0.5
     return factor
 
 
-def _pass_through(linear: nn.Linear, weight: Tensor) -> None:
+def pass_through(linear: nn.Linear, weight: Tensor) -> None:
+    """Sets the weight; the bias is 0."""
     linear.weight.copy_(weight)
     nn.init.zeros_(linear.bias)
 
 
-def _set_positions(position: PositionEmbedding, covariance_PP: Tensor, subspaces: Subspaces) -> None:
+def set_positions(position: PositionEmbedding, covariance_PP: Tensor, subspaces: Subspaces) -> None:
+    """Sets the embeddings of parcels and of patches."""
     direction_PZ = parcel_directions(covariance_PP, subspaces.space.shape[1])
     assert position.spatial_PD is not None
     position.spatial_PD.copy_(POSITION_NORM * direction_PZ @ subspaces.space[:, : direction_PZ.shape[1]].T)
@@ -187,12 +186,12 @@ def _tie_attention(
     for block in transformer.blocks:
         assert isinstance(block, Block)
         for head in range(block.attention.num_heads):
-            _tie_head(block.attention, head, subspaces, spectrum_Z, generator)
+            tie_head(block.attention, head, subspaces, spectrum_Z, generator)
         block.attention.output.weight.mul_(BRANCH_GAIN)
         block.mlp_output.weight.mul_(BRANCH_GAIN)
 
 
-def _tie_head(
+def tie_head(
     attention: Attention, head: int, subspaces: Subspaces, spectrum_Z: Tensor, generator: torch.Generator
 ) -> None:
     """Queries and keys of one head: up to half its width for time, one dimension for visibility, the rest for space.
@@ -203,24 +202,40 @@ def _tie_head(
     """
     width, num_patches = subspaces.time.shape
     head_width = width // attention.num_heads
-    scale = head_width**0.5 * _undo_norm(width) ** 2
+    scale = head_width**0.5 * undo_norm(width) ** 2
     times = min(num_patches, head_width // 2)
     directions = min(len(spectrum_Z), head_width - times - 1)
     time = random_orthonormal(times, num_patches, generator)
-    space = random_orthonormal(directions, len(spectrum_Z), generator)
-    if directions < len(spectrum_Z):
-        drawn = torch.randn(directions, len(spectrum_Z), generator=generator) * spectrum_Z.sqrt()
-        space = torch.linalg.qr(drawn.T).Q.T
-    kept = float((space.square() @ spectrum_Z).sum() / spectrum_Z.sum())
     time = time * (TIME_LOGIT * scale / POSITION_NORM**2 * num_patches / times) ** 0.5
-    space = space * (SPACE_LOGIT * scale / POSITION_NORM**2 / kept) ** 0.5 @ subspaces.space[:, : len(spectrum_Z)].T
-    visible = subspaces.visible.T * _undo_norm(width) / VISIBLE_NORM
+    space = compared_space(directions, subspaces, spectrum_Z, scale, generator)
+    visible = subspaces.visible.T * undo_norm(width) / VISIBLE_NORM
     key_time = _shifted_time(subspaces.time, SHIFTS[head % len(SHIFTS)])
     padding = torch.zeros(head_width - times - directions - 1, width)
     query_rows, key_rows = (slice(at + head * head_width, at + (head + 1) * head_width) for at in (0, width))
     attention.qkv.weight[query_rows] = torch.cat([time @ subspaces.time.T, space, torch.zeros(1, width), padding])
     attention.qkv.weight[key_rows] = torch.cat([time @ key_time.T, space, visible, padding])
     attention.qkv.bias[query_rows][times + directions] = VISIBLE_LOGIT * head_width**0.5
+
+
+def compared_space(
+    directions: int, subspaces: Subspaces, spectrum_Z: Tensor, scale: float, generator: torch.Generator
+) -> Tensor:
+    """Rows (directions, D) that compare parcels, alike in queries and keys; see `tie_head`."""
+    space = random_orthonormal(directions, len(spectrum_Z), generator)
+    if directions < len(spectrum_Z):
+        drawn = torch.randn(directions, len(spectrum_Z), generator=generator) * spectrum_Z.sqrt()
+        space = torch.linalg.qr(drawn.T).Q.T
+    kept = float((space.square() @ spectrum_Z).sum() / spectrum_Z.sum())
+    rows: Tensor = space * (SPACE_LOGIT * scale / POSITION_NORM**2 / kept) ** 0.5
+    return rows @ subspaces.space[:, : len(spectrum_Z)].T
+
+
+def check_heads(narrowest: int) -> None:
+    """Raises ValueError where heads are too narrow for a start."""
+    if narrowest < 3:
+        raise ValueError(
+            f"heads are {narrowest} wide; the kernel start needs at least 3: one each for time, space and visibility"
+        )
 
 
 def _shifted_time(time_DN: Tensor, shift: Shift) -> Tensor:
@@ -231,7 +246,7 @@ def _shifted_time(time_DN: Tensor, shift: Shift) -> Tensor:
     return shifted
 
 
-def _carry_signal(
+def carry_signal(
     attention: Attention, subspaces: Subspaces, autocovariance: Tensor, generator: torch.Generator
 ) -> None:
     """Values read the signal; the output adds its mean over *now* heads and half the predictions of the others."""
@@ -242,6 +257,6 @@ def _carry_signal(
     for head, shift in enumerate(shifts):
         part = random_orthonormal(head_width, frames, generator)
         rows = slice(head * head_width, (head + 1) * head_width)
-        attention.qkv.weight[2 * width :][rows] = part @ subspaces.signal.T * _undo_norm(width)
+        attention.qkv.weight[2 * width :][rows] = part @ subspaces.signal.T * undo_norm(width)
         carried_SS = torch.eye(frames) if shift == "now" else 0.5 * neighbour_prediction(autocovariance, shift)
         attention.output.weight[:, rows] = subspaces.signal @ carried_SS @ part.T / (kept * shifts.count(shift))

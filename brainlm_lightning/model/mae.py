@@ -15,7 +15,7 @@ from brainlm_lightning.model.embedding import Geometry, PositionEmbedding, Spati
 from brainlm_lightning.model.kernel_start import kernel_start
 from brainlm_lightning.model.masked import Embedding, MaskedModel, Moments, Reconstruction
 from brainlm_lightning.model.sizes import check_sizes
-from brainlm_lightning.model.transformer import NormPlace, Transformer
+from brainlm_lightning.model.transformer import NormPlace, Transformer, standard_start
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class MaskedAutoencoder(MaskedModel):
             width, config.decoder_depth, config.decoder_num_heads, config.mlp_ratio, config.norm, config.dropout
         )
         self.head = nn.Linear(width, config.patch_frames)
-        self.apply(_standard_start)
+        self.apply(standard_start)
 
     def start(self, name: str, moments: Moments, seed: int) -> None:
         """See `MaskedModel.start`: ``kernel`` (`kernel_start`: no plateau at the beginning) or ``standard``."""
@@ -212,10 +212,3 @@ def lengthened(model: MaskedAutoencoder, window_frames: int) -> MaskedAutoencode
         tensors[name] = torch.cat([known_ND, continued[name][len(known_ND) :]])
     longer.load_state_dict(tensors)
     return longer.train(model.training)
-
-
-def _standard_start(module: nn.Module) -> None:
-    """ViT's initialisation: truncated normal weights, zero biases."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

@@ -132,3 +132,10 @@ class Transformer(nn.Module):
         wanted_BWD = x_BLD.gather(1, wanted_BW[:, :, None].expand(-1, -1, x_BLD.shape[2]))
         output_BWD: Tensor = self.norm(last(wanted_BWD, key_BL, x_BLD))
         return output_BWD
+
+
+def standard_start(module: nn.Module) -> None:
+    """ViT's initialisation: truncated normal weights, zero biases."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
