@@ -73,6 +73,12 @@ SIZES_OF: dict[str, dict] = {
         "model.init_args.folds.train_on": "all",
     },
     "VariationalAutoencoder": {f"{CONFIG}.patch_frames": 10, f"{CONFIG}.hidden_dim": 16, f"{CONFIG}.latent_dim": 4},
+    "TiedAutoencoder": {
+        f"{CONFIG}.patch_frames": 10,
+        f"{CONFIG}.embed_dim": 40,
+        f"{CONFIG}.depth": 1,
+        f"{CONFIG}.num_heads": 2,
+    },
     "GraphConvolutionalNetwork": {f"{CONFIG}.patch_frames": 10, f"{CONFIG}.width": 16, f"{CONFIG}.neighbours": 3},
 }
 BASE = "experiments/demo.yaml"

@@ -25,6 +25,7 @@ from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
 from brainlm_lightning.model.prior import PriorAutoencoder
 from brainlm_lightning.model.smoother.gradients import Accuracy
+from brainlm_lightning.model.tied import TiedAutoencoder, TiedConfig
 from brainlm_lightning.model.vae import VAEConfig, VariationalAutoencoder
 
 PARCELS, FRAMES, PATCH, NETWORKS = 6, 20, 5, ["a", "b", "a", "none", "b", "b"]
@@ -121,6 +122,8 @@ def small(kind="mae"):
         return smoothed(PriorAutoencoder(geometry, MAEConfig(PATCH, 16, 1, 2, 16, 1, 2)).eval())
     if kind == "vae":
         return VariationalAutoencoder(geometry, VAEConfig(PATCH, 16, 4)).eval()
+    if kind == "tied":
+        return TiedAutoencoder(geometry, TiedConfig(PATCH, 16, 1, 2)).eval()
     return MaskedAutoencoder(geometry, MAEConfig(PATCH, 16, 1, 2, 16, 1, 2)).eval()
 
 
@@ -167,7 +170,7 @@ def test_a_completed_window_does_not_know_the_token_that_it_completes():
     torch.testing.assert_close(after[target], before[target], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("kind", ["mae", "vae"])
+@pytest.mark.parametrize("kind", ["mae", "tied", "vae"])
 def test_every_embedding_of_every_model_is_finite_and_a_function_of_the_window_alone(kind):
     model, (signal, observed, key) = small(kind), windows()
     needs = ("completed",) if model.has_tokens else ()

@@ -83,6 +83,7 @@ SIZES = (
 )
 KINDS = {
     "MaskedAutoencoder": "masked autoencoder [@he2022masked] after BrainLM [@ortegacaro2024brainlm]",
+    "TiedAutoencoder": "masked autoencoder [@he2022masked] with tied attention [@rao2021msa]",
     "VariationalAutoencoder": "variational autoencoder [@kingma2014auto]",
     "GraphConvolutionalNetwork": "graph convolutional network [@kipf2017semi]",
 }

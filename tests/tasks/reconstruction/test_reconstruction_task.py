@@ -17,12 +17,14 @@ from brainlm_lightning.model.gcn import GCNConfig, GraphConvolutionalNetwork, ne
 from brainlm_lightning.model.mae import MAEConfig
 from brainlm_lightning.model.masked import Reconstruction, reconstruction_loss
 from brainlm_lightning.model.prior import PriorAutoencoder
+from brainlm_lightning.model.tied import TiedAutoencoder, TiedConfig
 from brainlm_lightning.model.vae import VAEConfig, VariationalAutoencoder
 from brainlm_lightning.tasks.reconstruction.task import PretrainTask
 
 KINDS = {
     "vae": lambda geometry: VariationalAutoencoder(geometry, VAEConfig(10, 16, 4)),
     "prior": lambda geometry: PriorAutoencoder(geometry, MAEConfig(10, 16, 1, 2, 16, 1, 2)),
+    "tied": lambda geometry: TiedAutoencoder(geometry, TiedConfig(10, 40, 1, 2)),
     "gcn": lambda geometry: GraphConvolutionalNetwork(geometry, GCNConfig(10, 16, neighbours=3)),
 }
 
