@@ -14,9 +14,8 @@ from torch import Tensor
 
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.windows import Batch, scale_on_device
-from brainlm_lightning.model.mae import MaskedAutoencoder
+from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.model.masking import Grid, deal_tokens
-from brainlm_lightning.tasks.clinical.net import mean_token
 
 POOLINGS = ("cls", "mean")
 
@@ -29,7 +28,7 @@ def hidden_parts(batch: Batch, num_patches: int, parts: int) -> Iterator[Tensor]
 
 @torch.no_grad()
 def embed(
-    net: MaskedAutoencoder, data: CohortDataModule, rows: NDArray[np.intp], parts: int
+    net: MaskedModel, data: CohortDataModule, rows: NDArray[np.intp], parts: int
 ) -> dict[str, NDArray[np.float32]]:
     """Embeds recordings, part by part of each window.
 
@@ -37,24 +36,29 @@ def embed(
         net: on its device; embeds in evaluation mode.
         data: whose windows are taken.
         rows: of the recordings.
-        parts: see `hidden_parts`.
+        parts: see `hidden_parts`; a model without tokens of its own takes whole windows.
 
     Returns:
         ``cls`` and ``mean`` (token), each the mean over all parts of all windows, (R, D); and ``cls_variance`` and
         ``mean_variance``, how much the parts of a recording differ.
     """
-    device, was_training = net.cls_D.device, net.training
+    device, was_training = next(net.parameters()).device, net.training
+    parts = parts if net.has_tokens else 1
     net.eval()
     index = torch.full((len(data.recordings.table),), -1, dtype=torch.long)
     index[torch.from_numpy(rows)] = torch.arange(len(rows))
-    total = torch.zeros(len(rows), 2 * len(POOLINGS), net.config.embed_dim, dtype=torch.float64)
+    total = torch.zeros(0, dtype=torch.float64)  # until the first window says how wide an embedding is
     count = torch.zeros(len(rows))
     for batch in track(data.evaluation_loader(rows), f"embedding {len(rows)} recordings", disable=len(rows) < 200):
         scaled = scale_on_device(cast(Batch, {name: value.to(device) for name, value in batch.items()}))
         index_B = index[batch["recording_index_B"]]
         for hidden_BPN in hidden_parts(scaled, net.num_patches, parts):
-            encoding = net.encode(scaled["signal_BPT"], hidden_BPN, scaled["observed_BP"])
-            pooled_B2D = torch.stack([encoding.cls_BD, mean_token(encoding)], dim=1).double().cpu()
+            cls_BD, tokens_BPND = net.tokens(scaled["signal_BPT"], hidden_BPN, scaled["observed_BP"])
+            visible_BPN = scaled["observed_BP"][:, :, None] & ~hidden_BPN[:, :, : tokens_BPND.shape[2]]
+            mean_BD = tokens_BPND.sum(dim=(1, 2)) / visible_BPN.sum(dim=(1, 2)).clamp(min=1)[:, None]
+            pooled_B2D = torch.stack([cls_BD, mean_BD], dim=1).double().cpu()
+            if not len(total):
+                total = total.new_zeros(len(rows), 2 * len(POOLINGS), pooled_B2D.shape[2])
             total.index_add_(0, index_B, torch.cat([pooled_B2D, pooled_B2D.square()], dim=1))
             count.index_add_(0, index_B, torch.ones(len(index_B)))
     net.train(was_training)

@@ -22,7 +22,7 @@ from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.parcellation import UNKNOWN_NETWORK
 from brainlm_lightning.embedding.definitions import WindowEmbedding, check_model, named_embeddings
 from brainlm_lightning.embedding.recordings import embed_recordings
-from brainlm_lightning.model.mae import MaskedAutoencoder
+from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.tasks.clinical.cache import cached, cached_with, digest_of
 from brainlm_lightning.tasks.clinical.embedding import embed
 from brainlm_lightning.tasks.clinical.folds import Fold, FoldPlan
@@ -69,10 +69,6 @@ class Question:
             raise ValueError(
                 "folds take all subjects of data.cohorts: leave data.test_cohorts and data.train_fraction out. To test "
                 "on a whole cohort, name it in data.cohorts and set folds.leave_out to cohort"
-            )
-        if not isinstance(pretrained.model, MaskedAutoencoder):
-            raise ValueError(
-                f"{pretrained.path} holds a {type(pretrained.model).__name__}; expected a MaskedAutoencoder"
             )
         table = data.recordings.table
         labels = read_labels(table, target, data.usable)
@@ -149,10 +145,9 @@ class Question:
         own = self.data.usable & subjects.map(lambda name: subject_digest(name) in digests).to_numpy(dtype=bool)
         return np.flatnonzero(own) if own.any() else fold.train
 
-    def encoder(self, without_pretraining: bool, fold: Fold) -> MaskedAutoencoder:
+    def encoder(self, without_pretraining: bool, fold: Fold) -> MaskedModel:
         """The pretrained encoder, or the same before its first step; each call gives a model of its own."""
         net = copy.deepcopy(self.pretrained.model)
-        assert isinstance(net, MaskedAutoencoder)
         if without_pretraining:
             key = {"control_of": self.checkpoint_sha256(), "from": self._recordings(self.start_rows(fold))}
             weights = cached(self.runs, key, lambda: self._control(fold))

@@ -22,6 +22,7 @@ from brainlm_lightning.checkpoint.description import describe_tuned
 from brainlm_lightning.data.division import TestSet
 from brainlm_lightning.data.windows import Batch
 from brainlm_lightning.model.low_rank import LowRank
+from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.tasks.clinical.compare import ClinicalComparison, FoldNetworks
 from brainlm_lightning.tasks.clinical.embedding import hidden_parts
 from brainlm_lightning.tasks.clinical.features import BaselinePlan, RecordingFeatures, confounds_of
@@ -95,6 +96,11 @@ class ClinicalTask(Task):
         logger, folder = self.trainer.logger, self.trainer.default_root_dir
         runs = Path((logger.save_dir if logger else None) or folder)
         pretrained = self.load_pretrained(self.pretrained)
+        if stage != "test" and not isinstance(pretrained.model, MaskedAutoencoder):
+            raise ValueError(
+                f"{pretrained.path} holds a {type(pretrained.model).__name__}, and networks are trained on the encoder "
+                "of a MaskedAutoencoder; run test, which needs no fit, for what the embeddings predict"
+            )
         self.datamodule.adopt_statistics(pretrained.statistics)
         if self.plan.one_window:
             self.datamodule.places = replace(self.datamodule.places, first_alone=True)
@@ -127,6 +133,7 @@ class ClinicalTask(Task):
         if self.predictor is not None or self.trainer.testing:
             return
         net = self.question.encoder(self.method.startswith("untrained"), self.question.folds[self.fold])
+        assert isinstance(net, MaskedAutoencoder)  # see setup
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.datamodule.seed + self.fold)
             sizes = self.question.num_outputs, self.head, tuned_part(self.method), self.low_rank

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -11,13 +12,17 @@ from brainlm_lightning.checkpoint.start import start_model
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.split import assign_split
 from brainlm_lightning.data.windows import scale_on_device
+from brainlm_lightning.embedding.definitions import named_embeddings
+from brainlm_lightning.embedding.recordings import embed_recordings
 from brainlm_lightning.model.low_rank import ORIGINAL, WEIGHT, LowRank
 from brainlm_lightning.model.mae import MAEConfig, MaskedAutoencoder
-from brainlm_lightning.tasks.clinical.embedding import hidden_parts
+from brainlm_lightning.model.tied import TiedAutoencoder, TiedConfig
+from brainlm_lightning.model.vae import VAEConfig, VariationalAutoencoder
+from brainlm_lightning.tasks.clinical.embedding import embed, hidden_parts
 from brainlm_lightning.tasks.clinical.features import BaselinePlan, RecordingFeatures
 from brainlm_lightning.tasks.clinical.folds import FoldPlan
 from brainlm_lightning.tasks.clinical.labels import Target
-from brainlm_lightning.tasks.clinical.methods import default_baselines
+from brainlm_lightning.tasks.clinical.methods import SklearnMethod, default_baselines
 from brainlm_lightning.tasks.clinical.net import HeadPlan
 from brainlm_lightning.tasks.clinical.task import ClinicalTask
 from brainlm_lightning.tasks.optimisation import OptimisationPlan
@@ -113,6 +118,41 @@ def test_a_planted_dependence_is_found_and_none_where_there_is_none(pretrained, 
     assert none[f"{nothing}_low"] < 0 < none[f"{nothing}_high"]
     assert planted["test/tiny/age/connectivity_linear_minus_mean/p_corrected"] < 0.05
     assert planted["test/tiny/age/num_tested_seen_in_pretraining"] == 53 + 11  # who trained and validated
+
+
+OTHERS = {
+    "tied": lambda geometry: TiedAutoencoder(geometry, TiedConfig(10, 40, 1, 2)),
+    "vae": lambda geometry: VariationalAutoencoder(geometry, VAEConfig(10, 16, 4)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_embeddings_of_every_masked_model_are_tested_and_only_the_papers_is_trained(kind, store, tmp_path):
+    data = cohort()
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(world_size=1, global_rank=0, strategy=strategy, accumulate_grad_batches=1)
+    data.setup("test")
+    net, _ = start_model(OTHERS[kind], data, None, 0)
+    weights = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
+    path = tmp_path / "model.ckpt"
+    torch.save({"state_dict": weights, KEY: describe(net, data, None)}, path)
+    baselines = {name: SklearnMethod(name, "linear") for name in ("embedding", "untrained_embedding")}
+    task = ClinicalTask(str(path), AGE, HALVES, parts=2, baselines=baselines, default_baselines=False)
+    task.experiment_folder = tmp_path / "clinical"
+    running = trainer()
+    running._default_root_dir = str(tmp_path)
+    running.test(task, datamodule=cohort(), verbose=False)
+    both = [task.results[f"test/tiny/age/{name}/pearson_r"] for name in baselines]
+    # No step has been made, so the control is the same model.
+    assert both[0] == pytest.approx(both[1], abs=1e-6)
+    # What is fed to the methods: CLS beside the mean over observed tokens, window by window.
+    features = embed(net, data, np.array([0, 3]), 2)
+    known = named_embeddings(list(data.atlas.networks), "none")
+    expected = embed_recordings(net, data, np.array([0, 3]), {name: known[name] for name in ("cls", "mean")}, 2)
+    for name, value in expected.items():
+        assert features[name] == pytest.approx(value, abs=1e-5)
+    with pytest.raises(ValueError, match="networks are trained on the encoder of a MaskedAutoencoder; run test"):
+        fitted(str(path), tmp_path)
 
 
 def test_classes_are_found_and_saved_by_subject(pretrained, tmp_path):
