@@ -41,7 +41,8 @@ def report(parser: argparse.ArgumentParser) -> data_verbs.Verb:
         if args.pool:
             from brainlm_lightning.evaluation.pooling import pooled_runs
 
-            runs = {f"{len(folders)} runs together": pooled_runs(folders, args.compare)}
+            together = f"{len(folders)} runs together" if len(folders) > 1 else next(iter(runs))
+            runs = {together: pooled_runs(folders, args.compare)}
         if args.markdown:
             print("\n".join(markdown(metrics) for metrics in runs.values()))
             return

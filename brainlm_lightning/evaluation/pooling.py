@@ -28,11 +28,17 @@ def pooled_runs(folders: Sequence[Path], method: str | None = None) -> dict[str,
 
     Args:
         folders: of the runs.
-        method: that is compared with all others; None = the one that the runs compared.
+        method: that is compared with all others; None = the one that the runs compared. With one, a single run is
+            compared anew.
 
     Raises:
-        ValueError: a run compared nothing with its model, or the runs are not of one experiment.
+        ValueError: a single run without a method to compare; a run compared nothing with its model, or the runs are not of one experiment.
     """
+    if len(folders) < 2 and method is None:
+        raise ValueError(
+            f"got {len(folders)} run; expected the tests of one experiment on two or more splits, or --compare METHOD to "
+            "compare another method of a single run with the others"
+        )
     references = [method or _compared(folder) for folder in folders]
     return pooled([read_arrays(folder) for folder in folders], references)
 
@@ -48,12 +54,11 @@ def pooled(runs: Sequence[Arrays], references: Sequence[str]) -> dict[str, float
         references: of each run, the method to compare with all others; the same in all of them.
 
     Raises:
-        ValueError: fewer than two runs, different references, or nothing that all runs have of the reference.
+        ValueError: no runs, different references, or nothing that all runs have of the reference.
     """
-    if len(runs) < 2 or len(set(references)) != 1:
+    if not runs or len(set(references)) != 1:
         raise ValueError(
-            f"got {len(runs)} runs about {', '.join(sorted(set(references)))}; expected the tests of one experiment on "
-            "two or more splits"
+            f"got {len(runs)} runs about {', '.join(sorted(set(references)))}; expected the tests of one experiment"
         )
     numbers: dict[str, float] = {}
     for condition, methods in _shared(runs).items():

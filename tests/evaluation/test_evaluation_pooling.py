@@ -1,11 +1,13 @@
 """The subjects of several splits as one sample: the same numbers as if one test had seen them all."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from brainlm_lightning.evaluation.comparison import compare
 from brainlm_lightning.evaluation.metrics import scores
-from brainlm_lightning.evaluation.pooling import pooled
+from brainlm_lightning.evaluation.pooling import pooled, pooled_runs
 from brainlm_lightning.evaluation.resampling import sum_by_subject
 
 WHERE = "test/cohort/hidden0.5"
@@ -73,11 +75,18 @@ def test_what_one_run_lacks_is_left_out(cohort):
     assert not any("zero" in name for name in found)
 
 
+def test_a_single_run_is_compared_anew(cohort):
+    subjects, sums = cohort
+    found = pooled([arrays_of(subjects, sums, np.unique(subjects))], ["zero"])
+    for name, value in compare(sums, subjects, "zero").items():
+        assert found[f"{WHERE}/{name}"] == pytest.approx(value, abs=1e-12)
+
+
 def test_runs_that_do_not_belong_together_are_refused(cohort):
     subjects, sums = cohort
     run = arrays_of(subjects, sums, np.unique(subjects))
-    with pytest.raises(ValueError, match="got 1 runs about mae; expected the tests of one experiment on two or more"):
-        pooled([run], ["mae"])
+    with pytest.raises(ValueError, match="got 1 run; expected .* two or more splits, or --compare METHOD"):
+        pooled_runs([Path("run")])
     with pytest.raises(ValueError, match="about mae, vae; expected"):
         pooled([run, run], ["mae", "vae"])
     with pytest.raises(ValueError, match="no condition in common"):
