@@ -32,12 +32,13 @@ def pooled_runs(folders: Sequence[Path], method: str | None = None) -> dict[str,
             compared anew.
 
     Raises:
-        ValueError: a single run without a method to compare; a run compared nothing with its model, or the runs are not of one experiment.
+        ValueError: a single run without a method to compare; a run compared nothing with its model, or the runs are
+            not of one experiment.
     """
     if len(folders) < 2 and method is None:
         raise ValueError(
-            f"got {len(folders)} run; expected the tests of one experiment on two or more splits, or --compare METHOD to "
-            "compare another method of a single run with the others"
+            f"got {len(folders)} run; expected the tests of one experiment on two or more splits, or --compare METHOD "
+            "to compare another method of a single run with the others"
         )
     references = [method or _compared(folder) for folder in folders]
     return pooled([read_arrays(folder) for folder in folders], references)

@@ -85,7 +85,7 @@ def test_a_single_run_is_compared_anew(cohort):
 def test_runs_that_do_not_belong_together_are_refused(cohort):
     subjects, sums = cohort
     run = arrays_of(subjects, sums, np.unique(subjects))
-    with pytest.raises(ValueError, match="got 1 run; expected .* two or more splits, or --compare METHOD"):
+    with pytest.raises(ValueError, match=r"got 1 run; expected .* two or more splits, or --compare METHOD"):
         pooled_runs([Path("run")])
     with pytest.raises(ValueError, match="about mae, vae; expected"):
         pooled([run, run], ["mae", "vae"])
