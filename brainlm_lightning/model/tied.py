@@ -29,6 +29,7 @@ class TiedConfig:
         depth: blocks.
         num_heads: attention heads of each of a block's two attentions.
         mlp_ratio: hidden width of each block's MLP, relative to the block's width.
+        tied: one map of parcels by parcels for each window; else one for each patch, of what the patch shows alone.
     """
 
     patch_frames: int = 20
@@ -36,6 +37,7 @@ class TiedConfig:
     depth: int = 4
     num_heads: int = 4
     mlp_ratio: float = 2.0
+    tied: bool = True
 
     def __post_init__(self) -> None:
         """Validates sizes."""
@@ -68,7 +70,9 @@ class TiedAutoencoder(MaskedModel):
         self.patch_projection = nn.Linear(config.patch_frames, width)
         self.position = PositionEmbedding(geometry, self.num_patches, width)
         self.visible_D = nn.Parameter(torch.randn(width) * 0.02)
-        self.blocks = nn.ModuleList(TiedBlock(width, config.num_heads, config.mlp_ratio) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(
+            TiedBlock(width, config.num_heads, config.mlp_ratio, config.tied) for _ in range(config.depth)
+        )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, config.patch_frames)
         self.apply(standard_start)

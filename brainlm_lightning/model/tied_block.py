@@ -14,19 +14,26 @@ from torch.nn import functional
 
 from brainlm_lightning.model.transformer import Attention
 
+TINY = torch.finfo(torch.float32).tiny
 LITTLE = -4.0  # log of the weight that the state of a hidden token has beside visible ones, before training
 
 
 class ParcelAttention(nn.Module):
-    """Attention among parcels, with one map for all patches of a window.
+    """Attention among parcels, with one map for all patches of a window, or one for each.
 
-    The map says how much a parcel takes of each other one, and at every patch it takes of those that are visible there.
+    A map says how much a parcel takes of each other one, and at every patch it takes of those that are visible there.
     States of hidden tokens count as well, with a small weight that each head learns.
+
+    Args:
+        width: D.
+        num_heads: h.
+        tied: one map, whose logits are means over the visible patches; else each patch has its own.
     """
 
-    def __init__(self, width: int, num_heads: int) -> None:
+    def __init__(self, width: int, num_heads: int, tied: bool) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.tied = tied
         self.qkv = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.hidden_weight_h = nn.Parameter(torch.full((num_heads,), LITTLE))
@@ -44,12 +51,15 @@ class ParcelAttention(nn.Module):
         visible = visible_BPN[:, None].to(q.dtype)
         doubt = self.hidden_weight_h.exp()[:, None, None] * (observed_BP[:, None, :, None] & ~visible_BPN[:, None])
         weight_BhPN = (visible + doubt).float()
-        map_BhPP = self._map(q, k, visible).exp()
-        taken = torch.matmul(map_BhPP.to(v.dtype), (v * weight_BhPN[..., None].to(v.dtype)).flatten(3))
-        total = torch.matmul(map_BhPP, weight_BhPN).clamp(min=torch.finfo(torch.float32).tiny)
-        mixed = torch.unflatten(taken, 3, v.shape[3:]) / total[..., None]
+        mixed = self._by_window(q, k, v, visible, weight_BhPN) if self.tied else _by_patch(q, k, v, weight_BhPN)
         output_BPND: Tensor = self.output(mixed.permute(0, 2, 3, 1, 4).flatten(3).to(x_BPND.dtype))
         return output_BPND
+
+    def _by_window(self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor, weight_BhPN: Tensor) -> Tensor:
+        map_BhPP = self._map(q, k, visible).exp()
+        taken = torch.matmul(map_BhPP.to(v.dtype), (v * weight_BhPN[..., None].to(v.dtype)).flatten(3))
+        total = torch.matmul(map_BhPP, weight_BhPN).clamp(min=TINY)
+        return torch.unflatten(taken, 3, v.shape[3:]) / total[..., None]
 
     @staticmethod
     def _map(q: Tensor, k: Tensor, visible: Tensor) -> Tensor:
@@ -60,13 +70,20 @@ class ParcelAttention(nn.Module):
         return logits_BhPP - logits_BhPP.amax(dim=3, keepdim=True).detach()
 
 
+def _by_patch(q: Tensor, k: Tensor, v: Tensor, weight_BhPN: Tensor) -> Tensor:
+    """Attention among the parcels of each patch alone, (B, h, P, N, d)."""
+    bias_BhN1P = weight_BhPN.clamp(min=TINY).log().transpose(2, 3)[:, :, :, None].to(q.dtype)
+    q, k, v = q.transpose(2, 3), k.transpose(2, 3), v.transpose(2, 3)
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=bias_BhN1P).transpose(2, 3)
+
+
 class TiedBlock(nn.Module):
     """Attention among parcels, attention among a parcel's patches, and an MLP, each with a residual connection."""
 
-    def __init__(self, width: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, width: int, num_heads: int, mlp_ratio: float, tied: bool) -> None:
         super().__init__()
         self.norm_parcels, self.norm_time, self.norm_mlp = (nn.LayerNorm(width) for _ in range(3))
-        self.parcels = ParcelAttention(width, num_heads)
+        self.parcels = ParcelAttention(width, num_heads, tied)
         self.time = Attention(width, num_heads)
         self.mlp_input = nn.Linear(width, round(width * mlp_ratio))
         self.mlp_output = nn.Linear(round(width * mlp_ratio), width)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -43,21 +45,22 @@ def naive(attention, x_PND, visible_PN, observed_P):
     mixed = torch.zeros_like(q)
     for head, little in enumerate(attention.hidden_weight_h.exp()):
         for asks in range(P):
-            logits = []
-            for asked in range(P):
-                at = [n for n in range(N) if visible_PN[asked, n]]
-                products = [q[asks, n, head] @ k[asked, n, head] for n in at]
-                logits.append(sum(products) / max(len(at), 1) / q.shape[-1] ** 0.5)
             for n in range(N):
+                logits = []
+                for asked in range(P):
+                    at = [other for other in range(N) if visible_PN[asked, other]] if attention.tied else [n]
+                    products = [q[asks, other, head] @ k[asked, other, head] for other in at]
+                    logits.append(sum(products) / max(len(at), 1) / q.shape[-1] ** 0.5)
                 weights = [1.0 if visible_PN[p, n] else float(little) * bool(observed_P[p]) for p in range(P)]
                 share = torch.stack([torch.as_tensor(each).exp() for each in logits]) * torch.tensor(weights)
                 mixed[asks, n, head] = (share / share.sum()) @ v[:, n, head]
     return attention.output(mixed.flatten(2))
 
 
-def test_attention_among_parcels_is_that_of_a_naive_loop():
+@pytest.mark.parametrize("tied", [True, False])
+def test_attention_among_parcels_is_that_of_a_naive_loop(tied):
     torch.manual_seed(0)
-    attention = ParcelAttention(16, 4).double()
+    attention = ParcelAttention(16, 4, tied).double()
     _, hidden_BPN, observed_BP = drawn()
     visible_BPN = observed_BP[:, :, None] & ~hidden_BPN
     x_BPND = torch.randn(B, P, N, 16, dtype=torch.float64)
@@ -69,8 +72,9 @@ def test_attention_among_parcels_is_that_of_a_naive_loop():
 
 
 @pytest.mark.parametrize("start", ["kernel", "standard"])
-def test_what_is_hidden_or_unobserved_leaves_no_trace(start):
-    net = model(start)
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_is_hidden_or_unobserved_leaves_no_trace(start, tied):
+    net = model(start, replace(SMALL, tied=tied))
     signal_BPT, hidden_BPN, observed_BP = drawn()
     lost_BPT = (hidden_BPN | ~observed_BP[:, :, None]).repeat_interleave(S, dim=2)
     with torch.no_grad():
