@@ -90,7 +90,8 @@ class ReconstructionPage(Page):
         """R² at each share hidden at random beside the strongest opponent's."""
         for condition, own, others in _random_conditions(metrics):
             ours = Estimate.read(metrics, condition.by(own).of(SCORE))
-            best, theirs, verdict = against_strongest(metrics, condition, own, others, (SCORE, "r2_subject", False))
+            rivals = [name for name in others if not name.startswith(f"{own}_and_")]  # a mean with itself is no rival
+            best, theirs, verdict = against_strongest(metrics, condition, own, rivals, (SCORE, "r2_subject", False))
             ratio = condition.level(RANDOM) or 0.0
             numbers = (f"{of[ratio]:.3f} ({name})" for name, of in PAPER_R2.items() if ratio in of)
             what = f"{100 * ratio:g} % hidden"

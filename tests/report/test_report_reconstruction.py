@@ -253,3 +253,9 @@ def test_being_ahead_of_weak_methods_alone_is_no_merit():
     assert (found.verdict, found.absent) == (Verdict.AHEAD, ())
     (found,) = ReconstructionPage().findings(weak | compared("conditional_gaussian", -0.1, 0.001))
     assert found.verdict is Verdict.BEHIND
+
+
+def test_the_mean_of_the_model_and_a_smoother_is_no_opponent_of_the_model():
+    both = score("mae", 0.4) | score("linear_smoother", 0.45) | score("mae_and_linear_smoother", 0.5)
+    (found,) = ReconstructionPage().findings(both | compared("linear_smoother", -0.05, 0.001))
+    assert (found.opponent, found.verdict) == ("linear_smoother", Verdict.BEHIND)
