@@ -18,7 +18,10 @@ from brainlm_lightning.report.scores import Arrays
 Floats = NDArray[np.floating]
 
 COLUMNS = 4
-PREDICTED = "Each subject's predicted against true value, from the fold in which the subject was tested; grey: perfect."
+PREDICTED = (
+    "Each subject's predicted against true value, from the fold in which the subject was tested; grey: perfect; "
+    "triangles: beyond the panel."
+)
 CALIBRATED = (
     "Observed share against predicted probability, in bins of about equal size, both classes weighted equally; grey: "
     "perfect."
@@ -69,6 +72,9 @@ def _panels(methods: Collection[str]) -> tuple[Figure, list[Axes]]:
 def prediction_figure(truth_n: Floats, predicted_n: Mapping[str, Floats], phenotype: str) -> Figure:
     """One panel per method: its prediction for each held-out subject against the true value.
 
+    A prediction further from the true values than their range stands as a triangle at the edge, so that a few do not
+    press all others into a line.
+
     Args:
         truth_n: in the phenotype's own unit.
         predicted_n: method -> predictions in the same unit.
@@ -81,9 +87,16 @@ def prediction_figure(truth_n: Floats, predicted_n: Mapping[str, Floats], phenot
         raise ValueError("there are no predictions to draw; expected at least one method's")
     figure, panels = _panels(predicted_n)
     low, high = float(truth_n.min()), float(truth_n.max())
+    span = (high - low) or 1.0
+    drawn = [truth_n, *predicted_n.values()]
+    lowest, highest = min(float(each.min()) for each in drawn), max(float(each.max()) for each in drawn)
     for axes, values in zip(panels, predicted_n.values(), strict=True):
         axes.plot([low, high], [low, high], color="0.6", linewidth=0.8)
         axes.scatter(truth_n, values, s=8, alpha=0.6, linewidths=0)
+        for edge, marker in ((low - span, "v"), (high + span, "^")):
+            beyond_n = (values < edge) if marker == "v" else (values > edge)
+            axes.scatter(truth_n[beyond_n], np.full(beyond_n.sum(), edge), s=24, marker=marker, color="#a04000")
+        axes.set_ylim(max(low - span, lowest) - 0.05 * span, min(high + span, highest) + 0.05 * span)
     figure.supxlabel(f"{phenotype}, true", parse_math=False)
     figure.supylabel(f"{phenotype}, predicted out of fold", parse_math=False)
     return figure

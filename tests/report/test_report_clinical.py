@@ -3,7 +3,7 @@ import pytest
 
 from brainlm_lightning.evaluation.names import MetricName
 from brainlm_lightning.report.clinical import PAPER_MSE, ClinicalPage, clinical_results
-from brainlm_lightning.report.clinical_figures import calibration, calibration_figure, clinical_files
+from brainlm_lightning.report.clinical_figures import calibration, calibration_figure, clinical_files, prediction_figure
 from brainlm_lightning.report.tables import markdown
 
 AGE = MetricName("abide", "age")
@@ -117,6 +117,19 @@ def test_numbers_are_drawn_against_the_truth_with_a_panel_for_each_method():
 
 HALF = np.full((20, 2), 0.5)
 TWO = {f"{PREFIX}/truth": np.arange(20.0) % 2, f"{PREFIX}/mean/predicted": HALF, f"{PREFIX}/svm/predicted": HALF - 0.5}
+
+
+def test_a_prediction_far_beyond_stands_at_the_edge_and_presses_no_other_into_a_line():
+    truth_n = np.array([10.0, 20, 30, 60])
+    far_n = np.array([12.0, 18, 900, -900])
+    figure = prediction_figure(truth_n, {"near": truth_n, "far": far_n}, "age")
+    near, far = figure.axes
+    assert far.get_ylim() == near.get_ylim() == pytest.approx((10 - 50 - 2.5, 60 + 50 + 2.5))
+    below, above = (far.collections[number].get_offsets().data.tolist() for number in (1, 2))
+    assert (below, above) == ([[60.0, -40.0]], [[30.0, 110.0]])
+    assert not any(len(near.collections[number].get_offsets()) for number in (1, 2))
+    calm = prediction_figure(truth_n, {"near": truth_n}, "age").axes[0]
+    assert calm.get_ylim() == pytest.approx((10 - 2.5, 60 + 2.5))
 
 
 def test_only_probabilities_of_two_classes_have_a_calibration():
