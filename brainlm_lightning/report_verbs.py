@@ -21,6 +21,7 @@ def report(parser: argparse.ArgumentParser) -> data_verbs.Verb:
     parser.add_argument("--files", type=Path, help="also write each run's figures, pages and tables to this folder")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
+        """Shows the run folders."""
         if args.compare and not args.pool:
             parser.error("--compare says what --pool compares: give --pool, too")
         if args.out:
@@ -65,6 +66,7 @@ def reproduce(parser: argparse.ArgumentParser) -> data_verbs.Verb:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that prepare cohorts")
 
     def run(args: argparse.Namespace, rest: list[str]) -> None:
+        """Runs the study."""
         from brainlm_lightning.report.html.write import write_report
         from brainlm_lightning.reproduce import Study, read_plan
 

@@ -33,8 +33,8 @@ PAPER_METHODS = ("SVM on raw data", "SVM on embeddings", "BrainLM, fine-tuned")
 # What a simulated cohort's variables depend on (`simulation.simulate`).
 ON_NETWORKS = "depends on the strengths of the networks (r 0.7, unless the simulation says otherwise)"
 PLANTED = {**dict.fromkeys(("age", "symptoms", "sex"), ON_NETWORKS), "noise_score": "depends on nothing"}
-# Methods of the pretrained model; the first that was tested stands for it in summaries.
 KNOWN = ("connectivity_linear",)  # the strongest known; a test without it shows no merit
+# Methods of the pretrained model; the first that was tested stands for it in summaries.
 OURS = ("tuned", "gram_linear", "frozen", "embedding_linear", "embedding_svm", "embedding")
 # Column -> score. Scores that end in `_fold` are shown as mean ± std over folds, others with their interval.
 NUMBER_COLUMNS = {"MSE, scaled": "mse_scaled_fold", "R²": "r2", "r within folds": "pearson_r", "MAE, own unit": "mae"}

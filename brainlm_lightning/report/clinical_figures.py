@@ -89,7 +89,7 @@ def prediction_figure(truth_n: Floats, predicted_n: Mapping[str, Floats], phenot
     low, high = float(truth_n.min()), float(truth_n.max())
     span = (high - low) or 1.0
     drawn = [truth_n, *predicted_n.values()]
-    lowest, highest = min(float(each.min()) for each in drawn), max(float(each.max()) for each in drawn)
+    lowest, highest = min(float(np.nanmin(each)) for each in drawn), max(float(np.nanmax(each)) for each in drawn)
     for axes, values in zip(panels, predicted_n.values(), strict=True):
         axes.plot([low, high], [low, high], color="0.6", linewidth=0.8)
         axes.scatter(truth_n, values, s=8, alpha=0.6, linewidths=0)
