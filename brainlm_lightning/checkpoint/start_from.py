@@ -32,6 +32,7 @@ from brainlm_lightning.checkpoint.other_atlas import (
     position_weights,
 )
 from brainlm_lightning.checkpoint.pretrained import Pretrained, load_model, refuse_seen
+from brainlm_lightning.checkpoint.start import TrainingMoments
 from brainlm_lightning.data.atlas import Atlas
 from brainlm_lightning.data.datamodule import CohortDataModule
 from brainlm_lightning.data.joined_atlas import JoinedAtlas, part_of_statistics
@@ -81,16 +82,18 @@ class Started:
     Attributes:
         model: for the data's atlas.
         pretrained: what it starts from.
+        initialisation: of the untrained model, as in a `Description`.
         said: how, as plain values for its description.
     """
 
     model: MaskedModel
     pretrained: Pretrained
+    initialisation: Mapping[str, Any]
     said: Mapping[str, Any]
 
 
 def started(net: MaskedModel, data: CohortDataModule, start: StartFrom) -> Started:
-    """Gives a model that was built for the data the tensors of a pretrained one.
+    """Gives a model that was built for the data the tensors of a pretrained one: of its class, or that it grows from.
 
     On the pretrained model's own atlas, or one of several, the data are scaled with its statistics from now on; on
     another one with those of the data's training subjects, since statistics belong to parcels.
@@ -112,18 +115,23 @@ def started(net: MaskedModel, data: CohortDataModule, start: StartFrom) -> Start
         refuse_seen(about, path, data.recordings.table.iloc[test_set.rows], f"to test on, of {test_set.name}")
     pretrained = Pretrained(source, about, path)
     atlas = data.atlas
-    if about["parcels"]["sha256"] == atlas.sha256:
-        net.load_state_dict(source.state_dict())
+    own_atlas = about["parcels"]["sha256"] == atlas.sha256
+    part = parts_of(about).get(atlas.sha256)
+    if own_atlas:
         data.adopt_statistics(pretrained.statistics)
-        how: dict[str, Any] = {"mapping": "none: the same atlas"}
+    elif part is not None:
+        data.adopt_statistics(part_of_statistics(pretrained.statistics, part))
+    initialisation, how = about["initialisation"], {"mapping": "none: the same atlas"}
+    if type(source) is net.grows_from:
+        initialisation = {"start": net.starts[0], "seed": data.seed}
+        net.start(net.starts[0], TrainingMoments(data, data.train_rows), data.seed)
+    if own_atlas:
+        net.load_state_dict({**net.state_dict(), **source.state_dict()})
     else:
         weights_QP, how = _weights(about, data.atlases, start)
         move_into(net, source, weights_QP)
-        part = parts_of(about).get(atlas.sha256)
-        if part is not None:
-            data.adopt_statistics(part_of_statistics(pretrained.statistics, part))
         rank_zero_info(f"moved from {about['parcels']['atlas']} to {atlas.name} ({how['mapping']}): {path}")
-    return Started(net, pretrained, {"checkpoint_sha256": sha256_of(path), **origin_of(about), **how})
+    return Started(net, pretrained, initialisation, {"checkpoint_sha256": sha256_of(path), **origin_of(about), **how})
 
 
 def moved_checkpoint(start: StartFrom, store: Store) -> tuple[MaskedModel, Description]:
@@ -165,7 +173,7 @@ def describe_started(description: Description, found: Started) -> Description:
     subjects = {
         split: sorted({*seen, *before["subjects"].get(split, [])}) for split, seen in description["subjects"].items()
     }
-    own = {"initialisation": before["initialisation"], "subjects": subjects, "started_from": dict(found.said)}
+    own = {"initialisation": dict(found.initialisation), "subjects": subjects, "started_from": dict(found.said)}
     return {**description, **own}
 
 
@@ -176,7 +184,7 @@ def _check_same_model(ours: MaskedModel, theirs: MaskedModel, path: Path) -> Non
         for name, value in here["config"].items()
         if name not in FREE and value != there["config"].get(name)
     }
-    if here["class_path"] != there["class_path"] or differing:
+    if type(theirs) not in (type(ours), ours.grows_from) or differing:
         listed = "".join(f"\n  {name}: {this}, the checkpoint has {that}" for name, (this, that) in differing.items())
         raise ValueError(
             f"the model is a {here['class_path']}, {path} holds a {there['class_path']}; give the model the "

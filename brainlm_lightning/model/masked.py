@@ -71,6 +71,8 @@ class MaskedModel(nn.Module):
         has_tokens: True if the model encodes patches and can do so for any subset of them; False if it encodes whole
             parcels.
         has_parcels: False if no state of the model belongs to a single parcel.
+        grows_from: a simpler model with the same settings whose tensors it can begin with; what is its own then begins
+            as in the first of its ``starts``.
         geometry: parcels and window.
         config: an instance of ``config_type``; the model can be rebuilt from it and the geometry.
         num_patches: N.
@@ -88,6 +90,7 @@ class MaskedModel(nn.Module):
     starts: ClassVar[tuple[str, ...]] = ("standard",)
     has_tokens: ClassVar[bool] = False
     has_parcels: ClassVar[bool] = True
+    grows_from: ClassVar["type[MaskedModel] | None"] = None
 
     def __init__(self, geometry: Geometry, config: Any = None) -> None:
         super().__init__()

@@ -87,32 +87,44 @@ class TiedAutoencoder(MaskedModel):
         """The last states of all tokens, (B, P, N, D), and which are visible, (B, P, N)."""
         self.check_signal(signal_BPT)
         visible_BPN = observed_BP[:, :, None] & ~hidden_BPN
-        patches_BPNS = torch.unflatten(signal_BPT, 2, (self.num_patches, -1)).where(visible_BPN[..., None], 0)
-        known_BPND = (self.patch_projection(patches_BPNS) + self.visible_D).where(visible_BPN[..., None], 0)
-        x_BPND = known_BPND + self.position()
+        return self.transformed(self.contents(signal_BPT, visible_BPN), visible_BPN, observed_BP), visible_BPN
+
+    def contents(self, signal_BPT: Tensor, visible_BPN: Tensor) -> Tensor:
+        """What tokens hold beside their positions, (B, P, N, D): their signal, or 0 where it is not visible."""
+        patches_BPNS = self.patches(signal_BPT).where(visible_BPN[..., None], 0)
+        contents_BPND: Tensor = self.patch_projection(patches_BPNS) + self.visible_D
+        return contents_BPND.where(visible_BPN[..., None], 0)
+
+    def transformed(self, contents_BPND: Tensor, visible_BPN: Tensor, observed_BP: Tensor) -> Tensor:
+        """Tokens after all blocks, (B, P, N, D)."""
+        x_BPND = contents_BPND + self.position()
         for block in self.blocks:
             x_BPND = block(x_BPND, visible_BPN, observed_BP)
-        return self.norm(x_BPND), visible_BPN
+        states_BPND: Tensor = self.norm(x_BPND)
+        return states_BPND
+
+    @staticmethod
+    def summary(states_BPND: Tensor, visible_BPN: Tensor) -> Tensor:
+        """The mean of the visible tokens' states, (B, D)."""
+        total_BD = states_BPND.where(visible_BPN[..., None], 0).sum(dim=(1, 2))
+        return total_BD / visible_BPN.sum(dim=(1, 2)).clamp(min=1)[:, None]
+
+    def patches(self, signal_BPT: Tensor) -> Tensor:
+        """(B, P, N, S)."""
+        return torch.unflatten(signal_BPT, 2, (self.num_patches, -1))
 
     def tokens(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> tuple[Tensor, Tensor]:
         """See `MaskedModel.tokens`."""
         states_BPND, visible_BPN = self.states(signal_BPT, hidden_BPN, observed_BP)
-        states_BPND = states_BPND.where(visible_BPN[..., None], 0)
-        return _mean(states_BPND, visible_BPN), states_BPND
+        return self.summary(states_BPND, visible_BPN), states_BPND.where(visible_BPN[..., None], 0)
 
     def forward(self, signal_BPT: Tensor, hidden_BPN: Tensor, observed_BP: Tensor) -> Reconstruction:
         """See `MaskedModel.forward`."""
         states_BPND, visible_BPN = self.states(signal_BPT, hidden_BPN, observed_BP)
-        summary_BD = _mean(states_BPND.where(visible_BPN[..., None], 0), visible_BPN)
-        return Reconstruction(self.head(states_BPND).flatten(2), summary_BD)
+        return Reconstruction(self.head(states_BPND).flatten(2), self.summary(states_BPND, visible_BPN))
 
     def embed(self, signal_BPT: Tensor, observed_BP: Tensor) -> Embedding:
         """See `MaskedModel.embed`: a parcel's embedding is the mean of its states."""
         nothing_BPN = torch.zeros_like(observed_BP)[:, :, None].expand(-1, -1, self.num_patches)
         summary_BD, states_BPND = self.tokens(signal_BPT, nothing_BPN, observed_BP)
         return Embedding(summary_BD, states_BPND.mean(dim=2).where(observed_BP[:, :, None], torch.nan))
-
-
-def _mean(states_BPND: Tensor, visible_BPN: Tensor) -> Tensor:
-    """The mean over visible tokens, (B, D); states of others are 0."""
-    return states_BPND.sum(dim=(1, 2)) / visible_BPN.sum(dim=(1, 2)).clamp(min=1)[:, None]

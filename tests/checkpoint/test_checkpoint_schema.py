@@ -11,6 +11,8 @@ from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.gcn import GraphConvolutionalNetwork
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.prior import PriorAutoencoder
+from brainlm_lightning.model.tied import TiedAutoencoder
+from brainlm_lightning.model.tied_prior import TiedPriorAutoencoder
 from brainlm_lightning.model.vae import VariationalAutoencoder
 from brainlm_lightning.tasks.forecast.latent_ode import LatentODE
 from brainlm_lightning.tasks.forecast.lstm import LSTM
@@ -19,7 +21,14 @@ from brainlm_lightning.tasks.forecast.neural_ode import NeuralODE
 
 GEOMETRY = Geometry(torch.zeros(12, 3), 60)
 ENTRIES = {"parcels": {"index": list(range(12))}, "window_frames": 60}
-MASKED = (MaskedAutoencoder, PriorAutoencoder, VariationalAutoencoder, GraphConvolutionalNetwork)
+MASKED = (
+    MaskedAutoencoder,
+    PriorAutoencoder,
+    TiedAutoencoder,
+    TiedPriorAutoencoder,
+    VariationalAutoencoder,
+    GraphConvolutionalNetwork,
+)
 MODELS = {kind.__name__: (kind, GEOMETRY) for kind in MASKED}
 MODELS |= {kind.__name__: (kind, ForecastSetting(GEOMETRY, 20)) for kind in (LSTM, NeuralODE, LatentODE)}
 

@@ -42,6 +42,7 @@ TINY_MAE = {
     f"{CONFIG}.decoder_depth": 1,
     f"{CONFIG}.decoder_num_heads": 2,
 }
+TINY_TIED = {f"{CONFIG}.patch_frames": 10, f"{CONFIG}.embed_dim": 40, f"{CONFIG}.depth": 1, f"{CONFIG}.num_heads": 2}
 # What else makes an experiment tiny, by the class of its task, or by the class of its model where it names one.
 SIZES_OF: dict[str, dict] = {
     "PretrainTask": {
@@ -73,12 +74,8 @@ SIZES_OF: dict[str, dict] = {
         "model.init_args.folds.train_on": "all",
     },
     "VariationalAutoencoder": {f"{CONFIG}.patch_frames": 10, f"{CONFIG}.hidden_dim": 16, f"{CONFIG}.latent_dim": 4},
-    "TiedAutoencoder": {
-        f"{CONFIG}.patch_frames": 10,
-        f"{CONFIG}.embed_dim": 40,
-        f"{CONFIG}.depth": 1,
-        f"{CONFIG}.num_heads": 2,
-    },
+    "TiedAutoencoder": TINY_TIED,
+    "TiedPriorAutoencoder": TINY_TIED,
     "GraphConvolutionalNetwork": {f"{CONFIG}.patch_frames": 10, f"{CONFIG}.width": 16, f"{CONFIG}.neighbours": 3},
 }
 BASE = "experiments/demo.yaml"

@@ -56,7 +56,8 @@ class PretrainTask(Task):
         optimisation: optimiser and learning rate.
         initialisation: name of the model's start, one of its ``starts``; None = its default. A masked autoencoder has
             ``kernel``, from which learning begins at once (`brainlm_lightning.model.kernel_start`), and ``standard``.
-        start_from: a pretrained model to start from instead, of this atlas or another. A test then compares the model
+        start_from: a pretrained model to start from instead, of this atlas or another; of the same class, or of the one
+            that the model grows from. A test then compares the model
             with what it was before its further training, ``mae_as_started``, in place of an untrained one.
         test_ratios: shares hidden at random in `test`.
         test_strategies: further ways of hiding in `test`, with the shares hidden: whole ``parcels`` or ``networks``,
@@ -123,7 +124,7 @@ class PretrainTask(Task):
             net, self.initialisation = start_model(self.model_factory, data, self.initialisation, data.seed)
             return net
         found = started(build_model(self.model_factory, data, data.seed), data, self.start_from)
-        self.initialisation = found.pretrained.about["initialisation"]
+        self.initialisation = found.initialisation["start"]
         self.started = (found,)
         self.checkpoints["start_from"] = found.pretrained.path
         return found.model

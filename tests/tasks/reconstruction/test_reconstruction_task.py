@@ -8,7 +8,7 @@ import torch
 
 from brainlm_lightning.checkpoint.description import KEY, describe
 from brainlm_lightning.checkpoint.files import PREFIX
-from brainlm_lightning.checkpoint.pretrained import export, load_model
+from brainlm_lightning.checkpoint.pretrained import export, load_model, load_pretrained, untrained
 from brainlm_lightning.checkpoint.start import start_model
 from brainlm_lightning.checkpoint.start_from import StartFrom
 from brainlm_lightning.data.datamodule import CohortDataModule
@@ -18,6 +18,7 @@ from brainlm_lightning.model.mae import MAEConfig
 from brainlm_lightning.model.masked import Reconstruction, reconstruction_loss
 from brainlm_lightning.model.prior import PriorAutoencoder
 from brainlm_lightning.model.tied import TiedAutoencoder, TiedConfig
+from brainlm_lightning.model.tied_prior import TiedPriorAutoencoder
 from brainlm_lightning.model.vae import VAEConfig, VariationalAutoencoder
 from brainlm_lightning.tasks.reconstruction.task import PretrainTask
 
@@ -25,6 +26,7 @@ KINDS = {
     "vae": lambda geometry: VariationalAutoencoder(geometry, VAEConfig(10, 16, 4)),
     "prior": lambda geometry: PriorAutoencoder(geometry, MAEConfig(10, 16, 1, 2, 16, 1, 2)),
     "tied": lambda geometry: TiedAutoencoder(geometry, TiedConfig(10, 40, 1, 2)),
+    "tied_prior": lambda geometry: TiedPriorAutoencoder(geometry, TiedConfig(10, 40, 1, 2)),
     "gcn": lambda geometry: GraphConvolutionalNetwork(geometry, GCNConfig(10, 16, neighbours=3)),
 }
 
@@ -69,12 +71,54 @@ def test_training_starts_from_a_model_of_the_same_atlas_whatever_its_starts_are(
     net = start_model(KINDS[kind], data, None, 0)[0]
     weights = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
     torch.save({"state_dict": weights, KEY: describe(net, data)}, tmp_path / "model.ckpt")
-    task = PretrainTask(KINDS[kind], start_from=StartFrom(str(tmp_path / "model.ckpt")))
-    task.trainer = SimpleNamespace(datamodule=data, strategy=data.trainer.strategy)
-    task.configure_model()
+    task = grown(data, tmp_path / "model.ckpt", KINDS[kind])
     found, expected = task.net.state_dict(), net.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def saved(net, data, path):
+    """A checkpoint of a model."""
+    weights = {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
+    torch.save({"state_dict": weights, KEY: describe(net, data, net.starts[0])}, path)
+    return path
+
+
+def grown(data, checkpoint, kind=KINDS["tied_prior"]):
+    task = PretrainTask(kind, start_from=StartFrom(str(checkpoint)))
+    task.trainer = SimpleNamespace(datamodule=data, strategy=data.trainer.strategy)
+    task.configure_model()
+    return task
+
+
+def test_a_model_with_a_prior_grows_from_one_without(data, tmp_path):
+    plain = start_model(KINDS["tied"], data, "standard", 3)[0]
+    task = grown(data, saved(plain, data, tmp_path / "plain.ckpt"))
+    alone = start_model(KINDS["tied_prior"], data, None, 0)[0].state_dict()
+    of_plain = plain.state_dict()
+    for name, value in task.net.state_dict().items():
+        assert torch.equal(value, of_plain.get(name, alone[name])), name
+    assert float(task.net.prior.noise) != 1  # what it was before it was learnt from the training subjects
+    description = task._description()
+    assert description["initialisation"] == {"start": "smoother", "seed": data.seed}
+    assert description["started_from"]["mapping"] == "none: the same atlas"
+    saved_path = tmp_path / "grown.ckpt"
+    weights = {f"{PREFIX}{name}": value for name, value in task.net.state_dict().items()}
+    torch.save({"state_dict": weights, KEY: description}, saved_path)
+    twin = untrained(load_pretrained(saved_path, data), data)
+    assert all(torch.equal(value, alone[name]) for name, value in twin.state_dict().items())
+
+
+def test_a_model_does_not_grow_from_another_kind_or_size(data, tmp_path):
+    other = saved(start_model(KINDS["tied"], data, None, 0)[0], data, tmp_path / "tied.ckpt")
+    wider = lambda geometry: TiedPriorAutoencoder(geometry, TiedConfig(10, 48, 1, 2))
+    with pytest.raises(ValueError, match="embed_dim: 48, the checkpoint has 40"):
+        grown(data, other, wider)
+    with pytest.raises(ValueError, match=r"the model is a .*PriorAutoencoder, .* holds a .*TiedAutoencoder"):
+        grown(data, other, KINDS["prior"])
+    back = saved(start_model(KINDS["tied_prior"], data, None, 0)[0], data, tmp_path / "prior.ckpt")
+    with pytest.raises(ValueError, match=r"the model is a .*TiedAutoencoder, .* holds a .*TiedPriorAutoencoder"):
+        grown(data, back, KINDS["tied"])
 
 
 def test_what_a_model_asks_for_is_added_to_the_loss(monkeypatch):
