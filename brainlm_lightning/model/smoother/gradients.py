@@ -24,7 +24,12 @@ class Accuracy:
 
 
 def conjugate_gradients(
-    product: Callable[[Tensor], Tensor], inverse: Tensor, right: Tensor, inner: Inner, accuracy: Accuracy
+    product: Callable[[Tensor], Tensor],
+    inverse: Tensor,
+    right: Tensor,
+    inner: Inner,
+    accuracy: Accuracy,
+    begin: Tensor | None = None,
 ) -> tuple[Tensor, int]:
     """Solves a symmetric positive system for every window of a batch.
 
@@ -34,6 +39,7 @@ def conjugate_gradients(
         right: the right-hand side.
         inner: inner products in which the system is symmetric, (B,).
         accuracy: when it ends.
+        begin: what the solution may be near; None = 0.
 
     Returns:
         The solution, and the steps that it took.
@@ -41,7 +47,7 @@ def conjugate_gradients(
     Raises:
         ArithmeticError: the tolerance was not reached.
     """
-    solution, residual = torch.zeros_like(right), right
+    solution, residual = (torch.zeros_like(right), right) if begin is None else (begin, right - product(begin))
     preconditioned = inverse * residual
     direction, error_B = preconditioned, inner(residual, preconditioned)
     for iteration in range(accuracy.max_iterations + 1):

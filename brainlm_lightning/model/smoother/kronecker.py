@@ -21,7 +21,8 @@ from torch import Tensor
 
 from brainlm_lightning.model.smoother.gradients import Accuracy, conjugate_gradients
 
-# Directions in time whose variance, in the strongest direction of parcels, is this share of the noise tell nothing.
+# Directions in time whose variance, in the strongest direction of parcels, is this share of the noise tell nothing; a
+# root is not inverted in directions whose variance is this share of the largest.
 NEGLIGIBLE = 1e-6
 
 
@@ -42,6 +43,12 @@ class Spectrum:
     def root(self) -> Tensor:
         """R with R R' = the covariance, (..., N, K)."""
         return self.vectors * self.values.sqrt()[..., None, :]
+
+    @property
+    def inverse_root(self) -> Tensor:
+        """R⁺, (..., K, N): 0 for directions of negligible variance."""
+        counts = self.values > NEGLIGIBLE * self.values.amax(-1, keepdim=True)
+        return torch.where(counts, self.values, torch.inf).rsqrt()[..., None] * self.vectors.mT
 
     @property
     def covariance(self) -> Tensor:
@@ -87,6 +94,10 @@ class KroneckerGaussian:
         """A w: windows (B, P, T)."""
         return self.parcels.root @ white_BPZ @ self.time.root.mT
 
+    def white(self, window_BPT: Tensor) -> Tensor:
+        """The least w with A w = a window that another Gaussian with the same time draws, (B, P, J)."""
+        return self.parcels.inverse_root @ window_BPT @ self.time.inverse_root.mT
+
     def whitened(self, signal_BPT: Tensor) -> Tensor:
         """A' x, (B, P, J)."""
         return self.parcels.root.mT @ signal_BPT @ self.time.root
@@ -105,7 +116,13 @@ class Posterior:
     iterations: int
 
 
-def posterior(model: KroneckerGaussian, signal_BPT: Tensor, visible_BPT: Tensor, accuracy: Accuracy) -> Posterior:
+def posterior(
+    model: KroneckerGaussian,
+    signal_BPT: Tensor,
+    visible_BPT: Tensor,
+    accuracy: Accuracy,
+    near_BPT: Tensor | None = None,
+) -> Posterior:
     """Solves for W by preconditioned conjugate gradients.
 
     Args:
@@ -113,6 +130,7 @@ def posterior(model: KroneckerGaussian, signal_BPT: Tensor, visible_BPT: Tensor,
         signal_BPT: values; what is not visible may be anything.
         visible_BPT: bool.
         accuracy: when it ends.
+        near_BPT: what a Gaussian of other parcels' covariance expects of the window, to begin from; None = nothing.
 
     Raises:
         ArithmeticError: the tolerance was not reached.
@@ -126,7 +144,8 @@ def posterior(model: KroneckerGaussian, signal_BPT: Tensor, visible_BPT: Tensor,
         seen = (parcel_root @ direction @ time_root.mT) * known
         return direction + parcel_root.mT @ seen @ time_root / model.noise
 
-    return Posterior(*conjugate_gradients(product, inverse, right, dot, accuracy))
+    begin = None if near_BPT is None else model.white(near_BPT)
+    return Posterior(*conjugate_gradients(product, inverse, right, dot, accuracy, begin))
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from brainlm_lightning.evaluation.tuning import Axis, Setting, choose
 from brainlm_lightning.model.masked import Moments
-from brainlm_lightning.model.smoother.adaptive import ROUGH, adapted
-from brainlm_lightning.model.smoother.examples import examples, unexplained
+from brainlm_lightning.model.smoother.adaptive import adapted
+from brainlm_lightning.model.smoother.examples import ROUGH, examples, unexplained
 from brainlm_lightning.model.smoother.gradients import Accuracy
 from brainlm_lightning.model.smoother.group import GroupGaussian, GroupMoments
 from brainlm_lightning.model.smoother.kronecker import KroneckerGaussian, Spectrum, posterior
@@ -106,6 +106,7 @@ def smoothed(
 ) -> Tensor:
     """E[window | visible] after the model has moved towards the windows, (B, P, T) float64."""
     centred_BPT = signal_BPT.double() - mean_P[:, None]
+    near_BPT = None
     if mixing > 0:
-        model = adapted(model, centred_BPT, visible_BPT, mixing, accuracy)
-    return mean_P[:, None] + model.values(posterior(model, centred_BPT, visible_BPT, accuracy).white_BPZ)
+        model, near_BPT = adapted(model, centred_BPT, visible_BPT, mixing, accuracy)
+    return mean_P[:, None] + model.values(posterior(model, centred_BPT, visible_BPT, accuracy, near_BPT).white_BPZ)

@@ -73,8 +73,8 @@ class LinearSmoother(TunedSmoother):
         mean_P1 = self.group.mean_P.to(signal_BPT.device)[:, None]
         model = self.group.model(setting, signal_BPT.device)
         centred_BPT = signal_BPT.double() - mean_P1
-        model = self._adapted(model, centred_BPT, visible_BPT, setting, accuracy)
-        found = posterior(model, centred_BPT, visible_BPT, accuracy)
+        model, near_BPT = self._adapted(model, centred_BPT, visible_BPT, setting, accuracy)
+        found = posterior(model, centred_BPT, visible_BPT, accuracy, near_BPT)
         self.iterations = found.iterations
         return mean_P1 + model.values(found.white_BPZ)
 
@@ -85,9 +85,9 @@ class LinearSmoother(TunedSmoother):
         visible_BPT: Tensor,
         setting: Setting,
         accuracy: Accuracy,
-    ) -> KroneckerGaussian:
-        """The Gaussian that these windows are smoothed with."""
-        return model
+    ) -> tuple[KroneckerGaussian, Tensor | None]:
+        """The Gaussian that these windows are smoothed with, and what they may be near, if that is known."""
+        return model, None
 
 
 class TimeOnlySmoother(LinearSmoother):
@@ -125,5 +125,5 @@ class AdaptiveSmoother(LinearSmoother):
         visible_BPT: Tensor,
         setting: Setting,
         accuracy: Accuracy,
-    ) -> KroneckerGaussian:
+    ) -> tuple[KroneckerGaussian, Tensor | None]:
         return adapted(model, centred_BPT, visible_BPT, setting["mixing"], accuracy)

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from brainlm_lightning.evaluation.tuning import Axis, Setting, choose
-from brainlm_lightning.model.smoother.adaptive import ROUGH
-from brainlm_lightning.model.smoother.examples import Example, examples, unexplained
+from brainlm_lightning.model.smoother.examples import ROUGH, Example, examples, unexplained
 from brainlm_lightning.model.smoother.gradients import Accuracy
 from brainlm_lightning.tasks.compare import LearningData, Numbers
 from brainlm_lightning.tasks.reconstruction.methods import MaskedWindows, ReconstructionMethod

@@ -39,7 +39,7 @@ def blocks(covariance):
 
 def test_parcels_that_are_never_visible_keep_the_groups_regression_and_what_it_leaves():
     model = group()
-    own = adapted(model, *window(model), 0.8, EXACT).parcels.covariance
+    own = adapted(model, *window(model), 0.8, EXACT)[0].parcels.covariance
     of_group = blocks(model.parcels.covariance)
     for covariance in own:
         for got, expected in zip(blocks(covariance), of_group, strict=True):
@@ -53,7 +53,7 @@ def test_adapting_leaves_parcels_that_are_never_visible_to_what_the_group_knows(
     model = group(noise=1e-4)
     signal, visible = window(model)
     visible[:, SEEN] = True
-    moved = adapted(model, signal, visible, 0.8, EXACT)
+    moved, _ = adapted(model, signal, visible, 0.8, EXACT)
     filled = moved.values(posterior(moved, signal, visible, EXACT).white_BPZ)
     regression, _ = blocks(model.parcels.covariance)
     torch.testing.assert_close(filled[:, UNSEEN], regression @ filled[:, SEEN], atol=2e-3, rtol=0)
@@ -61,5 +61,19 @@ def test_adapting_leaves_parcels_that_are_never_visible_to_what_the_group_knows(
 
 def test_without_mixing_nothing_moves():
     model = group()
-    own = adapted(model, *window(model), 0.0, EXACT).parcels.covariance
+    own = adapted(model, *window(model), 0.0, EXACT)[0].parcels.covariance
     torch.testing.assert_close(own, model.parcels.covariance.expand(2, -1, -1), atol=1e-10, rtol=0)
+
+
+def test_a_solution_may_begin_at_that_of_another_gaussian_and_is_the_same():
+    model = group()
+    signal, visible = window(model)
+    moved, near = adapted(model, signal, visible, 0.8, EXACT)
+    cold = posterior(moved, signal, visible, EXACT)
+    warm = posterior(moved, signal, visible, EXACT, near)
+    torch.testing.assert_close(moved.values(warm.white_BPZ), moved.values(cold.white_BPZ), atol=1e-9, rtol=0)
+    torch.testing.assert_close(moved.values(moved.white(near)), near, atol=1e-10, rtol=0)
+    rough = Accuracy(tolerance=1e-4)
+    taken = [posterior(moved, signal, visible, rough, begin).iterations for begin in (None, near)]
+    assert taken[1] < 0.8 * taken[0]
+    assert posterior(moved, signal, visible, rough, moved.values(cold.white_BPZ)).iterations == 0

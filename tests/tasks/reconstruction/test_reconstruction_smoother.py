@@ -353,7 +353,7 @@ def test_adapting_moves_the_covariance_between_the_training_subjects_and_the_win
     group = method.group.model(method.setting, signal.device)
     model = group
     for _ in range(2):
-        found = posterior(model, signal - mean_P1, visible, Accuracy(1e-4))
+        found = posterior(model, signal - mean_P1, visible, EXACT)
         own = expected_parcels(model, found, visible)
         model = model.with_parcels((group.parcels.covariance + own) / 2)
     expected = mean_P1 + model.values(posterior(model, signal - mean_P1, visible, EXACT).white_BPZ)
