@@ -11,8 +11,8 @@ from brainlm_lightning.model.attention_maps import cls_attention
 from brainlm_lightning.model.mae import MaskedAutoencoder
 from brainlm_lightning.model.masked import MaskedModel
 from brainlm_lightning.model.prior import PriorAutoencoder
-from brainlm_lightning.model.tied_prior import TiedPriorAutoencoder
 from brainlm_lightning.model.smoother.prior import SmootherPrior
+from brainlm_lightning.model.tied_prior import TiedPriorAutoencoder
 
 Extra = Literal["completed", "attention", "expected"]
 
@@ -76,7 +76,7 @@ def prior_of(model: MaskedModel) -> SmootherPrior:
     """
     if not isinstance(model, PriorAutoencoder | TiedPriorAutoencoder):
         raise ValueError(
-            f"a {model.name} has no prior, expected a {PriorAutoencoder.name} or {TiedPriorAutoencoder.name}; leave the "
-            "embedding `residual` out, or pretrain one of these"
+            f"a {model.name} has no prior, expected a {PriorAutoencoder.name} or {TiedPriorAutoencoder.name}; leave "
+            "the embedding `residual` out, or pretrain one of these"
         )
     return model.prior

@@ -13,7 +13,6 @@ Shapes: B batch, P parcels, N patches per parcel, T frames, D width.
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from brainlm_lightning.model.embedding import Geometry
@@ -48,7 +47,7 @@ class TiedPriorAutoencoder(TiedAutoencoder):
             nn.init.zeros_(zero)
 
     def start(self, name: str, moments: Moments, seed: int) -> None:
-        """See `MaskedModel.start`: ``smoother``, the prior is learnt from training subjects, the rest is `tied_start`."""
+        """See `MaskedModel.start`: ``smoother``, a prior learnt from training subjects, and `tied_start`."""
         MaskedModel.start(self, name, moments, seed)
         tied_start(self, moments, seed)
         self.prior.learn(moments, self.config.patch_frames)

@@ -20,9 +20,9 @@ STEPS = 2
 def adapted(
     model: KroneckerGaussian, centred_BPT: Tensor, visible_BPT: Tensor, mixing: float, accuracy: Accuracy
 ) -> tuple[KroneckerGaussian, Tensor]:
-    """The Gaussian whose covariance of parcels is each window's, (B, P, P), and what the last but one expects, (B, P, T).
+    """The Gaussian whose covariance of parcels is each window's, (B, P, P), and what it will expect, nearly, (B, P, T).
 
-    That is where a solution with the new one may begin: from there it takes half the steps.
+    That is what the last but one expects. A solution that begins there takes half the steps.
 
     Args:
         model: of the group.

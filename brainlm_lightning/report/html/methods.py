@@ -84,6 +84,7 @@ SIZES = (
 KINDS = {
     "MaskedAutoencoder": "masked autoencoder [@he2022masked] after BrainLM [@ortegacaro2024brainlm]",
     "TiedAutoencoder": "masked autoencoder [@he2022masked] with tied attention [@rao2021msa]",
+    "TiedPriorAutoencoder": "masked autoencoder [@he2022masked] with tied attention [@rao2021msa] on a Gaussian prior",
     "VariationalAutoencoder": "variational autoencoder [@kingma2014auto]",
     "GraphConvolutionalNetwork": "graph convolutional network [@kipf2017semi]",
 }

@@ -111,9 +111,8 @@ def test_a_model_with_a_prior_grows_from_one_without(data, tmp_path):
 
 def test_a_model_does_not_grow_from_another_kind_or_size(data, tmp_path):
     other = saved(start_model(KINDS["tied"], data, None, 0)[0], data, tmp_path / "tied.ckpt")
-    wider = lambda geometry: TiedPriorAutoencoder(geometry, TiedConfig(10, 48, 1, 2))
     with pytest.raises(ValueError, match="embed_dim: 48, the checkpoint has 40"):
-        grown(data, other, wider)
+        grown(data, other, lambda geometry: TiedPriorAutoencoder(geometry, TiedConfig(10, 48, 1, 2)))
     with pytest.raises(ValueError, match=r"the model is a .*PriorAutoencoder, .* holds a .*TiedAutoencoder"):
         grown(data, other, KINDS["prior"])
     back = saved(start_model(KINDS["tied_prior"], data, None, 0)[0], data, tmp_path / "prior.ckpt")
