@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from brainlm_lightning.checkpoint.other_atlas import moved
 from brainlm_lightning.model.embedding import Geometry
 from brainlm_lightning.model.kernel_start import split_width
 from brainlm_lightning.model.tied import TiedAutoencoder, TiedConfig
@@ -137,6 +138,17 @@ def test_before_training_it_knows_the_group_and_the_window():
         block.parcels.qkv.weight.data[:64] @= projection_DD  # queries and keys without the signal
     strange = windows(1, (0, 11))
     assert predicted(net, strange, 11) > predicted(blind, strange, 11) + 0.1
+
+
+def test_on_another_atlas_with_the_same_parcels_in_another_order_it_says_the_same():
+    net = model()
+    order = torch.randperm(P, generator=torch.Generator().manual_seed(5))
+    other = moved(net, net.geometry.xyz_mm[order], torch.eye(P, dtype=torch.float64)[order]).eval()
+    signal_BPT, hidden_BPN, observed_BP = drawn()
+    with torch.no_grad():
+        expected = net(signal_BPT, hidden_BPN, observed_BP).prediction_BPT[:, order]
+        found = other(signal_BPT[:, order], hidden_BPN[:, order], observed_BP[:, order]).prediction_BPT
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_width_that_is_too_narrow_is_refused():
