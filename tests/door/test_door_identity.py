@@ -54,5 +54,5 @@ def test_what_few_models_have_is_scored_where_it_is_named(runs):
 
 def test_what_a_model_does_not_have_is_one_message(runs, pretrained):
     given = {f"{GIVEN}.pretrained": pretrained, f"{GIVEN}.embeddings": "[residual]"}
-    with pytest.raises(SystemExit, match="a mae has no prior, expected a mae_prior; leave the embedding"):
+    with pytest.raises(SystemExit, match="a mae has no prior, expected a mae_prior or tied_prior; leave the embedding"):
         door("test", runs, given, "experiments/identity_abide.yaml")
