@@ -3,7 +3,7 @@
 Shapes: P parcels, T frames.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,20 @@ import torch
 from torch import Tensor
 
 from brainlm_lightning.evaluation.covariance import ScaledRecording, lagged_moments
-from brainlm_lightning.evaluation.tuning import Setting
+from brainlm_lightning.evaluation.tuning import Axis, Setting
 from brainlm_lightning.model.smoother.kronecker import KroneckerGaussian, Spectrum
+
+# White noise, as a share of the mean variance: band-passed signals want next to none, others a third.
+NUGGETS = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.3)
+RIDGES = (0.001, 0.01, 0.03, 0.1)  # shares of the mean variance, added to the diagonal of the parcels' covariance
+
+
+def linear_axes(
+    nuggets: Sequence[float] = NUGGETS, ridges: Sequence[float] = RIDGES, times: Sequence[float] = (0.0, 1.0)
+) -> list[Axis]:
+    """The settings of a `GroupGaussian` to choose from; values of ``stationary`` are named by ``times``."""
+    least = min(1e-8, *nuggets)  # what a band-pass leaves of the stopband is below that
+    return [Axis("nugget", tuple(nuggets), least), Axis("ridge", tuple(ridges)), Axis("stationary", tuple(times), 0, 1)]
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,15 @@
 """The Gaussian whose covariance is parcels ⊗ time, and what it expects where nothing is visible.
 
-A window X (P, T) has covariance C ⊗ S, and white noise of variance v on top. With roots C = R R' and S = Q Q' a window
-is X = R W Q', W white (P, J). Given the visible values y the mean of W solves
+A window X (P, T) has covariance C ⊗ S, and white noise of variance v on top. With a root S = Q Q' a window is X = Z Q',
+Z (P, J) of covariance C ⊗ 1. Given the visible values y the mean of Z solves
 
-    (1 + A' M A / v) w = A' y / v        A w = R W Q'        M = 1 where visible, else 0
+    C^{-1} Z + (M ∘ Z Q') Q / v = (M ∘ y) Q / v        M = 1 where visible, else 0
 
-by conjugate gradients, whole batches at once: one product with the matrix is four products with matrices no larger than
-(P, P) or (T, J), and the (P T)² matrix is never formed. The system is no smaller than 1, and with M replaced by the
-visible share of the window it is diagonal in the eigenvectors of C and S: that is the preconditioner. On 391 parcels,
-200 frames and noise of 0.3 it takes 19 steps at 20 % hidden and 59 at 90 %. Solving for the visible values instead,
-preconditioned by the complete window, takes 60 to 75 steps that cost three times as much.
+by conjugate gradients, whole batches at once; the (P T)² matrix is never formed. The preconditioner solves for each
+parcel alone: a matrix (J, J) of the frames that are visible of it. What interpolation in time can tell is in there
+exactly, so that the steps do not grow when the noise falls: 30 on restpain at 75 % hidden and noise of 0.00001, where
+what treats all visible frames alike takes 3,571. It costs P J² numbers of memory for each window, 125 MB at 400 parcels
+and 200 frames.
 
 Shapes: B batch (windows), P parcels, T frames, Z kept directions in time.
 """
@@ -51,6 +51,12 @@ class Spectrum:
         return torch.where(counts, self.values, torch.inf).rsqrt()[..., None] * self.vectors.mT
 
     @property
+    def inverse(self) -> Tensor:
+        """(..., N, N): as if no direction had less than a negligible variance."""
+        least = NEGLIGIBLE * self.values.amax(-1, keepdim=True)
+        return (self.vectors / self.values.maximum(least)[..., None, :]) @ self.vectors.mT
+
+    @property
     def covariance(self) -> Tensor:
         """(..., N, N)."""
         return self.root @ self.root.mT
@@ -90,30 +96,40 @@ class KroneckerGaussian:
         """The same in time, with another covariance of parcels: (P, P) or, of each window, (B, P, P)."""
         return replace(self, parcels=Spectrum.of(covariance))
 
-    def values(self, white_BPZ: Tensor) -> Tensor:
-        """A w: windows (B, P, T)."""
-        return self.parcels.root @ white_BPZ @ self.time.root.mT
-
-    def white(self, window_BPT: Tensor) -> Tensor:
-        """The least w with A w = a window that another Gaussian with the same time draws, (B, P, J)."""
-        return self.parcels.inverse_root @ window_BPT @ self.time.inverse_root.mT
-
-    def whitened(self, signal_BPT: Tensor) -> Tensor:
-        """A' x, (B, P, J)."""
-        return self.parcels.root.mT @ signal_BPT @ self.time.root
-
-    def precision(self, share_B: Tensor) -> Tensor:
-        """1 + s d / v, (B, P, J): the system's eigenvalues if each window's visible share s was spread evenly."""
-        variance_PZ = self.parcels.values[..., :, None] * self.time.values
-        return 1 + share_B[:, None, None] * variance_PZ / self.noise
-
 
 @dataclass(frozen=True)
 class Posterior:
-    """The mean of W given the visible values, (B, P, J), and the steps that it took."""
+    """What is known of windows whose visible values are given.
 
-    white_BPZ: Tensor
+    Attributes:
+        model: the Gaussian.
+        mean_BPZ: of Z.
+        share_BP: share of each parcel's frames that is visible.
+        iterations: steps of conjugate gradients.
+    """
+
+    model: KroneckerGaussian
+    mean_BPZ: Tensor
+    share_BP: Tensor
     iterations: int
+
+    @property
+    def values_BPT(self) -> Tensor:
+        """E[window | visible]."""
+        return self.mean_BPZ @ self.model.time.root.mT
+
+    def parcels_BPP(self) -> Tensor:
+        """One step of EM for the covariance of parcels of each window: E[X S^{-1} X'] / T given the visible.
+
+        The variance of Z is taken as if the visible frames of each parcel were spread evenly. That is exact where all
+        is visible, or whole parcels are hidden: the likelihood of the visible values then cannot fall. A parcel of
+        which nothing is visible keeps its regression on the others. Directions left out in time teach nothing.
+        """
+        root, (num_frames, kept) = self.model.parcels.root, self.model.time.vectors.shape
+        visible = Spectrum.of(root.mT @ (self.share_BP[..., None] * root))
+        variance_BPZ = 1 / (1 + visible.values[..., None] * self.model.time.values / self.model.noise)
+        spread_BP, turned = variance_BPZ.sum(2) + num_frames - kept, root @ visible.vectors
+        return (self.mean_BPZ @ self.mean_BPZ.mT + (turned * spread_BP[:, None, :]) @ turned.mT) / num_frames
 
 
 def posterior(
@@ -123,7 +139,7 @@ def posterior(
     accuracy: Accuracy,
     near_BPT: Tensor | None = None,
 ) -> Posterior:
-    """Solves for W by preconditioned conjugate gradients.
+    """Solves for Z by preconditioned conjugate gradients.
 
     Args:
         model: float64, on the device of the windows.
@@ -133,34 +149,33 @@ def posterior(
         near_BPT: what a Gaussian of other parcels' covariance expects of the window, to begin from; None = nothing.
 
     Raises:
-        ArithmeticError: the tolerance was not reached.
+        ArithmeticError: the tolerance was not reached, or the noise is lost beside the signal.
     """
     known = visible_BPT.to(model.time.values)
-    parcel_root, time_root = model.parcels.root, model.time.root
-    right = parcel_root.mT @ signal_BPT.to(known).where(visible_BPT, 0) @ time_root / model.noise
-    inverse = 1 / model.precision(known.mean((1, 2)))
+    time_root, inverse = model.time.root, model.parcels.inverse
 
     def product(direction: Tensor) -> Tensor:
-        seen = (parcel_root @ direction @ time_root.mT) * known
-        return direction + parcel_root.mT @ seen @ time_root / model.noise
+        return inverse @ direction + ((direction @ time_root.mT) * known) @ time_root / model.noise
 
-    begin = None if near_BPT is None else model.white(near_BPT)
-    return Posterior(*conjugate_gradients(product, inverse, right, dot, accuracy, begin))
+    alone = _each_parcel_alone(time_root, inverse, known, model.noise)
+    right = signal_BPT.to(known).where(visible_BPT, 0) @ time_root / model.noise
+    begin = None if near_BPT is None else near_BPT @ model.time.inverse_root.mT
+    mean_BPZ, iterations = conjugate_gradients(
+        product, lambda residual: (alone @ residual[..., None])[..., 0], right, dot, accuracy, begin
+    )
+    return Posterior(model, mean_BPZ, known.mean(2), iterations)
+
+
+def _each_parcel_alone(time_root: Tensor, inverse: Tensor, known: Tensor, noise: float) -> Tensor:
+    """The inverse of each parcel's own block of the system, (B, P, J, J)."""
+    blocks = time_root.mT @ (known[..., None] * (time_root / noise))
+    blocks.diagonal(dim1=2, dim2=3).add_(inverse.diagonal(dim1=-2, dim2=-1)[..., None])
+    roots, failed = torch.linalg.cholesky_ex(blocks)
+    if failed.any():
+        raise ArithmeticError(f"noise of variance {noise:.2g} is lost beside the signal in float64; raise the nugget")
+    return torch.cholesky_inverse(roots)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """Inner products of each window, (B,)."""
     return (a * b).sum((1, 2))
-
-
-def expected_parcels(model: KroneckerGaussian, found: Posterior, visible_BPT: Tensor) -> Tensor:
-    """One step of EM for the covariance of parcels of each window, (B, P, P): E[X S^{-1} X'] / T given the visible.
-
-    In white directions that is R E[W W'] R' / T. The mean of W is known; its covariance is taken as if the visible
-    share was spread evenly. That is exact where all is visible: the likelihood of the visible values then cannot fall.
-    """
-    num_frames = visible_BPT.shape[2]
-    share_B = visible_BPT.to(found.white_BPZ).mean((1, 2))
-    spread_BP = (1 / model.precision(share_B)).sum(2) + num_frames - found.white_BPZ.shape[2]
-    second_BPP = found.white_BPZ @ found.white_BPZ.mT + torch.diag_embed(spread_BP)
-    return model.parcels.root @ second_BPP @ model.parcels.root.mT / num_frames

@@ -13,16 +13,11 @@ from brainlm_lightning.model.masked import Moments
 from brainlm_lightning.model.smoother.adaptive import adapted
 from brainlm_lightning.model.smoother.examples import ROUGH, examples, unexplained
 from brainlm_lightning.model.smoother.gradients import Accuracy
-from brainlm_lightning.model.smoother.group import GroupGaussian, GroupMoments
+from brainlm_lightning.model.smoother.group import GroupGaussian, GroupMoments, linear_axes
 from brainlm_lightning.model.smoother.kronecker import KroneckerGaussian, Spectrum, posterior
 
 LOGGER = logging.getLogger(__name__)
 WINDOWS = 4  # by which settings are chosen
-LINEAR = (
-    Axis("nugget", (0.003, 0.01, 0.03, 0.1)),
-    Axis("ridge", (0.01, 0.03, 0.1)),
-    Axis("stationary", (0.0, 1.0), 0.0, 1.0),
-)
 MIXING = Axis("mixing", (0.2, 0.4, 0.6, 0.8), 0.0, 1.0)
 
 
@@ -41,7 +36,7 @@ class SmootherPrior(nn.Module):
 
     def __init__(self, num_parcels: int, window_frames: int) -> None:
         super().__init__()
-        self.accuracy = Accuracy()  # with `ROUGH` restpain's hidden networks fall from R² 0.528 to 0.429
+        self.accuracy = Accuracy()
         self.mean_P: Tensor
         self.parcels_PP: Tensor
         self.time_TT: Tensor
@@ -72,7 +67,7 @@ class SmootherPrior(nn.Module):
             mixing = setting.get("mixing", 0.0)
             return unexplained(lambda *seen: smoothed(model, learnt.mean_P, mixing, Accuracy(ROUGH), *seen), shown)
 
-        linear = choose(error, LINEAR).setting
+        linear = choose(error, linear_axes()).setting
         mixed = choose(lambda mixing: error(linear | mixing), [MIXING])
         LOGGER.info("the prior: %s, R² %.3f of training subjects left out", linear | mixed.setting, 1 - mixed.error)
         everybody = GroupMoments.of(moments.recordings, num_frames)
@@ -109,4 +104,4 @@ def smoothed(
     near_BPT = None
     if mixing > 0:
         model, near_BPT = adapted(model, centred_BPT, visible_BPT, mixing, accuracy)
-    return mean_P[:, None] + model.values(posterior(model, centred_BPT, visible_BPT, accuracy, near_BPT).white_BPZ)
+    return mean_P[:, None] + posterior(model, centred_BPT, visible_BPT, accuracy, near_BPT).values_BPT

@@ -105,7 +105,10 @@ class LaggedGaussian:
         def product(white_BKP: Tensor) -> Tensor:
             return white_BKP + self.whitened(self.windows(white_BKP) * known) / self.noise
 
-        return self.windows(conjugate_gradients(product, inverse, right, self.inner, accuracy)[0])
+        def precondition(residual: Tensor) -> Tensor:
+            return inverse * residual
+
+        return self.windows(conjugate_gradients(product, precondition, right, self.inner, accuracy)[0])
 
 
 class LaggedSmoother(TunedSmoother):

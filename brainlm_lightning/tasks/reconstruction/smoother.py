@@ -16,7 +16,7 @@ from torch import Tensor
 from brainlm_lightning.evaluation.tuning import Axis, Setting
 from brainlm_lightning.model.smoother.adaptive import adapted
 from brainlm_lightning.model.smoother.gradients import Accuracy
-from brainlm_lightning.model.smoother.group import GroupGaussian, GroupMoments
+from brainlm_lightning.model.smoother.group import NUGGETS, RIDGES, GroupGaussian, GroupMoments, linear_axes
 from brainlm_lightning.model.smoother.kronecker import KroneckerGaussian, posterior
 from brainlm_lightning.tasks.compare import LearningData
 from brainlm_lightning.tasks.reconstruction.tuned import TunedSmoother
@@ -42,20 +42,15 @@ class LinearSmoother(TunedSmoother):
     def __init__(
         self,
         time: Literal["window", "stationary"] | None = None,
-        ridges: Sequence[float] = (0.01, 0.03, 0.1),
-        nuggets: Sequence[float] = (0.003, 0.01, 0.03, 0.1),
+        ridges: Sequence[float] = RIDGES,
+        nuggets: Sequence[float] = NUGGETS,
         patch_frames: int = 20,
         validation_windows: int = 4,
         accuracy: Accuracy | None = None,
     ) -> None:
         if time not in TIMES:
             raise ValueError(f"time is {time!r}; expected 'window', 'stationary' or None")
-        axes = [
-            Axis("nugget", tuple(nuggets)),
-            Axis("ridge", tuple(ridges)),
-            Axis("stationary", TIMES[time], 0.0, 1.0),
-        ]
-        super().__init__(axes, patch_frames, validation_windows, accuracy)
+        super().__init__(linear_axes(nuggets, ridges, TIMES[time]), patch_frames, validation_windows, accuracy)
         self.iterations = 0  # of the last windows
 
     def learn(self, learning: LearningData) -> None:
@@ -76,7 +71,7 @@ class LinearSmoother(TunedSmoother):
         model, near_BPT = self._adapted(model, centred_BPT, visible_BPT, setting, accuracy)
         found = posterior(model, centred_BPT, visible_BPT, accuracy, near_BPT)
         self.iterations = found.iterations
-        return mean_P1 + model.values(found.white_BPZ)
+        return mean_P1 + found.values_BPT
 
     def _adapted(
         self,

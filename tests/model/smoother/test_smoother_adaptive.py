@@ -23,7 +23,8 @@ def group(noise=0.2):
 def window(model, seed=0, unseen=UNSEEN):
     """Two windows of other people: parcels 0 and 1 are related as nowhere in the group."""
     random = torch.Generator().manual_seed(seed)
-    signal = model.values(torch.randn(2, PARCELS, len(model.time.values), generator=random, dtype=torch.float64))
+    white = torch.randn(2, PARCELS, len(model.time.values), generator=random, dtype=torch.float64)
+    signal = model.parcels.root @ white @ model.time.root.mT
     signal[:, 1] = -1.5 * signal[:, 0]
     visible = torch.rand(2, PARCELS, FRAMES, generator=random) < 0.7
     visible[:, unseen] = False
@@ -54,7 +55,7 @@ def test_adapting_leaves_parcels_that_are_never_visible_to_what_the_group_knows(
     signal, visible = window(model)
     visible[:, SEEN] = True
     moved, _ = adapted(model, signal, visible, 0.8, EXACT)
-    filled = moved.values(posterior(moved, signal, visible, EXACT).white_BPZ)
+    filled = posterior(moved, signal, visible, EXACT).values_BPT
     regression, _ = blocks(model.parcels.covariance)
     torch.testing.assert_close(filled[:, UNSEEN], regression @ filled[:, SEEN], atol=2e-3, rtol=0)
 
@@ -71,9 +72,8 @@ def test_a_solution_may_begin_at_that_of_another_gaussian_and_is_the_same():
     moved, near = adapted(model, signal, visible, 0.8, EXACT)
     cold = posterior(moved, signal, visible, EXACT)
     warm = posterior(moved, signal, visible, EXACT, near)
-    torch.testing.assert_close(moved.values(warm.white_BPZ), moved.values(cold.white_BPZ), atol=1e-9, rtol=0)
-    torch.testing.assert_close(moved.values(moved.white(near)), near, atol=1e-10, rtol=0)
+    torch.testing.assert_close(warm.values_BPT, cold.values_BPT, atol=1e-9, rtol=0)
     rough = Accuracy(tolerance=1e-4)
     taken = [posterior(moved, signal, visible, rough, begin).iterations for begin in (None, near)]
     assert taken[1] < 0.8 * taken[0]
-    assert posterior(moved, signal, visible, rough, moved.values(cold.white_BPZ)).iterations == 0
+    assert posterior(moved, signal, visible, rough, cold.values_BPT).iterations == 0
