@@ -61,11 +61,19 @@ class TunedSmoother(ReconstructionMethod):
         Returns:
             The settings, ``at_edge`` (1 where one is at the end of a grid that was extended as far as it may be), and
             ``r2_val``, on validation windows.
+
+        Raises:
+            ArithmeticError: no setting can be solved for.
         """
         self.learn(learning)
         num_frames = learning.data.window_frames
         shown = examples(learning.recordings("val"), num_frames, self.patch_frames, self.validation_windows)
         chosen = choose(lambda setting: self._error(setting, shown), self.axes)
+        if chosen.error == math.inf:
+            raise ArithmeticError(
+                f"{type(self).__name__}: none of its settings can be solved for in {self.accuracy.max_iterations} "
+                "steps; give other nuggets, or an accuracy with more max_iterations"
+            )
         self.setting = chosen.setting
         return {**chosen.numbers(), "r2_val": 1 - chosen.error}
 

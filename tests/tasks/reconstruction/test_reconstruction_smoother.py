@@ -222,18 +222,33 @@ def test_a_step_of_em_does_not_lower_the_likelihood_of_the_visible(ratio):
     assert likelihoods[-1] - likelihoods[0] > 5
 
 
-def test_a_step_of_em_is_the_dense_expectation_where_all_is_visible():
+@pytest.mark.parametrize("unseen", [[], [1, 4]])
+def test_a_step_of_em_is_the_dense_expectation_where_all_is_visible_or_whole_parcels_are_hidden(unseen):
     noise = 0.3
     model, parcels, smooth = gaussian(noise)
     signal = torch.randn(1, PARCELS, FRAMES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     visible = torch.ones_like(signal, dtype=torch.bool)
-    prior = np.kron(parcels.numpy(), smooth)
-    gain = prior @ np.linalg.inv(prior + noise * np.eye(len(prior)))
-    mean = gain @ signal.flatten().numpy()
-    second = (prior - gain @ prior + np.outer(mean, mean)).reshape(PARCELS, FRAMES, PARCELS, FRAMES)
+    visible[:, unseen] = False
+    prior, seen = np.kron(parcels.numpy(), smooth), visible.flatten().numpy()
+    gain = prior[:, seen] @ np.linalg.inv((prior + noise * np.eye(len(prior)))[np.ix_(seen, seen)])
+    mean = gain @ signal.flatten().numpy()[seen]
+    second = (prior - gain @ prior[seen] + np.outer(mean, mean)).reshape(PARCELS, FRAMES, PARCELS, FRAMES)
     expected = np.einsum("ptqu,tu->pq", second, np.linalg.inv(smooth)) / FRAMES
     got = posterior(model, signal, visible, EXACT).parcels_BPP()[0]
     np.testing.assert_allclose(got, expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1e-8])
+def test_the_tolerance_bounds_the_error_of_what_is_expected_however_small_the_noise_is(noise):
+    model, _, _ = gaussian(noise)
+    random = torch.Generator().manual_seed(0)
+    white = torch.randn(2, PARCELS, len(model.time.values), generator=random, dtype=torch.float64)
+    signal = model.parcels.root @ white @ model.time.root.mT
+    visible = (torch.rand(2, PARCELS, FRAMES // PATCH, generator=random) < 0.4).repeat_interleave(PATCH, dim=2)
+    exact = posterior(model, signal, visible, EXACT).values_BPT
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        found = posterior(model, signal, visible, Accuracy(tolerance))
+        assert (found.values_BPT - exact).square().mean().sqrt() < 2 * tolerance * signal.std()
 
 
 def test_adapting_with_no_weight_is_the_linear_smoother():
@@ -291,11 +306,35 @@ def test_the_covariance_in_time_is_the_one_with_the_least_error_on_validation_su
 
 
 def test_a_setting_that_cannot_be_solved_for_is_not_chosen(caplog):
-    """Noise of 0.01 would be best, and takes more than one step."""
+    """Noise of 0.01 would be best, and takes 26 steps; noise of 30 takes 10."""
     settings = {"ridges": (0.0,), "nuggets": (0.01, 30.0), "patch_frames": PATCH}
-    method = LinearSmoother("window", accuracy=Accuracy(1e-6, 1), **settings)
+    method = LinearSmoother("window", accuracy=Accuracy(1e-6, 15), **settings)
     assert method.fit(learning(recordings(12), recordings(3, seed=1)))["nugget"] == 30
     assert "LinearSmoother is not tried with {'nugget': 0.01" in caplog.text
+
+
+def test_settings_none_of_which_can_be_solved_for_are_an_error():
+    method = LinearSmoother(
+        "window", ridges=(0.0,), nuggets=(0.01, 0.1), patch_frames=PATCH, accuracy=Accuracy(1e-6, 1)
+    )
+    with pytest.raises(ArithmeticError, match="none of its settings can be solved for in 1 steps"):
+        method.fit(learning(recordings(12), recordings(3, seed=1)))
+
+
+@pytest.mark.parametrize("kind", ["random", "parcels"])
+def test_steps_do_not_grow_as_the_noise_falls(kind):
+    """Without a preconditioner 148 grow to 1,152 where single patches are hidden."""
+    taken = []
+    for noise in (1e-2, 1e-5, 1e-8):
+        model, _, _ = gaussian(noise)
+        random = torch.Generator().manual_seed(0)
+        white = torch.randn(2, PARCELS, len(model.time.values), generator=random, dtype=torch.float64)
+        visible = torch.rand(2, PARCELS, FRAMES if kind == "random" else 1, generator=random) < 0.5
+        visible = visible.expand(2, PARCELS, FRAMES)
+        found = posterior(model, model.parcels.root @ white @ model.time.root.mT, visible, Accuracy(1e-6))
+        taken.append(found.iterations)
+    assert max(taken) <= 1.5 * taken[0]
+    assert max(taken) < 40
 
 
 @pytest.mark.parametrize(
