@@ -26,7 +26,7 @@ from brainlm_lightning.model.smoother.gradients import Accuracy, conjugate_gradi
 # root is not inverted in directions whose variance is this share of the largest.
 NEGLIGIBLE = 1e-6
 # A direction in time is weak where its variance beside the noise is below this times the mean diagonal of C^{-1}: the
-# preconditioner leaves out what couples it to others. With 0 restpain takes a fifth fewer steps and seven times as long.
+# preconditioner leaves out what couples it to others. With 0 restpain takes fewer steps, seven times as long.
 WEAK = 1.0
 
 

@@ -6,6 +6,7 @@ Shapes: B batch (windows), P parcels, T frames.
 import logging
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -32,6 +33,7 @@ class TunedSmoother(ReconstructionMethod):
     """
 
     setting: Setting  # the chosen one, after `fit`
+    rough: ClassVar[float] = ROUGH  # tolerance of the solutions by which it is chosen
 
     def __init__(
         self, axes: Sequence[Axis], patch_frames: int, validation_windows: int, accuracy: Accuracy | None
@@ -88,7 +90,7 @@ class TunedSmoother(ReconstructionMethod):
 
     def _error(self, setting: Setting, shown: Sequence[Example]) -> float:
         """See `unexplained`; infinite where conjugate gradients cannot solve for a setting."""
-        rough = Accuracy(max(self.accuracy.tolerance, ROUGH), self.accuracy.max_iterations)
+        rough = Accuracy(max(self.accuracy.tolerance, self.rough), self.accuracy.max_iterations)
         try:
             return unexplained(lambda signal_BPT, seen_BPT: self.expected(signal_BPT, seen_BPT, setting, rough), shown)
         except ArithmeticError as failure:
