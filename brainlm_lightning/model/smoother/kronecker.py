@@ -11,7 +11,7 @@ steps do not grow when the noise falls: 42 on restpain at 75 % hidden and noise 
 visible frames alike takes 3,571 and 38 times as long. It costs a matrix for each parcel of each window, at most (J, J):
 5 MB a window at 400 parcels and a band-pass that leaves 40 directions, 125 MB at 200.
 
-Shapes: B batch (windows), P parcels, T frames, Z kept directions in time.
+Shapes: B batch (windows), P parcels, T frames, Z (J in formulas) kept directions in time.
 """
 
 from collections.abc import Callable
