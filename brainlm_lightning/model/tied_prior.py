@@ -6,7 +6,7 @@ prediction moves from what the smoother expects to what it expects itself:
     prediction = prior + weight * (network - prior)
 
 Weights begin at zero: before training the model is the smoother, and it cannot begin below a linear method. What helps
-most is a network that was pretrained without the prior, since a step with it takes fifteen times as long.
+most is a network that was pretrained without the prior, since a step with it takes seven to ten times as long.
 
 Shapes: B batch, P parcels, N patches per parcel, T frames, D width.
 """
