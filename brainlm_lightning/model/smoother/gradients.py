@@ -15,8 +15,8 @@ class Accuracy:
 
     Attributes:
         tolerance: root of the mean squared error of an unknown, in the norm of the system, as estimated with the
-            preconditioner. Unknowns are white noise of variance 1 and the system is no smaller than 1: the error is
-            below this share of what nothing visible leaves open, however small the noise is.
+            preconditioner. The system is the inverse covariance of the unknowns and more, so this bounds the error in
+            standard deviations of what is not known before anything is visible, however small the noise is.
         max_iterations: more are an error.
     """
 

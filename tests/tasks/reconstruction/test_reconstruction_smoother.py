@@ -166,6 +166,14 @@ def test_without_noise_all_that_is_visible_is_given_back():
     assert found.iterations <= 3  # what the preconditioner does not know, of parcels, counts for nothing
 
 
+def test_where_parcels_are_unrelated_the_preconditioner_is_the_inverse():
+    model, parcels, _ = gaussian(noise=1e-6)
+    model = model.with_parcels(parcels.diagonal().diag())
+    signal = torch.randn(2, PARCELS, FRAMES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    visible = torch.rand(2, PARCELS, FRAMES, generator=torch.Generator().manual_seed(1)) < 0.5
+    assert posterior(model, signal, visible, Accuracy(1e-6)).iterations <= 2
+
+
 class Given(Kernel):
     """A covariance of frames, as a kernel of scikit-learn."""
 
